@@ -1,0 +1,1 @@
+"""The `sponge` command: arguments in, programs started, results printed. No decisions of its own."""

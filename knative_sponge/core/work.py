@@ -1,0 +1,30 @@
+"""What waits in the queue: one request, as the scheduler sees it. No bytes, no sockets, no futures."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One request waiting for its batch.
+
+    key: unique among all requests of one batcher, chosen by the shell.
+    deadline_s: absolute, on the same monotonic clock as every `now`.
+    rows: how many rows of a batch it takes (its share of `max-batch`), at least 1.
+    group: only works of equal group may share a batch (design: "only compatible requests merge").
+    arrived_s: when it entered the queue, same clock.
+    """
+
+    key: int
+    deadline_s: float
+    rows: int = 1
+    group: Hashable = None
+    arrived_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ValueError(f"rows must be at least 1, not {self.rows}")
+        if self.deadline_s != self.deadline_s:
+            raise ValueError("deadline_s must be a number, not NaN")

@@ -1,0 +1,119 @@
+"""Every way a request or a setting can fail, each with one Reason; nothing here handles anything.
+
+The tree::
+
+    SpongeError
+    ├── SettingError          a setting that cannot be used: names it, the value and what is allowed
+    ├── ProfileError          a latency profile that cannot be read
+    └── RequestFailed         one request ends without the model server's answer; carries a Reason
+        ├── BadRequest            the client's request cannot be understood (400, 413)
+        └── UpstreamError         the model server's side
+            ├── UpstreamRefused       no connection could be made (502)
+            ├── UpstreamBroken        connection lost or answer unreadable (502)
+            ├── UpstreamMismatch      the answer has the wrong row count (502)
+            └── UpstreamTimeout       no answer in time (504)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Reason(StrEnum):
+    """Why a request was not answered by the model server (design §3).
+
+    The value is the response header `sponge-reason`, the metric label and the word in logs and docs.
+    """
+
+    EXPIRED = "expired"
+    HOPELESS = "hopeless"
+    EVICTED = "evicted"
+    QUEUE_FULL = "queue-full"
+    UPSTREAM_REFUSED = "upstream-refused"
+    UPSTREAM_ERROR = "upstream-error"
+    UPSTREAM_MISMATCH = "upstream-mismatch"
+    BAD_REQUEST = "bad-request"
+    DRAINING = "draining"
+    TIMEOUT = "timeout"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status that goes with the reason."""
+        return _STATUS[self]
+
+
+_STATUS = {
+    Reason.EXPIRED: 504,
+    Reason.HOPELESS: 504,
+    Reason.EVICTED: 503,
+    Reason.QUEUE_FULL: 503,
+    Reason.UPSTREAM_REFUSED: 502,
+    Reason.UPSTREAM_ERROR: 502,
+    Reason.UPSTREAM_MISMATCH: 502,
+    Reason.BAD_REQUEST: 400,
+    Reason.DRAINING: 503,
+    Reason.TIMEOUT: 504,
+}
+
+
+class SpongeError(Exception):
+    """Root of everything this package raises on purpose."""
+
+
+class SettingError(SpongeError):
+    """A setting has a value that cannot be used."""
+
+    def __init__(self, name: str, value: object, allowed: str) -> None:
+        super().__init__(f"{name}: {value!r} is not allowed; expected {allowed}")
+        self.name = name
+        self.value = value
+        self.allowed = allowed
+
+
+class ProfileError(SpongeError):
+    """A latency profile (JSON) is malformed; the message says where."""
+
+
+class RequestFailed(SpongeError):
+    """One request ends without the model server's own answer."""
+
+    reason: ClassVar[Reason]
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = self.reason.status if status is None else status
+
+
+class BadRequest(RequestFailed):
+    """The client sent something that cannot be understood; `status` may be 413 or 417."""
+
+    reason = Reason.BAD_REQUEST
+
+
+class UpstreamError(RequestFailed):
+    """The model server's side failed."""
+
+    reason = Reason.UPSTREAM_ERROR
+
+
+class UpstreamRefused(UpstreamError):
+    """No connection to the model server could be made: the request had no effect."""
+
+    reason = Reason.UPSTREAM_REFUSED
+
+
+class UpstreamBroken(UpstreamError):
+    """The connection broke or the answer was not HTTP: the request may have had an effect."""
+
+
+class UpstreamMismatch(UpstreamError):
+    """A merged call was answered with the wrong number of rows."""
+
+    reason = Reason.UPSTREAM_MISMATCH
+
+
+class UpstreamTimeout(UpstreamError):
+    """The model server did not answer in time."""
+
+    reason = Reason.TIMEOUT

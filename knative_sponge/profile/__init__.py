@@ -1,0 +1,1 @@
+"""Measuring latency over (batch, cores) and making load: traces and arrival processes."""
