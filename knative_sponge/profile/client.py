@@ -1,0 +1,92 @@
+"""The HTTP client of the load, alone in a process: its waits and the service's must not share one event loop.
+
+`python -m knative_sponge.profile.client` reads a Job from standard input, and writes to standard output the moment it
+started, then every outcome, one JSON value a line. It plans nothing and judges nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+
+from knative_sponge.profile.load import Outcome, Planned, Reply, offer
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One request body and the headers that belong to it."""
+
+    content: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One load: a plan, what its requests carry, and where they go.
+
+    url: complete, path included. patience_s: see `load.offer`.
+    """
+
+    url: str
+    bodies: tuple[Body, ...]
+    planned: tuple[Planned, ...]
+    patience_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if any(request.body >= len(self.bodies) for request in self.planned):
+            raise ValueError("a planned request names a body that is not there")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """First line of output. monotonic_s: the system's monotonic clock at time 0 of the plan."""
+
+    monotonic_s: float
+
+
+class HttpClient:
+    """Sends over kept-alive connections, as many as there are requests under way. Satisfies `load.Client`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, bodies: tuple[Body, ...]) -> None:
+        self._session = session
+        self._url = url
+        self._bodies = bodies
+
+    async def send(self, body: int, headers: Mapping[str, str]) -> Reply:
+        """See `load.Client.send`."""
+        content = self._bodies[body]
+        try:
+            async with self._session.post(
+                self._url, data=content.content, headers={**content.headers, **headers}
+            ) as response:
+                await response.read()
+        except aiohttp.ClientError as error:
+            raise ConnectionError(str(error)) from error
+        batch = response.headers.get("sponge-batch", "")
+        return Reply(response.status, response.headers.get("sponge-reason"), int(batch) if batch.isdigit() else None)
+
+
+async def run(job: Job) -> None:
+    """Carry out a job, reporting on standard output."""
+
+    def report(line: Started | Outcome) -> None:
+        sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+        sys.stdout.buffer.flush()
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
+    ) as session:
+        client = HttpClient(session, job.url, job.bodies)
+        report(Started(time.monotonic()))
+        await offer(job.planned, client, report, patience_s=job.patience_s)
+
+
+if __name__ == "__main__":
+    asyncio.run(run(msgspec.json.decode(sys.stdin.buffer.read(), type=Job)))

@@ -1,0 +1,139 @@
+"""Open-loop load: every request leaves when the plan says so, whatever became of the ones before. No HTTP, no files.
+
+A client sends at `at_s`, its link delays the request by `network_s`, so the service is handed it at their sum. Deadline and
+judgement are the client's: the request was in time when an answer with a status of 2xx came by `at_s + slo_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+SENT_HEADER: Final = "x-sponge-sent"
+SLO_HEADER: Final = "x-sponge-slo-ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One request to come; seconds from the start of the load.
+
+    at_s: when its client sends it. network_s: how long it is under way. slo_s: time allowed from send to answer.
+    body: which of the load's bodies it carries.
+    """
+
+    at_s: float
+    network_s: float
+    slo_s: float
+    body: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.at_s >= 0 and self.network_s >= 0 and self.slo_s > 0 and self.body >= 0):
+            raise ValueError(f"impossible request: {self}")
+
+    @property
+    def reaches_s(self) -> float:
+        """When the service is handed it."""
+        return self.at_s + self.network_s
+
+    @property
+    def deadline_s(self) -> float:
+        """Until when its answer counts."""
+        return self.at_s + self.slo_s
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the service said. reason: why there is no answer of the model. batch: rows of the batch it was served in."""
+
+    status: int
+    reason: str | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request.
+
+    lag_s: how late the generator itself was in handing it over.
+    answered_s: seconds from the start of the load; None when the connection broke or patience ended (status is 0 then).
+    """
+
+    planned: Planned
+    lag_s: float
+    answered_s: float | None = None
+    status: int = 0
+    reason: str | None = None
+    batch: int | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether the model's answer came, in time or not."""
+        return self.answered_s is not None and 200 <= self.status < 300
+
+    @property
+    def met(self) -> bool:
+        """Whether the model's answer came in time."""
+        return self.served and self.slack_s >= 0
+
+    @property
+    def slack_s(self) -> float:
+        """What was left until the deadline when the answer came; negative when late, -inf when none came."""
+        return float("-inf") if self.answered_s is None else self.planned.deadline_s - self.answered_s
+
+    @property
+    def latency_s(self) -> float:
+        """From the client's send to the answer, the network included; inf when none came."""
+        return float("inf") if self.answered_s is None else self.answered_s - self.planned.at_s
+
+
+class Client(Protocol):
+    """How requests travel."""
+
+    async def send(self, body: int, headers: Mapping[str, str]) -> Reply:
+        """Send one request, read the whole answer. Raises OSError when the connection breaks."""
+        ...
+
+
+async def offer(
+    planned: Iterable[Planned],
+    client: Client,
+    heard: Callable[[Outcome], None],
+    *,
+    patience_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    unix_clock: Callable[[], float] = time.time,
+) -> None:
+    """Carry out a plan, its time 0 being now; returns when every request has its outcome.
+
+    heard: told each outcome as it comes. patience_s: a client hangs up so long after its deadline.
+    clock: seconds, monotonic; unix_clock: seconds since 1970, what clients stamp their requests with.
+    """
+    start_s, unix_start_s = clock(), unix_clock()
+
+    async def one(request: Planned) -> None:
+        lag_s = clock() - start_s - request.reaches_s
+        headers = {
+            SENT_HEADER: str(round((unix_start_s + request.at_s) * 1000)),
+            SLO_HEADER: f"{request.slo_s * 1000:g}",
+        }
+        try:
+            async with asyncio.timeout(start_s + request.deadline_s + patience_s - clock()):
+                reply = await client.send(request.body, headers)
+        except (OSError, TimeoutError):
+            heard(Outcome(request, lag_s))
+        else:
+            heard(Outcome(request, lag_s, clock() - start_s, reply.status, reply.reason, reply.batch))
+
+    async with asyncio.TaskGroup() as requests:
+        for request in sorted(planned, key=lambda each: each.reaches_s):
+            await asyncio.sleep(start_s + request.reaches_s - clock())
+            requests.create_task(one(request))
+
+
+def lag_s(outcomes: Sequence[Outcome], share: float) -> float:
+    """The generator's own lateness that `share` of the requests stayed within; 0 without requests."""
+    lags = sorted(outcome.lag_s for outcome in outcomes)
+    return max(lags[min(int(share * len(lags)), len(lags) - 1)], 0.0) if lags else 0.0
