@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -14,17 +15,23 @@ class Work:
     deadline_s: absolute, on the same monotonic clock as every `now`.
     rows: how many rows of a batch it takes (its share of `max-batch`), at least 1.
     group: only works of equal group may share a batch (design: "only compatible requests merge").
+    alone: it shares a batch with nobody, whatever its group.
     arrived_s: when it entered the queue, same clock.
+    give_up_s: from then on nobody waits for the answer any more, whatever state it is in; absolute, same clock.
     """
 
     key: int
     deadline_s: float
     rows: int = 1
     group: Hashable = None
+    alone: bool = False
     arrived_s: float = 0.0
+    give_up_s: float = math.inf
 
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise ValueError(f"rows must be at least 1, not {self.rows}")
-        if self.deadline_s != self.deadline_s:
-            raise ValueError("deadline_s must be a number, not NaN")
+        if math.isnan(self.deadline_s) or math.isnan(self.give_up_s):
+            raise ValueError("deadline_s and give_up_s must be numbers, not NaN")
+        if self.give_up_s < self.deadline_s:
+            raise ValueError(f"give_up_s {self.give_up_s} must not be before deadline_s {self.deadline_s}")

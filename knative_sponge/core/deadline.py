@@ -1,0 +1,179 @@
+"""When a request must be answered: the first of its own claims that is present and valid (design §3). Headers in, times out.
+
+Wall clock appears only as a difference: a claim in unix time is turned into time left at arrival, and that into a
+deadline on the monotonic clock every other part uses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+
+class Source(StrEnum):
+    """Which claim a deadline was taken from."""
+
+    DEADLINE_HEADER = "x-sponge-deadline"
+    EXPIRYTIME = "ce-expirytime"
+    SLO_HEADER = "x-sponge-slo-ms"
+    TTFT_HEADER = "x-slo-ttft-ms"
+    ENVOY_HEADER = "x-envoy-expected-rq-timeout-ms"
+    GRPC_HEADER = "grpc-timeout"
+    SETTING = "slo"
+
+
+class Skew(StrEnum):
+    """What was wrong with the send time."""
+
+    FUTURE = "future"
+    STALE = "stale"
+
+
+CLAIM_HEADERS: Final = frozenset(
+    {
+        b"x-sponge-deadline", b"ce-expirytime", b"x-sponge-slo-ms", b"x-slo-ttft-ms", b"x-envoy-expected-rq-timeout-ms",
+        b"grpc-timeout", b"x-sponge-sent", b"x-request-start", b"ce-time",
+    }
+)  # fmt: skip
+"""Every header this module looks at, lower-case."""
+
+_GRPC: Final = re.compile(r"(\d{1,8})([HMSmun])")
+_GRPC_UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_NUMBER: Final = re.compile(r"\d{1,19}(\.\d{0,9})?")
+_LATEST_WALL_S: Final = 253402300799.0  # the end of year 9999
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a request must be answered.
+
+    at_s: absolute, monotonic seconds.
+    budget_s: the whole time it was given, from the client's send.
+    network_s: the part of it that is counted as used before arrival.
+    source: the claim it was taken from.
+    skew: what was wrong with the send time, None when nothing.
+    ignored: headers that were present with a value that cannot be used.
+    """
+
+    at_s: float
+    budget_s: float
+    network_s: float
+    source: Source
+    skew: Skew | None = None
+    ignored: tuple[str, ...] = ()
+
+
+def claims_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers this module looks at, first of duplicates. Names must be lower-case."""
+    claims: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in CLAIM_HEADERS and name not in claims:
+            claims[name] = value
+    return claims
+
+
+def deadline_of(
+    claims: Mapping[bytes, bytes], *, now: float, wall_now_s: float, slo_s: float, timeout_s: float, max_network_share: float
+) -> Deadline:
+    """The deadline of a request that arrived at `now` (monotonic) = `wall_now_s` (unix seconds).
+
+    claims: see `claims_of`. slo_s: the revision's own, used when no claim holds. timeout_s: the revision timeout, which no
+    deadline passes. max_network_share: a send time uses up at most this share of the budget (clock skew).
+    """
+    if not claims:
+        return Deadline(now + min(slo_s, timeout_s), slo_s, 0.0, Source.SETTING)
+    ignored: list[str] = []
+    for source, parse_wall in ((Source.DEADLINE_HEADER, _unix_ms), (Source.EXPIRYTIME, _rfc3339)):
+        wall_s = _claim(claims, source.value, parse_wall, ignored)
+        if wall_s is not None:
+            left_s = wall_s - wall_now_s
+            return Deadline(now + min(left_s, timeout_s), left_s, 0.0, source, None, tuple(ignored))
+    budget_s, source = slo_s, Source.SETTING
+    for candidate, parse_budget in (
+        (Source.SLO_HEADER, _milliseconds),
+        (Source.TTFT_HEADER, _milliseconds),
+        (Source.ENVOY_HEADER, _milliseconds),
+        (Source.GRPC_HEADER, _grpc_timeout),
+    ):
+        claimed_s = _claim(claims, candidate.value, parse_budget, ignored)
+        if claimed_s is not None:
+            budget_s, source = claimed_s, candidate
+            break
+    network_s, skew = _network(claims, wall_now_s, budget_s * max_network_share, ignored)
+    return Deadline(now + min(budget_s - network_s, timeout_s), budget_s, network_s, source, skew, tuple(ignored))
+
+
+def _network(
+    claims: Mapping[bytes, bytes], wall_now_s: float, most_s: float, ignored: list[str]
+) -> tuple[float, Skew | None]:
+    """Seconds between send and arrival, clamped to [0, most_s]; and what was wrong when it had to be clamped."""
+    for name, parse in (("x-sponge-sent", _unix_ms), ("x-request-start", _request_start), ("ce-time", _rfc3339)):
+        sent_s = _claim(claims, name, parse, ignored)
+        if sent_s is not None:
+            passed_s = wall_now_s - sent_s
+            if passed_s < 0:
+                return 0.0, Skew.FUTURE
+            if passed_s > most_s:
+                return most_s, Skew.STALE
+            return passed_s, None
+    return 0.0, None
+
+
+def _claim(claims: Mapping[bytes, bytes], name: str, parse: Callable[[str], float], ignored: list[str]) -> float | None:
+    value = claims.get(name.encode())
+    if value is None:
+        return None
+    try:
+        return parse(value.decode("ascii").strip())
+    except ValueError:
+        ignored.append(name)
+        return None
+
+
+def _number(text: str) -> float:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _unix_ms(text: str) -> float:
+    seconds = _number(text) / 1000
+    if seconds > _LATEST_WALL_S:
+        raise ValueError(text)
+    return seconds
+
+
+def _milliseconds(text: str) -> float:
+    milliseconds = _number(text)
+    if milliseconds <= 0:
+        raise ValueError(text)
+    return milliseconds / 1000
+
+
+def _grpc_timeout(text: str) -> float:
+    match = _GRPC.fullmatch(text)
+    if match is None or int(match.group(1)) == 0:
+        raise ValueError(text)
+    return int(match.group(1)) * _GRPC_UNIT_S[match.group(2)]
+
+
+def _request_start(text: str) -> float:
+    """`t=<unix time>` in seconds, milliseconds or microseconds: front ends disagree, the magnitude tells."""
+    value = _number(text.removeprefix("t="))
+    for unit_s in (1.0, 1e-3, 1e-6, 1e-9):
+        if 1e9 <= value * unit_s < 1e10:
+            return value * unit_s
+    raise ValueError(text)
+
+
+def _rfc3339(text: str) -> float:
+    if "t" not in text.lower():
+        raise ValueError(text)
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment.astimezone(UTC).timestamp()

@@ -1,0 +1,255 @@
+"""How many cores one pod needs now (design §4, Cores for one pod): reads the batcher's queue, changes nothing in it.
+
+need = the least size at which the plan over (running batch + real queue) loses no more than with all the cores within
+reach, and at which the arriving rows can be served at all. Grow at once; shrink to the largest need of the last second.
+Sizes lie on a grid of millicores; the plan's loss falls with cores, so the least size is found by bisection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knative_sponge.core.batcher import Batcher
+from knative_sponge.core.latency import LatencyModel
+from knative_sponge.core.plan import Lane, Table, best_target, lanes_of, served_rows, targets
+from knative_sponge.core.solver import floor_cores
+from knative_sponge.core.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class CoresRules:
+    """The levers. Defaults are design §4's; the simulator switches each off.
+
+    min_cores, max_cores: bounds of the pod.
+    headroom: the floor serves this share more rows than arrive; None switches the floor off.
+    hold_s: shrink only to the largest need of so long.
+    use_queue: whether the real queue is planned for.
+    resize_s: time a growth takes; from 0.5 s on the arrival curve is planned for too.
+    slack_share: the floor's batches must fit the slack that this share of requests does not exceed.
+    window_batches: how many full batches of the queue are planned for.
+    curve_points: sizes on the curve of expected misses.
+    """
+
+    min_cores: float
+    max_cores: float
+    headroom: float | None = 0.1
+    hold_s: float = 1.0
+    use_queue: bool = True
+    resize_s: float = 0.1
+    slack_share: float = 0.05
+    window_batches: int = 4
+    curve_points: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_cores <= self.max_cores:
+            raise ValueError(f"min_cores {self.min_cores} must be above 0 and at most max_cores {self.max_cores}")
+        if self.headroom is not None and self.headroom < 0:
+            raise ValueError(f"headroom must not be negative, not {self.headroom}")
+        if self.hold_s < 0 or self.resize_s < 0 or self.window_batches < 1 or self.curve_points < 2:
+            raise ValueError(f"impossible rules: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one pod asks for.
+
+    cores: what it plans with now. want: the size it asks for. rate: arriving rows per second. queued: rows waiting.
+    running: batches with the model server. curve: (cores, expected misses per second), cores ascending.
+    """
+
+    cores: float
+    want: float
+    rate: float
+    queued: int
+    running: int
+    curve: tuple[tuple[float, float], ...]
+
+
+class DemandEstimator:
+    """The demand of one batcher over time. Keeps the needs of the last `hold_s`, nothing else."""
+
+    def __init__(self, rules: CoresRules, batcher: Batcher) -> None:
+        self.rules = rules
+        self._batcher = batcher
+        self._needs: deque[tuple[float, float]] = deque()
+
+    def want(self, now: float) -> float:
+        """Cores to ask for at `now`: today's need, or the largest of the last `hold_s` where that is more."""
+        need = self.need(now)
+        needs = self._needs
+        while needs and needs[-1][1] <= need:
+            needs.pop()
+        needs.append((now, need))
+        while needs[0][0] < now - self.rules.hold_s:
+            needs.popleft()
+        return needs[0][1]
+
+    def need(self, now: float) -> float:
+        """The least cores, a multiple of 1 millicore within the bounds, that serve queue and arrivals as well as the most."""
+        rules = self.rules
+        least = max(rules.min_cores, self._floor(now))
+        if least >= rules.max_cores:
+            return rules.max_cores
+        if not rules.use_queue:
+            return least
+        outlook = self._outlook(now)
+        if not outlook.total:
+            return least
+        return outlook.least_cores(least, rules.max_cores)
+
+    def demand(self, now: float) -> Demand:
+        """Everything the autoscaler is told."""
+        batcher = self._batcher
+        want = self.want(now)
+        return Demand(
+            cores=batcher.cores,
+            want=want,
+            rate=batcher.arrivals.rate(now),
+            queued=batcher.queue.rows,
+            running=len(batcher.running),
+            curve=self.curve(now),
+        )
+
+    def curve(self, now: float) -> tuple[tuple[float, float], ...]:
+        """Sizes from least to most, evenly spaced in ratio, and the rows per second that each is expected to miss.
+
+        Misses are the queue's losses within the coming second, and what arrives above the throughput of the size.
+        """
+        rules, batcher = self.rules, self._batcher
+        outlook = self._outlook(now)
+        rate = batcher.arrivals.rate(now)
+        ratio = (rules.max_cores / rules.min_cores) ** (1 / (rules.curve_points - 1))
+        points: list[tuple[float, float]] = []
+        worst = math.inf
+        for step in range(rules.curve_points):
+            cores = rules.max_cores if step == rules.curve_points - 1 else rules.min_cores * ratio**step
+            misses = max(0.0, rate - self._throughput(cores)) + outlook.lost(cores)
+            worst = min(worst, misses)  # the plan is a heuristic; more cores never have to miss more
+            points.append((round(cores, 3), round(worst, 3)))
+        return tuple(points)
+
+    def _floor(self, now: float) -> float:
+        rules, batcher = self.rules, self._batcher
+        rate = batcher.arrivals.rate(now)
+        if rules.headroom is None or rate <= 0:
+            return 0.0
+        slack_s = batcher.arrivals.slack_s(rules.slack_share)
+        least = floor_cores(batcher.model.params, rate, batcher.rules.max_rows, slack_s or math.inf, rules.headroom)
+        return rules.max_cores if least is None else _ceil_milli(least)
+
+    def _throughput(self, cores: float) -> float:
+        median, _ = self._batcher.model.tables(cores, self._batcher.rules.max_rows)
+        return max(rows / median[rows] for rows in targets(len(median) - 1, len(median) - 1))
+
+    def _outlook(self, now: float) -> Outlook:
+        batcher, rules = self._batcher, self.rules
+        works = batcher.queue.prefix(rules.window_batches * batcher.rules.max_rows)
+        if rules.resize_s >= 0.5:
+            works = sorted([*works, *self._expected(now)], key=lambda work: work.deadline_s)
+        running = [
+            (batch.rows, batch.left_share(now, batcher.model), tuple(batch.members.values()))
+            for batch in batcher.running.values()
+        ]
+        return Outlook(batcher.model, works, running, now, batcher.rules.max_rows, batcher.rules.max_inflight)
+
+    def _expected(self, now: float) -> list[Work]:
+        """Arrivals that may come before a growth asked for now is there, as dense as they have been (the arrival curve)."""
+        arrivals = self._batcher.arrivals
+        slack_s = arrivals.slack_s(self.rules.slack_share)
+        if slack_s is None:
+            return []
+        counts = range(1, self._batcher.rules.max_rows + 1)
+        rows = max(1, round(arrivals.mean_rows()))
+        return [
+            Work(key=-count, deadline_s=now + span + slack_s, rows=rows)
+            for count, span in zip(counts, arrivals.curve(now, counts), strict=True)
+            if span <= self.rules.resize_s
+        ]
+
+
+class Outlook:
+    """Running batches and queue at one moment, and what becomes of them at any size.
+
+    running: (rows, share still to do, members) of each batch that is with the model server.
+    """
+
+    __slots__ = ("_cap", "_longest", "_model", "_now", "_running", "_slots", "lanes", "total")
+
+    def __init__(
+        self,
+        model: LatencyModel,
+        works: Sequence[Work],
+        running: Sequence[tuple[int, float, Sequence[Work]]],
+        now: float,
+        cap: int,
+        slots: int,
+    ) -> None:
+        self._model = model
+        self._now = now
+        self._running = running
+        self._cap = cap
+        self._slots = slots
+        self.lanes: list[Lane] = lanes_of(works)
+        self.total = sum(lane.total for lane in self.lanes) + sum(w.rows for _, _, members in running for w in members)
+        self._longest = max([cap, *(max(lane.rows) for lane in self.lanes)])
+
+    def lost(self, cores: float) -> int:
+        """Rows, running and queued, that miss their deadline at this size."""
+        return self.total - self._most(cores)[1]
+
+    def least_cores(self, low: float, high: float) -> float:
+        """The least size in [low, high], rounded up to a millicore, that loses no more rows than `high` does."""
+        target, goal = self._most(high)
+        if goal == 0:
+            return high  # nothing can be saved by any size; what is coming can be
+        sizes = targets(max((lane.total for lane in self.lanes), default=1), self._cap)
+        below, enough = math.ceil(round(low * 1000, 6)) - 1, round(high * 1000)
+        while enough - below > 1:
+            middle = (below + enough) // 2
+            found = self._reaches(middle / 1000, goal, target, sizes)
+            if found is None:
+                below = middle
+            else:
+                enough, target = middle, found
+        return min(enough / 1000, high)
+
+    def _most(self, cores: float) -> tuple[int, int]:
+        """The best batch size and the rows that it serves in time, running ones included."""
+        median, cautious = self._tables(cores)
+        free, kept = self._after_running(cores)
+        if not self.lanes:
+            return 1, kept
+        target, served = best_target(self.lanes, free, self._cap, median, cautious)
+        return target, served + kept
+
+    def _reaches(self, cores: float, goal: int, first: int, sizes: Sequence[int]) -> int | None:
+        """A batch size that serves `goal` rows with these cores; the one that did so last is tried first."""
+        median, cautious = self._tables(cores)
+        free, kept = self._after_running(cores)
+        goal -= kept
+        if goal <= 0 or (self.lanes and served_rows(self.lanes, free, first, median, cautious, goal - 1) >= goal):
+            return first
+        for size in sizes if self.lanes else ():
+            if size != first and served_rows(self.lanes, free, size, median, cautious, goal - 1) >= goal:
+                return size
+        return None
+
+    def _tables(self, cores: float) -> tuple[Table, Table]:
+        return self._model.tables(cores / self._slots, self._longest)
+
+    def _after_running(self, cores: float) -> tuple[list[float], int]:
+        """When each upstream slot becomes free at this size, and how many running rows make their deadline."""
+        each = cores / self._slots
+        free, kept = [self._now] * (self._slots - len(self._running)), 0
+        for rows, share, members in self._running:
+            free.append(self._now + share * self._model.predict_s(rows, each))
+            safe_s = self._now + share * self._model.cautious_s(rows, each)
+            kept += sum(work.rows for work in members if work.deadline_s >= safe_s)
+        return free, kept
+
+
+def _ceil_milli(cores: float) -> float:
+    return math.ceil(round(cores * 1000, 6)) / 1000

@@ -1,0 +1,32 @@
+"""What clients are told besides the model server's own answer: failures with their Reason, and where the time went."""
+
+from __future__ import annotations
+
+import json
+
+from knative_sponge.codec.base import Answer
+from knative_sponge.errors import Reason
+
+
+def failure(reason: Reason, message: str, *, status: int | None = None) -> Answer:
+    """A complete answer for a request that failed: JSON `{"error", "reason"}` and header `sponge-reason`."""
+    body = json.dumps({"error": message, "reason": reason.value}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"sponge-reason", reason.value.encode()),
+    ]
+    return Answer(reason.status if status is None else status, headers, body)
+
+
+def with_timing(answer: Answer, slack_s: float, rows: int, queue_s: float, infer_s: float) -> Answer:
+    """The answer with `sponge-slack-ms` (left at the answer), `sponge-batch` (rows of its upstream call) and `server-timing`."""
+    headers = [
+        *answer.headers,
+        (b"sponge-slack-ms", b"%d" % round(slack_s * 1000)),
+        (b"sponge-batch", b"%d" % rows),
+        (b"server-timing", b"queue;dur=%.1f, infer;dur=%.1f" % (queue_s * 1000, infer_s * 1000)),
+    ]
+    if answer.status >= 500:
+        headers.append((b"sponge-reason", Reason.UPSTREAM_ERROR.value.encode()))
+    return Answer(answer.status, headers, answer.body)

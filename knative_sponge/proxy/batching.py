@@ -1,0 +1,326 @@
+"""Deadline batching of inference requests: the shell around `core.batcher`. Decides nothing; it parses, waits and delivers.
+
+One request's way: head → body → codec.parse → deadline → Arrived → (Dispatch: merge → upstream → split) → answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
+from knative_sponge.core.deadline import Deadline, claims_of, deadline_of
+from knative_sponge.core.events import (
+    Abandon, Arrived, BatchDone, BatchFailed, BatchRefused, Cancelled, Command, Dispatch, Event, Refuse, Tick, WakeAt,
+)  # fmt: skip
+from knative_sponge.core.work import Work
+from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
+from knative_sponge.proxy.answers import failure, with_timing
+from knative_sponge.proxy.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+_TIMER_SLACK_S = 0.0005
+"""Loop timers count whole milliseconds: half of one more spares a tick that would come too early."""
+
+
+class Machine(Protocol):
+    """The batcher, or the baseline it is compared with."""
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """See `core.batcher.Batcher.handle`."""
+        ...
+
+
+class Upstream(Protocol):
+    """Where batches go."""
+
+    async def fetch(self, call: Call) -> Answer:
+        """The complete answer to one call. Raises UpstreamRefused, UpstreamBroken; cancelling breaks the call off."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a request's deadline depends on besides its own headers.
+
+    slo_s, timeout_s, max_network_share: see `core.deadline.deadline_of`.
+    grace_s: how long after its deadline a request is still answered by the model server; then it gets a 504.
+    serve_late: whether late requests are served for as long as the revision timeout.
+    max_body: bytes of a request body.
+    """
+
+    slo_s: float
+    timeout_s: float
+    max_network_share: float = 0.9
+    grace_s: float = 0.5
+    serve_late: bool = False
+    max_body: int = 32 * 2**20
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request between its arrival and its answer."""
+
+    part: Part
+    deadline: Deadline
+    arrived_s: float
+    answer: asyncio.Future[Answer]
+
+
+class InferenceEndpoint:
+    """ASGI endpoint for the requests that the codec wants. One event loop, no locks.
+
+    on_sample is told (rows, seconds) of each successful upstream call, on_change that queue or batches changed.
+    """
+
+    def __init__(self, codec: Codec, machine: Machine, upstream: Upstream, admission: Admission, metrics: Metrics) -> None:
+        self._codec = codec
+        self._machine = machine
+        self._upstream = upstream
+        self._admission = admission
+        self._metrics = metrics
+        self._keys = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+        self._batches: dict[int, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_sample: Callable[[int, float], None] = lambda rows, seconds: None
+
+    def wants(self, scope: Scope) -> bool:
+        """Whether this request is batched; the others are relayed."""
+        return self._codec.wants(_head(scope))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one inference request."""
+        now, wall_now_s = time.monotonic(), time.time()
+        head = _head(scope)
+        try:
+            body = await _read_body(scope, receive, self._admission.max_body)
+            if body is None:
+                return
+            part = self._codec.parse(head, body)
+        except BadRequest as error:
+            self._metrics.refused(Reason.BAD_REQUEST)
+            await _send(send, failure(error.reason, str(error), status=error.status))
+            return
+        admission = self._admission
+        deadline = deadline_of(
+            claims_of(head.headers),
+            now=now,
+            wall_now_s=wall_now_s,
+            slo_s=admission.slo_s,
+            timeout_s=admission.timeout_s,
+            max_network_share=admission.max_network_share,
+        )
+        self._metrics.admitted(deadline)
+        await _send(send, await self._answer(part, deadline, now, receive))
+
+    async def close(self) -> None:
+        """Break off what is still running; each client is told."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiting in self._waiting.values():
+            if not waiting.answer.done():
+                waiting.answer.set_result(failure(Reason.DRAINING, "the queue-proxy is shutting down"))
+        tasks = list(self._batches.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- one request ----------------------------------------------------------------------------------------------
+
+    async def _answer(self, part: Part, deadline: Deadline, arrived_s: float, receive: Receive) -> Answer:
+        loop = asyncio.get_running_loop()
+        key = next(self._keys)
+        waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
+        self._waiting[key] = waiting
+        admission = self._admission
+        latest_s = arrived_s + admission.timeout_s
+        give_up_s = latest_s if admission.serve_late else min(deadline.at_s + admission.grace_s, latest_s)
+        work = Work(
+            key,
+            deadline.at_s,
+            rows=part.rows,
+            group=part.group,
+            arrived_s=arrived_s,
+            give_up_s=max(give_up_s, deadline.at_s),
+        )
+        watch = loop.create_task(self._watch(key, receive))
+        try:
+            self._tell(Arrived(work))
+            return await waiting.answer
+        finally:
+            watch.cancel()
+            self._waiting.pop(key, None)
+            if waiting.answer.cancelled():
+                self._tell(Cancelled(key))
+
+    async def _watch(self, key: int, receive: Receive) -> None:
+        """Notice that the client is gone: nobody pays for an answer that nobody reads."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.answer.done():
+            self._metrics.gone()
+            waiting.answer.set_result(failure(Reason.TIMEOUT, "the client is gone"))
+            self._tell(Cancelled(key))
+
+    # --- the machine's commands -----------------------------------------------------------------------------------
+
+    def _tell(self, event: Event) -> None:
+        self._execute(self._machine.handle(event, time.monotonic()))
+        self.on_change()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event from outside (CoresChanged) to the machine and do what it asks for."""
+        self._execute(self._machine.handle(event, time.monotonic()))
+
+    def _execute(self, commands: Sequence[Command]) -> None:
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        for command in commands:
+            match command:
+                case Dispatch(batch, works):
+                    self._start(batch, works)
+                case Refuse(work, reason):
+                    self._fail(work.key, reason, _EXPLAIN[reason])
+                case Abandon(batch):
+                    self._batches[batch].cancel()
+                case WakeAt(at_s):
+                    if self._timer is not None:
+                        self._timer.cancel()
+                    self._timer = None
+                    if at_s is not None:
+                        delay_s = max(at_s - time.monotonic(), 0.0) + _TIMER_SLACK_S
+                        self._timer = loop.call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._tell(Tick())
+
+    def _fail(self, key: int, reason: Reason, message: str, status: int | None = None) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.answer.done():
+            self._metrics.refused(reason)
+            waiting.answer.set_result(failure(reason, message, status=status))
+
+    # --- one batch ------------------------------------------------------------------------------------------------
+
+    def _start(self, batch: int, works: tuple[Work, ...]) -> None:
+        task = asyncio.get_running_loop().create_task(self._call(batch, works))
+        self._batches[batch] = task
+        # A callback, not a wrapper coroutine: a task that is cancelled before its first step runs no code of its own.
+        task.add_done_callback(lambda done: self._ended(batch, works, done))
+
+    def _ended(self, batch: int, works: tuple[Work, ...], task: asyncio.Task[None]) -> None:
+        """Free the slot of a batch that ended without an answer, and tell its members why."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, RequestFailed):
+            logger.error("batch %d failed inside the proxy", batch, exc_info=error)
+        if self._batches.pop(batch, None) is None:
+            return
+        if isinstance(error, RequestFailed):
+            for work in works:
+                self._fail(work.key, error.reason, str(error), status=error.status)
+        elif error is not None:
+            for work in works:
+                self._fail(work.key, Reason.UPSTREAM_ERROR, "the queue-proxy failed to process the batch")
+        self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
+
+    async def _call(self, batch: int, works: tuple[Work, ...]) -> None:
+        members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
+        if not members:  # all of them gave up in this very turn of the loop
+            return
+        parts = [waiting.part for _, waiting in members]
+        call = self._codec.merge(parts)
+        started_s = time.monotonic()
+        answer = await self._upstream.fetch(call)
+        infer_s = time.monotonic() - started_s
+        self._batches.pop(batch, None)
+        rows = sum(part.rows for part in parts)
+        if 400 <= answer.status < 500 and len(parts) > 1:
+            self._tell(BatchRefused(batch))
+            return
+        good = 200 <= answer.status < 300
+        # The slot is free: the next batch goes out before this one's answers are cut up.
+        self._tell(BatchDone(batch, infer_s, sample=good))
+        self._metrics.batch(rows, infer_s, ok=good)
+        if good:
+            self.on_sample(rows, infer_s)
+        try:
+            answers = self._shares(parts, answer)
+        except RequestFailed as error:
+            for work, _ in members:
+                self._fail(work.key, error.reason, str(error), status=error.status)
+            return
+        now = time.monotonic()
+        for (_, waiting), own in zip(members, answers, strict=True):
+            if not waiting.answer.done():
+                slack_s = waiting.deadline.at_s - now
+                self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s)
+                waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
+
+
+    def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
+        """Each member's own answer. The text of a failed merged call is nobody's own: it may speak of other members."""
+        if len(parts) == 1:
+            return [answer]
+        if 200 <= answer.status < 300:
+            return self._codec.split(parts, answer)
+        raise UpstreamError(
+            f"the model server answered {answer.status} to a batch of {len(parts)} requests",
+            status=answer.status if answer.status >= 500 else None,
+        )
+
+
+_EXPLAIN = {
+    Reason.EXPIRED: "the deadline had passed on arrival or while waiting",
+    Reason.HOPELESS: "the deadline cannot be met, not even with all the cores within reach",
+    Reason.EVICTED: "made room in a full queue for a more urgent request",
+    Reason.QUEUE_FULL: "the queue is full",
+    Reason.TIMEOUT: "the model server did not answer in time",
+}
+
+
+def _head(scope: Scope) -> RequestHead:
+    query = scope["query_string"]
+    raw_path: bytes = scope["raw_path"]
+    return RequestHead(scope["method"], raw_path + b"?" + query if query else raw_path, scope["headers"])
+
+
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None when the client went away. Raises BadRequest(413) above the limit."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise BadRequest(f"the body has {int(value)} bytes; at most {limit} are allowed", status=413)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BadRequest(f"the body has more than the {limit} bytes that are allowed", status=413)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})

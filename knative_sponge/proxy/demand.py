@@ -1,0 +1,94 @@
+"""Publishes what the pod needs: evaluates the core's estimate on time and on change, and feeds every subscriber."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+from knative_sponge.core.demand import Demand, DemandEstimator
+
+_PERIOD_S = 0.1
+"""An estimate at least so often (design §4: every 100 ms)."""
+_BEAT_S = 1.0
+"""A message at least so often, changed or not."""
+_SPACING_S = 0.01
+"""Arrivals in quick succession share an estimate: one takes about a millisecond."""
+
+
+class DemandFeed:
+    """The latest demand, and who listens. `poke` when the queue changed; estimates are made soon after, never inside it."""
+
+    def __init__(self, estimator: DemandEstimator) -> None:
+        self._estimator = estimator
+        self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        self._last_s = 0.0
+        self._seq = 0
+        self._sent_s = 0.0
+        self._changed = asyncio.Event()
+        self.wanted = estimator.rules.min_cores
+        self.line = b""
+
+    def start(self) -> None:
+        """Begin estimating. Needs a running loop."""
+        self._estimate()
+
+    def close(self) -> None:
+        """Stop estimating; streams end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self.line = b""
+        self._announce()
+
+    def poke(self) -> None:
+        """Something changed: estimate within a few milliseconds."""
+        due_s = self._last_s + _SPACING_S
+        if self._timer is not None and due_s < self._due_s:
+            self._arm(due_s)
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """JSON lines for one subscriber: the latest at once, then each new one; a slow reader skips to the latest."""
+        while line := self.line:
+            yield line
+            while self.line is line:
+                await self._changed.wait()
+
+    def _arm(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due_s = due_s
+        delay_s = max(due_s - time.monotonic(), 0.0)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._estimate)
+
+    def _estimate(self) -> None:
+        now = time.monotonic()
+        want = self._estimator.want(now)
+        if want != self.wanted or not self.line or now - self._sent_s >= _BEAT_S:
+            self._publish(self._estimator.demand(now), now)
+        self._last_s = now
+        self._arm(now + _PERIOD_S)
+
+    def _publish(self, demand: Demand, now: float) -> None:
+        self._seq += 1
+        self._sent_s = now
+        self.wanted = demand.want
+        message = {
+            "v": 1,
+            "seq": self._seq,
+            "cores": demand.cores,
+            "want": demand.want,
+            "rate": round(demand.rate, 3),
+            "queued": demand.queued,
+            "running": demand.running,
+            "curve": demand.curve,
+        }
+        self.line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self._announce()
+
+    def _announce(self) -> None:
+        """Wake every subscriber that waits for the next line."""
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,325 @@
+"""The batcher against its invariants (design §6), over generated histories and in named cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knative_sponge.core.batcher import Batcher, BatchRules
+from knative_sponge.core.defer import DeferRules
+from knative_sponge.core.events import Arrived, BatchDone, Dispatch, Refuse
+from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.work import Work
+from knative_sponge.errors import Reason
+from tests.core.histories import Driver, exact_model
+
+NEVER = DeferRules(mode="never")
+
+
+def machine(*, cores: float = 1.0, reach: float = 4.0, model: LatencyModel | None = None, **rules: Any) -> Batcher:
+    return Batcher(BatchRules(**{"defer": NEVER, "max_rows": 4, **rules}), model or exact_model(), cores, reach)
+
+
+ACTION = st.one_of(
+    st.tuples(
+        st.just("arrive"),
+        st.integers(-1, 40).map(lambda n: n / 50),  # slack
+        st.sampled_from([1, 1, 1, 2, 3, 6]),  # rows
+        st.sampled_from("aab"),  # group
+        st.sampled_from([0.0, 0.1, 5.0]),  # patience behind the deadline
+    ),
+    st.tuples(st.just("cancel"), st.integers(1, 30)),
+    st.tuples(st.just("finish"), st.sampled_from(["done", "done", "failed", "refused"])),
+    st.tuples(st.just("resize"), st.sampled_from([0.25, 0.5, 1.0, 2.0, 4.0])),
+    st.tuples(st.just("advance"), st.integers(0, 30).map(lambda n: n / 100)),
+)
+HISTORY = st.lists(ACTION, min_size=1, max_size=40)
+RULES = st.fixed_dictionaries(
+    {
+        "max_rows": st.integers(1, 5),
+        "max_inflight": st.integers(1, 3),
+        "max_queue": st.sampled_from([3, 100]),
+        "serve_late": st.booleans(),
+        "defer": st.sampled_from(["never", "auto", "always"]).map(lambda mode: DeferRules(mode=mode)),
+    }
+)
+
+
+def play(batcher: Batcher, history: list[tuple[Any, ...]]) -> Driver:
+    driver = Driver(batcher.handle)
+    key = 0
+    for action in history:
+        match action:
+            case ("arrive", slack_s, rows, group, patience_s):
+                key += 1
+                deadline_s = driver.now + slack_s
+                driver.arrive(
+                    Work(
+                        key,
+                        deadline_s,
+                        rows=rows,
+                        group=group,
+                        arrived_s=driver.now,
+                        give_up_s=max(deadline_s, driver.now) + patience_s,
+                    )
+                )
+            case ("cancel", which):
+                driver.cancel(which)
+            case ("finish", how):
+                if driver.running:
+                    driver.finish(min(driver.running), how)
+            case ("resize", cores):
+                driver.resize(cores)
+            case ("advance", seconds):
+                driver.advance(seconds)
+        check(batcher, driver)
+    driver.settle()
+    return driver
+
+
+def check(batcher: Batcher, driver: Driver) -> None:
+    """What holds after every event."""
+    rules = batcher.rules
+    assert set(driver.running) == set(batcher.running), "slots and upstream calls are the same thing"
+    assert len(driver.running) <= rules.max_inflight
+    assert {work.key for work in batcher.queue} | set(batcher._late) == driver.waiting, "a request is lost or kept too long"
+    assert len(driver.waiting) <= rules.max_queue + rules.max_rows * rules.max_inflight
+    for works in driver.running.values():
+        assert sum(work.rows for work in works) <= rules.max_rows or len(works) == 1
+        assert len({work.group for work in works}) == 1
+        assert len(works) == 1 or not any(work.alone for work in works)
+    hopeless = [work for work in batcher.queue if work.deadline_s - batcher._latency_s(work.rows, batcher.reach) < driver.now]
+    assert not hopeless or batcher.queue.first() not in hopeless, "a head that cannot make it is told at once"
+    if rules.defer.mode == "never" and len(driver.running) < rules.max_inflight:
+        assert not driver.waiting, "a free slot and a request that waits for nothing"
+
+
+@settings(max_examples=10_000)
+@given(HISTORY, RULES)
+def test_no_history_loses_doubles_or_misroutes_a_request(history: list[tuple[Any, ...]], rules: dict[str, Any]) -> None:
+    batcher = machine(**rules)
+    driver = play(batcher, history)
+    assert set(driver.ended) == set(driver.works), "every request ends, exactly once"
+    for key, times in driver.dispatched.items():
+        assert times <= (2 if key in driver.was_refused else 1), "sent upstream twice"
+    for at_s, command in driver.log:
+        if isinstance(command, Refuse):
+            justified(command, at_s, batcher, driver)
+
+
+def justified(refusal: Refuse, at_s: float, batcher: Batcher, driver: Driver) -> None:
+    work, reason = refusal.work, refusal.reason
+    if reason is Reason.EXPIRED:
+        assert work.deadline_s <= at_s
+    elif reason is Reason.HOPELESS:
+        assert at_s + batcher._latency_s(work.rows, batcher.reach) > work.deadline_s - 1e-9
+        assert work.deadline_s > at_s
+    elif reason is Reason.TIMEOUT:
+        assert work.give_up_s <= at_s
+    else:
+        assert reason in (Reason.EVICTED, Reason.QUEUE_FULL)
+        assert batcher.rules.max_queue == 3
+
+
+@settings(max_examples=1500)
+@given(HISTORY)
+def test_without_groups_batches_take_the_most_urgent_that_are_not_passed_over(history: list[tuple[Any, ...]]) -> None:
+    """A work is only left behind by a later deadline when it could not have been carried itself."""
+    batcher = machine(max_inflight=1)
+    driver = Driver(batcher.handle)
+    key = 0
+    for action in history:
+        before = {work.key: work for work in batcher.queue}
+        if action[0] == "arrive":
+            key += 1
+            work = Work(key, driver.now + action[1], rows=1)
+            before[key] = work
+            driver.log.clear()
+            driver.arrive(work)
+        elif action[0] == "finish" and driver.running:
+            driver.log.clear()
+            driver.finish(min(driver.running), "done")
+        elif action[0] == "advance":
+            driver.advance(action[1])
+            continue
+        else:
+            continue
+        for _, command in driver.log:
+            if isinstance(command, Dispatch):
+                sent = {work.key for work in command.works}
+                head_s = command.works[0].deadline_s
+                for other in before.values():
+                    if other.key not in sent and other.key not in driver.ended and other.deadline_s < head_s:
+                        rows = sum(work.rows for work in command.works)
+                        together = batcher.model.cautious_s(min(rows + 1, 4), batcher.cores)
+                        assert driver.now + together > other.deadline_s
+
+
+def works(*slacks_s: float, now: float = 0.0) -> list[Work]:
+    return [Work(key, now + slack_s, arrived_s=now) for key, slack_s in enumerate(slacks_s, start=1)]
+
+
+def batches(driver: Driver) -> list[list[int]]:
+    return [[work.key for work in command.works] for _, command in driver.log if isinstance(command, Dispatch)]
+
+
+def test_a_request_that_arrives_alone_is_sent_at_once() -> None:
+    driver = Driver(machine().handle)
+    driver.arrive(works(1.0)[0])
+    assert batches(driver) == [[1]]
+
+
+def test_what_waits_behind_a_batch_is_merged_in_deadline_order() -> None:
+    driver = Driver(machine().handle)
+    for work in works(2.0, 1.9, 1.5, 1.7):
+        driver.arrive(work)
+    driver.finish(1, "done")
+    assert batches(driver) == [[1], [3, 4, 2]]
+
+
+def test_an_expired_request_is_told_at_once() -> None:
+    driver = Driver(machine().handle)
+    driver.arrive(works(-0.1)[0])
+    assert driver.ended == {1: Reason.EXPIRED}
+
+
+def test_a_hopeless_request_is_told_while_the_slot_is_busy() -> None:
+    driver = Driver(machine().handle)
+    first, second = works(5.0, 0.2)
+    driver.arrive(first)
+    driver.arrive(second)
+    driver.advance(0.3)  # the batch in front hangs; no event comes but time
+    assert driver.ended == {2: Reason.HOPELESS}
+
+
+def test_a_cancelled_request_never_reaches_upstream() -> None:
+    driver = Driver(machine().handle)
+    first, second = works(5.0, 5.0)
+    driver.arrive(first)
+    driver.arrive(second)
+    driver.cancel(2)
+    driver.finish(1, "done")
+    assert batches(driver) == [[1]]
+
+
+def test_a_batch_that_nobody_waits_for_is_broken_off_and_frees_the_slot() -> None:
+    driver = Driver(machine().handle)
+    for work in works(5.0, 5.0):
+        driver.arrive(work)
+    driver.cancel(1)
+    assert batches(driver) == [[1], [2]]
+
+
+def test_a_hanging_model_server_keeps_nobody_beyond_patience() -> None:
+    driver = Driver(machine().handle)
+    driver.arrive(Work(1, 0.5, give_up_s=1.0))
+    driver.advance(2.0)
+    assert driver.ended == {1: Reason.TIMEOUT}
+    assert not driver.running
+
+
+def test_members_of_a_refused_batch_are_tried_once_each_alone() -> None:
+    driver = Driver(machine().handle)
+    for work in works(5.0, 4.0, 4.1):
+        driver.arrive(work)
+    driver.finish(1, "done")
+    driver.finish(2, "refused")
+    driver.finish(3, "refused")  # refused alone: that is its answer
+    driver.finish(4, "done")
+    assert batches(driver) == [[1], [2, 3], [2], [3]]
+    assert driver.ended == {1: "answered", 2: "refused", 3: "answered"}
+
+
+def test_a_full_queue_turns_the_least_urgent_away() -> None:
+    driver = Driver(machine(max_queue=2).handle)
+    for work in works(9.0, 5.0, 6.0):
+        driver.arrive(work)
+    driver.arrive(Work(4, 5.5))
+    assert driver.ended == {3: Reason.EVICTED}
+    driver.arrive(Work(5, 8.0))
+    assert driver.ended == {3: Reason.EVICTED, 5: Reason.QUEUE_FULL}
+
+
+def test_late_requests_are_served_after_all_that_can_make_it() -> None:
+    driver = Driver(machine(serve_late=True).handle)
+    first, late, good = works(5.0, 0.1, 6.0)
+    for work in (first, late, good):
+        driver.arrive(work)
+    driver.advance(1.0)
+    driver.finish(1, "done")
+    driver.finish(2, "done")
+    assert batches(driver) == [[1], [3], [2]]
+
+
+def test_with_a_model_that_calls_everything_hopeless_one_is_served_every_second() -> None:
+    model = LatencyModel(LatencyParams(100.0, 0.0, 0.0, 0.0))
+    driver = Driver(machine(model=model).handle)
+    for key in range(1, 41):
+        driver.arrive(Work(key, driver.now + 0.5, arrived_s=driver.now))
+        driver.advance(0.1)
+        if driver.running:
+            driver.finish(min(driver.running), "done")
+    assert 4 <= len(batches(driver)) <= 5
+    assert list(driver.ended.values()).count(Reason.HOPELESS) == 40 - len(batches(driver))
+
+
+def test_one_sample_ends_the_starvation() -> None:
+    model = LatencyModel(LatencyParams(100.0, 0.0, 0.0, 0.0))
+    batcher = machine(model=model)
+    for start_s, key in ((0.0, 1), (1.5, 2)):  # the first batch of a fresh server is no sample
+        commands = _serve(batcher, key, start_s)
+        assert any(isinstance(command, Dispatch) for command in commands)
+    assert batcher.model.predict_s(1, 1.0) == pytest.approx(0.05, rel=0.3)
+
+
+def _serve(batcher: Batcher, key: int, start_s: float) -> list[Any]:
+    commands = batcher.handle(Arrived(Work(key, start_s + 1.0)), start_s)
+    batch = next(command.batch for command in commands if isinstance(command, Dispatch))
+    batcher.handle(BatchDone(batch, 0.05), start_s + 0.05)
+    return commands
+
+
+def test_a_request_that_only_more_cores_can_save_starts_at_once_and_waits_for_nothing() -> None:
+    driver = Driver(machine(cores=0.1, reach=4.0).handle)
+    driver.arrive(works(0.2)[0])  # 0.1 cores need 0.315 s, 4 cores 0.0225 s
+    assert batches(driver) == [[1]]
+
+
+def test_static_cores_drop_what_only_more_cores_could_save() -> None:
+    model = exact_model()
+    model.observe(Sample(1, 0.1, model.predict_s(1, 0.1)), 0.0)  # a fresh sample: no reason to doubt the model
+    driver = Driver(machine(cores=0.1, reach=0.1, model=model).handle)
+    driver.arrive(works(0.2)[0])
+    assert driver.ended == {1: Reason.HOPELESS}
+
+
+def test_always_deferring_waits_until_the_last_safe_start() -> None:
+    batcher = machine(defer=DeferRules(mode="always"))
+    driver = Driver(batcher.handle)
+    driver.arrive(works(1.0)[0])
+    assert not driver.running
+    assert driver.wake_s == pytest.approx(1.0 - batcher.model.cautious_s(2, 1.0))
+    driver.advance(1.0)
+    assert batches(driver) == [[1]]
+
+
+def test_a_deferred_batch_goes_as_soon_as_it_is_full() -> None:
+    driver = Driver(machine(defer=DeferRules(mode="always")).handle)
+    for work in works(1.0, 1.0, 1.0, 1.0):
+        driver.arrive(work)
+    assert batches(driver) == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("bad", [{"max_rows": 0}, {"max_inflight": 0}, {"max_queue": 0}, {"probe_after_s": 0.0}])
+def test_impossible_rules_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        BatchRules(**bad)
+
+
+@pytest.mark.parametrize(("cores", "reach"), [(0.0, 1.0), (2.0, 1.0)])
+def test_impossible_sizes_are_refused(cores: float, reach: float) -> None:
+    with pytest.raises(ValueError, match="cores"):
+        Batcher(BatchRules(), exact_model(), cores, reach)

@@ -1,0 +1,47 @@
+"""Durations and quantities as people write them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("2s", 2.0), ("1.5s", 1.5), ("1m30s", 90.0), ("1h", 3600.0), ("250us", 250e-6), ("0", 0.0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "-1s", "1 s", "s", "1x", "1s2", "½s", "1e3ms", "inf"])
+def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration_s(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("250m", 0.25), ("2", 2.0), ("0.5", 0.5), ("512Mi", 512 * 2**20), ("1G", 1e9), ("1e3", 1000.0), ("1Ei", 2.0**60)],
+)
+def test_quantities(text: str, number: float) -> None:
+    assert parse_quantity(text) == pytest.approx(number)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1 Mi", "Mi", "1mm", "0x10", "nan"])
+def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a quantity"):
+        parse_quantity(text)
+
+
+@given(st.integers(1, 10**6))
+def test_cores_on_the_millicore_grid_survive_being_written_and_read(millicores: int) -> None:
+    assert round(parse_quantity(format_cores(millicores / 1000)) * 1000) == millicores
+
+
+@given(st.integers(1, 10**6))
+def test_durations_survive_being_written_and_read(milliseconds: int) -> None:
+    assert parse_duration_s(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)
