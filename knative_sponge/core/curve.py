@@ -1,0 +1,85 @@
+"""The latency curve l(b,c), one measurement of it, and the regions both are looked at in. Nothing is learned here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import frexp, isfinite
+from typing import Final, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyParams:
+    """``l(b,c) = γ·b/c + δ·b + ε/c + η``: seconds that a batch of b rows takes on c cores (design §4; Sponge §1.2).
+
+    gamma: parallel work per row, core-seconds. delta: serial work per row, seconds.
+    epsilon: parallel fixed work, core-seconds. eta: serial fixed work, seconds.
+
+    Raises ValueError when one is negative or not finite, or when all are zero.
+    """
+
+    gamma: float
+    delta: float
+    epsilon: float
+    eta: float
+
+    def __post_init__(self) -> None:
+        values = (self.gamma, self.delta, self.epsilon, self.eta)
+        if not all(isfinite(value) and value >= 0.0 for value in values) or not any(values):
+            raise ValueError(f"latency parameters must be finite, at least 0 and not all 0: {values}")
+
+    def latency_s(self, rows: int, cores: float) -> float:
+        """Seconds; rows at least 1, cores above 0. Never rises with cores, never falls with rows, rounding included."""
+        inverse = 1.0 / cores
+        return (self.gamma * inverse + self.delta) * rows + (self.epsilon * inverse + self.eta)
+
+
+DEFAULT_SHAPE: Final = LatencyParams(gamma=0.5e-3, delta=0.1e-3, epsilon=0.33e-3, eta=0.07e-3)
+"""What is assumed of a model never seen: 1 ms for one row on one core, faster than almost any model, so that nothing is
+called hopeless before the first sample; the parts stand in the proportion measured for image models (half of YOLOv5s
+and ResNet18 each), so that one sample already says something about other sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One upstream call, measured.
+
+    rows: of the whole batch. cores: what the model server had during the call. seconds: from sending it to its answer.
+    cold: the call paid for something that later ones do not (loading, compiling, a fresh process): nobody learns from
+    it.
+    """
+
+    rows: int
+    cores: float
+    seconds: float
+    cold: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ValueError(f"rows must be at least 1, not {self.rows}")
+        if not (isfinite(self.cores) and self.cores > 0.0):
+            raise ValueError(f"cores must be a finite number above 0, not {self.cores}")
+        if not (isfinite(self.seconds) and self.seconds > 0.0):
+            raise ValueError(f"seconds must be a finite number above 0, not {self.seconds}")
+
+
+Region: TypeAlias = tuple[int, int]
+"""Neighbouring batches and sizes that are remembered together: (row bucket, core bucket)."""
+
+LEAST_CORE_BUCKET: Final = -7
+MOST_CORE_BUCKET: Final = 8
+
+
+def row_bucket(rows: int) -> int:
+    """1 → 0, 2 → 1, 3…4 → 2, 5…8 → 3 and so on: bucket i ends at 2^i rows."""
+    return (rows - 1).bit_length()
+
+
+def core_bucket(cores: float) -> int:
+    """[1, 2) → 0, [2, 4) → 1, [½, 1) → −1 and so on: bucket j begins at 2^j cores; 10 millicores to 256 cores and
+    beyond."""
+    return max(LEAST_CORE_BUCKET, min(MOST_CORE_BUCKET, frexp(cores)[1] - 1))
+
+
+def region_of(rows: int, cores: float) -> Region:
+    """The region a batch of so many rows on so many cores belongs to."""
+    return row_bucket(rows), core_bucket(cores)

@@ -1,0 +1,202 @@
+"""The latency model that everything plans with: how long a batch takes on so many cores, likely and cautiously.
+Learns only from what it is told; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import exp
+from typing import Final, TypedDict, Unpack
+
+from knative_sponge.core.curve import (
+    DEFAULT_SHAPE,
+    MOST_CORE_BUCKET,
+    LatencyParams,
+    Region,
+    Sample,
+    core_bucket,
+    region_of,
+    row_bucket,
+)
+from knative_sponge.core.fit import fit_latency
+from knative_sponge.core.learning import Learner
+from knative_sponge.core.spread import Spread
+
+__all__ = ["DEFAULT_SHAPE", "LatencyModel", "LatencyParams", "Levers", "Sample"]
+
+_TABLES_KEPT: Final = 64
+"""Tables remembered between two samples: a solver asks for about 14 core counts at a time."""
+
+
+class Levers(TypedDict, total=False):
+    """The keyword arguments of LatencyModel that are not learned, for those who pass them on."""
+
+    forgetting: float
+    caution: float
+    threads: int | None
+    period_s: float
+
+
+class LatencyModel:
+    """Latency of (rows, cores), learned online (design §4).
+
+    prior: where to start; only its shape matters once a sample has come. None is DEFAULT_SHAPE.
+    forgetting: weight that a sample keeps when the next comes, above 0 and below 1.
+    caution: how many σ of its region a cautious latency lies above the median.
+    threads: runnable threads of the model server, for the CFS-quota term. None: it follows the cores, ⌈cores⌉ of them.
+    period_s: CFS period; 0 where no quota is enforced.
+
+    Never rises with cores and never falls with rows, neither the median nor the cautious latency, so that a solver may
+    bisect over either. The spread of neighbouring regions would break that where it differs, and so the cautious
+    latency is the upper hull: the most that any smaller batch, or any larger size, would be given. Values are
+    compared, not σ: a scattered 5 ms on 16 cores says nothing about a steady 60 ms on one.
+
+    The quota term is the longest that a batch waits for the next period once a neighbour, or its own start, used the
+    quota up: ``P·(1 − c/k)`` while k threads outnumber the c cores. With k = ⌈c⌉ that is a sawtooth in c; only its part
+    below one core is added, where it is largest. Above, giving a server one core less never makes it faster, so the
+    term at the last whole core (nil) stands, and what throttling is left there shows in the measured spread.
+    """
+
+    __slots__ = (
+        "_caution",
+        "_period_s",
+        "_steps",
+        "_tables",
+        "_threads",
+        "_weights",
+        "last_sample_s",
+        "learner",
+        "spread",
+        "version",
+    )
+
+    def __init__(
+        self,
+        prior: LatencyParams | None = None,
+        *,
+        forgetting: float = 0.98,
+        caution: float = 2.0,
+        threads: int | None = None,
+        period_s: float = 0.1,
+    ) -> None:
+        if not 0.0 < forgetting < 1.0:
+            raise ValueError(f"forgetting must be above 0 and below 1, not {forgetting}")
+        if not caution >= 0.0:
+            raise ValueError(f"caution must be at least 0, not {caution}")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be at least 1, not {threads}")
+        if not period_s >= 0.0:
+            raise ValueError(f"period_s must be at least 0, not {period_s}")
+        self._caution = caution
+        self._threads = 1 if threads is None else threads
+        self._period_s = period_s
+        self._tables: dict[tuple[float, int], tuple[list[float], list[float]]] = {}
+        self._weights: dict[Region | None, float] = {}
+        self._steps: dict[Region, tuple[float, tuple[tuple[float, float], ...]]] = {}
+        self.learner = Learner(prior or DEFAULT_SHAPE, forgetting)
+        self.spread = Spread(forgetting)
+        self.version = 0
+        """Changes whenever a prediction may change."""
+        self.last_sample_s: float | None = None
+        """`now` of the last sample that was learned from."""
+
+    @classmethod
+    def fitted(cls, samples: Iterable[Sample], **levers: Unpack[Levers]) -> LatencyModel:
+        """A model that has seen an offline profile: the best fit as prior, and every sample as if it had just come."""
+        known = list(samples)
+        model = cls(fit_latency(known).params, **levers)
+        for sample in known:
+            model.observe(sample, 0.0)
+        model.last_sample_s = None
+        return model
+
+    @property
+    def params(self) -> LatencyParams:
+        """The median curve now."""
+        return self.learner.params
+
+    def predict_s(self, rows: int, cores: float) -> float:
+        """Median seconds of a batch: what hopeless is judged with."""
+        return self.learner.params.latency_s(rows, cores)
+
+    def cautious_s(self, rows: int, cores: float) -> float:
+        """Seconds that a batch rarely exceeds, ``l·e^(caution·σ)`` and the quota term: what batches are sized with."""
+        return self.tables(cores, rows)[1][rows]
+
+    def observe(self, sample: Sample, now: float) -> None:
+        """Learn one measurement; a cold one is ignored. now: monotonic seconds."""
+        if sample.cold:
+            return
+        region = region_of(sample.rows, sample.cores)
+        residual = self.learner.observe(sample, self.spread.sigma(region))
+        if residual is not None:
+            self.spread.observe(region, residual)
+        self.last_sample_s = now
+        self.version += 1
+        self._tables.clear()
+        self._steps.clear()
+        self._weights.clear()
+
+    def tables(self, cores: float, max_rows: int) -> tuple[list[float], list[float]]:
+        """``([0, l(1) … l(max_rows)], [0, L(1) … L(max_rows)])``: median and cautious seconds, by rows.
+
+        Shared until the next sample: read, never write. Raises ValueError unless cores are above 0.
+        """
+        known = self._tables.get((cores, max_rows))
+        if known is not None:
+            return known
+        if not cores > 0.0:
+            raise ValueError(f"cores must be above 0, not {cores}")
+        params = self.learner.params
+        inverse = 1.0 / cores
+        slope, base = params.gamma * inverse + params.delta, params.epsilon * inverse + params.eta
+        median = [slope * rows + base for rows in range(max_rows + 1)]
+        median[0] = 0.0
+        made = median, self._cautious(median, params, cores)
+        if len(self._tables) >= _TABLES_KEPT:
+            self._tables.clear()
+        self._tables[cores, max_rows] = made
+        return made
+
+    def _cautious(self, median: list[float], params: LatencyParams, cores: float) -> list[float]:
+        wait_s = self._period_s * max(0.0, 1.0 - cores / self._threads)
+        column = core_bucket(cores)
+        cautious = [0.0]
+        least = 0.0
+        first, most = 1, len(median) - 1
+        for row in range(row_bucket(most) + 1):
+            last = min(1 << row, most)
+            weight, larger = self._steps.get((row, column)) or self._steps_of(row, column)
+            part = [seconds * weight for seconds in median[first : last + 1]]
+            for inverse, other in larger:
+                slope, base = params.gamma * inverse + params.delta, params.epsilon * inverse + params.eta
+                # Straight lines: one that is lower at both ends is lower all along, as it nearly always is.
+                if (slope * first + base) * other > part[0] or (slope * last + base) * other > part[-1]:
+                    rival = [(slope * rows + base) * other for rows in range(first, last + 1)]
+                    part = list(map(max, part, rival))
+            if part[0] < least:
+                part = [max(least, seconds) for seconds in part]
+            least = part[-1]
+            cautious += [seconds + wait_s for seconds in part] if wait_s else part
+            first = last + 1
+        return cautious
+
+    def _steps_of(self, row: int, column: int) -> tuple[float, tuple[tuple[float, float], ...]]:
+        """e^(caution·σ) of a region, and (1/cores, e^(caution·σ)) of the larger sizes that may call for more than
+        it."""
+        own = most = self._weight((row, column))
+        larger = []
+        for other in range(column + 1, MOST_CORE_BUCKET + 1):
+            weight = self._weight((row, other))
+            if weight > most:
+                most = weight
+                larger.append((2.0**-other, weight))
+        self._steps[row, column] = own, tuple(larger)
+        return self._steps[row, column]
+
+    def _weight(self, region: Region) -> float:
+        """e^(caution·σ), remembered until the next sample; regions never seen share one."""
+        key = region if region in self.spread.regions else None
+        weight = self._weights.get(key)
+        if weight is None:
+            weight = self._weights[key] = exp(self._caution * self.spread.sigma(region))
+        return weight
