@@ -1,0 +1,57 @@
+"""Which codec a protocol setting means, and the codec that decides by request path. No protocol is spoken here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from knative_sponge.codec.alone import AloneCodec
+from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
+from knative_sponge.codec.json_array import JsonArrayCodec
+from knative_sponge.codec.v1 import V1Codec
+from knative_sponge.codec.v2 import V2Codec
+from knative_sponge.errors import SettingError
+
+
+class AutoCodec:
+    """V2 or V1 by the path of each request (design §3, protocol `auto`).
+
+    Other requests it does not want. It never merges bare arrays: no path says that a server takes rows.
+    """
+
+    name: str = "auto"
+
+    def __init__(self) -> None:
+        self._codecs: tuple[Codec, ...] = (V2Codec(), V1Codec())
+        self._alone = AloneCodec()
+
+    def wants(self, head: RequestHead) -> bool:
+        """Whether the request is an inference call of V2 or V1."""
+        return any(codec.wants(head) for codec in self._codecs)
+
+    def parse(self, head: RequestHead, body: bytes) -> Part:
+        """As the codec of the path does; alone when none wants it."""
+        return self._codec(head).parse(head, body)
+
+    def merge(self, parts: Sequence[Part]) -> Call:
+        """As the codec of the path does."""
+        return self._codec(parts[0].head).merge(parts)
+
+    def split(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
+        """As the codec of the path does."""
+        return self._codec(parts[0].head).split(parts, answer)
+
+    def _codec(self, head: RequestHead) -> Codec:
+        return next((codec for codec in self._codecs if codec.wants(head)), self._alone)
+
+
+_CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType(
+    {codec.name: codec for codec in (AutoCodec, V2Codec, V1Codec, JsonArrayCodec, AloneCodec)}
+)
+
+
+def codec_for(protocol: str) -> Codec:
+    """The codec of a protocol, by its name in the settings. Raises SettingError for a protocol that has none."""
+    if protocol not in _CODECS:
+        raise SettingError("protocol", str(protocol), "one of " + ", ".join(_CODECS))
+    return _CODECS[protocol]()
