@@ -1,0 +1,41 @@
+"""`python -m knative_sponge.proxy`: the queue-proxy, told everything by its environment; holds no logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import uvloop
+
+from knative_sponge.errors import SettingError
+from knative_sponge.proxy.server import build
+from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.settings import ProxySettings
+
+
+def main() -> int:
+    """Serve until told to stop; 0 after an orderly end, 1 when the settings or the ports cannot be used."""
+    try:
+        settings = ProxySettings.from_env(os.environ)
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
+        upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
+        servers = build(settings, upstream=upstream)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(servers.run())
+    except (SettingError, OSError) as error:
+        print(f"knative-sponge queue-proxy: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _level(word: str) -> int:
+    """Knative's log levels are zap's; those Python does not have mean `info`."""
+    level = logging.getLevelNamesMapping().get(word.upper(), logging.INFO)
+    return level or logging.INFO
+
+
+if __name__ == "__main__":
+    sys.exit(main())

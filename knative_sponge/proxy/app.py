@@ -1,0 +1,66 @@
+"""Puts the ASGI applications of the ports together, outermost layer first (knative-contract §1.6); opens no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from knative_sponge.proxy.contract import Contract
+from knative_sponge.proxy.drain import Drain, WaitForDrain
+from knative_sponge.proxy.readiness import Readiness
+from knative_sponge.proxy.relay import Relay
+from knative_sponge.proxy.shims import HeaderShims
+from knative_sponge.proxy.timeouts import Timeouts
+from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.settings import ProxySettings
+
+
+class InferenceHandler(Protocol):
+    """The deadline queue in front of the model server.
+
+    It may raise RequestFailed before it answers. A client that leaves cancels the call.
+    """
+
+    def wants(self, scope: Scope) -> bool:
+        """Whether the request is for the queue, judged by its head alone; others are passed through unbuffered."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request that it wants."""
+        ...
+
+
+class _Fork:
+    """ASGI application: inference requests to the queue, all others to the model server at once."""
+
+    def __init__(self, inference: InferenceHandler, relay: Relay) -> None:
+        self._inference = inference
+        self._relay = relay
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._inference if self._inference.wants(scope) else self._relay)(scope, receive, send)
+
+
+def data_app(
+    settings: ProxySettings, upstream: Upstream, drain: Drain, inference: InferenceHandler | None = None
+) -> ASGIApp:
+    """What the data port serves. No path of it is ours: all belong to the user's application."""
+    relay = Relay(upstream)
+    app: ASGIApp = relay if inference is None else _Fork(inference, relay)
+    app = HeaderShims(app, upstream.authority)
+    app = Timeouts(
+        app,
+        total_s=settings.timeout_s,
+        start_s=settings.response_start_timeout_s,
+        idle_s=settings.idle_timeout_s,
+    )
+    return Contract(app, Readiness(settings.probes), drain)
+
+
+def admin_app(drain: Drain, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """What the admin port serves: the kubelet's preStop hook, and `routes`."""
+    return Starlette(routes=[Route("/wait-for-drain", WaitForDrain(drain)), *routes])

@@ -1,0 +1,171 @@
+"""The proxy's listeners in one process and one loop: which port serves what, and in which order they stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import Sequence
+
+import uvicorn
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
+from knative_sponge.proxy.drain import Drain
+from knative_sponge.proxy.protocol import HttpProtocol
+from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.settings import ProxySettings
+
+_KEEP_ALIVE_S = 600
+"""Of the ports that stock uvicorn serves; Go's clients reuse a connection that was idle for 90 s."""
+
+
+class Listener(uvicorn.Server):
+    """One port. Unlike uvicorn's own server it takes no signals and has no ticking loop: `Servers` starts and stops it.
+
+    http: protocol class, or uvicorn's name of one.
+    grace_s: how long requests in flight may hold up `stop`; None is for ever.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str | None,
+        port: int,
+        *,
+        http: type[asyncio.Protocol] | str = "httptools",
+        grace_s: int | None = 1,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=http,
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=grace_s,
+            )
+        )
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        self._socket = _bind(self._host, self._port)
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets=[self._socket])
+
+    async def stop(self) -> None:
+        """Accept no more connections, close idle ones, finish what is in flight."""
+        if self._socket is not None:
+            await self.shutdown(sockets=[self._socket])
+            self._socket = None
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        assert self._socket is not None
+        port: int = self._socket.getsockname()[1]
+        return port
+
+
+class Servers:
+    """All ports of one proxy.
+
+    data: users' requests and Knative's probes. admin: the preStop hook and control. stat: Knative's autoscaler.
+    metrics: Prometheus. An application that is None leaves its port closed.
+    """
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        drain: Drain,
+        upstream: Upstream,
+        *,
+        data: ASGIApp,
+        admin: ASGIApp,
+        stat: ASGIApp | None,
+        metrics: ASGIApp | None,
+    ) -> None:
+        host = settings.host
+        self.drain = drain
+        self.data = Listener(data, host, settings.serving_port, http=HttpProtocol, grace_s=None)
+        self.admin = Listener(admin, host, settings.admin_port)
+        self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
+        self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
+        self._upstream = upstream
+
+    async def start(self) -> None:
+        """Listen on every port, the data port last: who can reach it can reach all. Raises OSError."""
+        for listener in (self.metrics, self.stat, self.admin, self.data):
+            if listener is not None:
+                await listener.start()
+
+    async def stop(self) -> None:
+        """Leave: wait for quiet, finish requests in flight, then close the ports that tell others about them."""
+        await self.drain.terminate()
+        await self.data.stop()
+        await asyncio.gather(*(one.stop() for one in (self.stat, self.metrics, self.admin) if one is not None))
+        self._upstream.close()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then leave in order; a second signal kills."""
+        await self.start()
+        # What start-up made lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+
+        def leave() -> None:
+            asked.set()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_DFL)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, leave)
+        await asked.wait()
+        await self.stop()
+
+
+def build(
+    settings: ProxySettings,
+    *,
+    upstream: Upstream,
+    inference: InferenceHandler | None = None,
+    admin_routes: Sequence[BaseRoute] = (),
+    stat_app: ASGIApp | None = None,
+    metrics_app: ASGIApp | None = None,
+) -> Servers:
+    """The whole proxy in front of `upstream`, not yet listening."""
+    drain = Drain(settings.drain_quiet_s)
+    return Servers(
+        settings,
+        drain,
+        upstream,
+        data=data_app(settings, upstream, drain, inference),
+        admin=admin_app(drain, admin_routes),
+        stat=stat_app,
+        metrics=metrics_app,
+    )
+
+
+def _bind(host: str | None, port: int) -> socket.socket:
+    """A listening socket; without a host, on all interfaces of both families where the system has both."""
+    if host is None:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address, family=family)

@@ -1,0 +1,67 @@
+"""What a readiness probe checks, parsed from the JSON of a Kubernetes Probe; running one is the proxy's business."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_ALLOWED = "the JSON of a Kubernetes Probe with httpGet or tcpSocket, or an array of them"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One readiness check of the model server (knative-contract §1.4).
+
+    path: None connects and closes (tcpSocket); otherwise a GET of this path must answer 200–399 (httpGet).
+    period_s: 0 tries again until it passes; otherwise one attempt, repeated by whoever asks.
+    timeout_s: bound of one attempt when period_s is not 0.
+    success_threshold: passes in a row that are needed when period_s is 0.
+    """
+
+    host: str
+    port: int
+    path: str | None = None
+    tls: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    period_s: float = 0.0
+    timeout_s: float = 1.0
+    success_threshold: int = 1
+
+
+def parse_probes(text: str, default_host: str, default_port: int) -> tuple[Probe, ...]:
+    """The probes in `SERVING_READINESS_PROBE`; an empty text or a `null` entry is no probe.
+
+    Raises ValueError, whose text says what is allowed.
+    """
+    if not text.strip():
+        return ()
+    try:
+        found = json.loads(text)
+        entries = found if isinstance(found, list) else [found]
+        return tuple(_probe(entry, default_host, default_port) for entry in entries if entry is not None)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(_ALLOWED) from error
+
+
+def _probe(entry: Mapping[str, Any], default_host: str, default_port: int) -> Probe:
+    http = entry.get("httpGet")
+    action = http if http is not None else entry["tcpSocket"]
+    path = None
+    if http is not None:
+        path = "/" + (http.get("path") or "/").removeprefix("/")
+    period_s = float(entry.get("periodSeconds") or 0)
+    port = int(action.get("port") or default_port)
+    if not 0 < port < 65536 or period_s < 0:
+        raise ValueError
+    return Probe(
+        host=action.get("host") or default_host,
+        port=port,
+        path=path,
+        tls=(action.get("scheme") or "HTTP").upper() == "HTTPS",
+        headers=tuple((header["name"], header.get("value", "")) for header in action.get("httpHeaders") or ()),
+        period_s=period_s,
+        timeout_s=max(1.0, float(entry.get("timeoutSeconds") or 1)),
+        success_threshold=max(1, int(entry.get("successThreshold") or 1)),
+    )

@@ -1,0 +1,177 @@
+"""What the proxy is told about its pod: the variables of Knative (knative-contract §1.1) and ours, parsed only here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from knative_sponge.core.quantity import parse_duration_s, parse_quantity
+from knative_sponge.errors import SettingError
+from knative_sponge.settings.probe import Probe, parse_probes
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """One proxy beside one model server. Ports may be 0, which lets the system choose (tests)."""
+
+    namespace: str
+    configuration: str
+    revision: str
+    pod: str
+    pod_ip: str
+    serving_port: int
+    """Plain HTTP for users' requests, Knative's probes included: 8012, or 8013 when the user port is named h2c."""
+    tls_port: int
+    """Served only when certificates are mounted."""
+    user_port: int
+    """Where the model server listens."""
+    container_concurrency: int
+    """Requests in flight upstream; 0 is unlimited."""
+    timeout_s: float
+    """From arrival to the last byte of the answer; 0 answers 504 at once, as Knative's own proxy does."""
+    service: str = ""
+    response_start_timeout_s: float | None = None
+    """From arrival to the first byte of the answer; None is off."""
+    idle_timeout_s: float | None = None
+    """Between two pieces of the answer, and before the first one; None is off."""
+    probes: tuple[Probe, ...] = ()
+    """All must pass for the pod to be ready; none means always ready."""
+    log_level: str = ""
+    """Knative's word for it (`debug`, `info`, …); empty is `info`."""
+    host: str | None = None
+    """Address that every port is bound to; None is all interfaces, IPv4 and IPv6."""
+    admin_port: int = 8022
+    stat_port: int = 9090
+    metrics_port: int = 9091
+    upstream_host: str = "127.0.0.1"
+    max_body: int = 32 * 2**20
+    """Largest inference request in bytes, since it is held in memory; passed-through bodies are unlimited."""
+    max_answer: int = 256 * 2**20
+    """Largest answer of one merged call in bytes, held in memory while it is split."""
+    cores: float | None = None
+    """Cores of the model server at start; None is unknown."""
+    control_token: str | None = field(default=None, repr=False)
+    """Bearer token of the control routes; None leaves them closed."""
+    profile: str | None = None
+    """Path of a latency profile (JSON) to start warm from."""
+    cfs_period_s: float = 0.1
+    """Period of the CPU quota that the model server runs under."""
+    drain_quiet_s: float = 30.0
+    """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> ProxySettings:
+        """From the process environment; unknown variables are ignored. Raises SettingError naming the variable."""
+        missing = [name for name in _REQUIRED if name not in env]
+        if missing:
+            raise SettingError(", ".join(missing), None, "every one of these variables to be set")
+        values = {setting: _read(env, name, parse) for name, (setting, parse) in _REQUIRED.items() if setting}
+        values |= {setting: _read(env, name, parse) for name, (setting, parse) in _OPTIONAL.items() if env.get(name)}
+        if env.get("OBSERVABILITY_CONFIG"):
+            _read(env, "OBSERVABILITY_CONFIG", _json)
+        settings = cls(**values)
+        try:
+            probes = parse_probes(env.get("SERVING_READINESS_PROBE", ""), settings.upstream_host, settings.user_port)
+        except ValueError as error:
+            raise SettingError("SERVING_READINESS_PROBE", env["SERVING_READINESS_PROBE"], str(error)) from error
+        return replace(settings, probes=probes)
+
+
+def _read(env: Mapping[str, str], name: str, parse: Callable[[str], Any]) -> Any:
+    try:
+        return parse(env[name])
+    except ValueError as error:
+        raise SettingError(name, env[name], str(parse.__doc__)) from error
+
+
+def _port(text: str) -> int:
+    """a port number from 0 to 65535"""
+    number = int(text)
+    if not 0 <= number < 65536:
+        raise ValueError
+    return number
+
+
+def _count(text: str) -> int:
+    """a whole number of at least 0"""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def _bytes(text: str) -> int:
+    """a number of bytes, such as 33554432 or 32Mi"""
+    amount = parse_quantity(text)
+    if amount < 1:
+        raise ValueError
+    return int(amount)
+
+
+def _cores(text: str) -> float:
+    """a CPU quantity above 0, such as 250m or 2"""
+    cores = parse_quantity(text)
+    if cores <= 0:
+        raise ValueError
+    return cores
+
+
+def _duration(text: str) -> float:
+    """a duration, such as 30s or 0"""
+    return parse_duration_s(text)
+
+
+def _period(text: str) -> float:
+    """a duration above zero, such as 100ms"""
+    seconds = parse_duration_s(text)
+    if seconds <= 0:
+        raise ValueError
+    return seconds
+
+
+def _json(text: str) -> Any:
+    """JSON"""
+    return json.loads(text)
+
+
+def _limit(text: str) -> float | None:
+    """a whole number of seconds, 0 for off"""
+    return _count(text) or None
+
+
+_Setting = tuple[str | None, Callable[[str], Any]]
+
+_REQUIRED: Final[Mapping[str, _Setting]] = {
+    "SERVING_NAMESPACE": ("namespace", str),
+    "SERVING_CONFIGURATION": ("configuration", str),
+    "SERVING_REVISION": ("revision", str),
+    "SERVING_POD": ("pod", str),
+    "SERVING_POD_IP": ("pod_ip", str),
+    "QUEUE_SERVING_PORT": ("serving_port", _port),
+    "QUEUE_SERVING_TLS_PORT": ("tls_port", _port),
+    "USER_PORT": ("user_port", _port),
+    "CONTAINER_CONCURRENCY": ("container_concurrency", _count),
+    "REVISION_TIMEOUT_SECONDS": ("timeout_s", _count),
+    "SERVING_LOGGING_CONFIG": (None, str),
+    "SERVING_LOGGING_LEVEL": ("log_level", str),
+}
+
+_OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "SERVING_SERVICE": ("service", str),
+    "REVISION_RESPONSE_START_TIMEOUT_SECONDS": ("response_start_timeout_s", _limit),
+    "REVISION_IDLE_TIMEOUT_SECONDS": ("idle_timeout_s", _limit),
+    "SPONGE_HOST": ("host", str),
+    "SPONGE_ADMIN_PORT": ("admin_port", _port),
+    "SPONGE_STAT_PORT": ("stat_port", _port),
+    "SPONGE_METRICS_PORT": ("metrics_port", _port),
+    "SPONGE_UPSTREAM_HOST": ("upstream_host", str),
+    "SPONGE_MAX_BODY": ("max_body", _bytes),
+    "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
+    "SPONGE_CORES": ("cores", _cores),
+    "SPONGE_CONTROL_TOKEN": ("control_token", str),
+    "SPONGE_PROFILE": ("profile", str),
+    "SPONGE_CFS_PERIOD": ("cfs_period_s", _period),
+    "SPONGE_DRAIN_QUIET": ("drain_quiet_s", _duration),
+}
