@@ -1,1 +1,1 @@
-"""In-place CPU control of a process tree on this machine, without Kubernetes. Knows nothing about HTTP."""
+"""In-place CPU control of a process tree on this machine, without Kubernetes. Takes no decision about requests."""

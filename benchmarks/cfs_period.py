@@ -1,0 +1,109 @@
+"""How long a 5 ms unit of CPU work takes under a CFS quota, by period: the figures behind `DEFAULT_PERIOD_S`.
+
+Needs the right to make cgroups. A worker process does units of 5 ms CPU time (measured by its own CPU clock), back to
+back and then spaced at random to half of the quota. One line per (cores, period):
+
+    python -m benchmarks.cfs_period [--seconds 5] [--workers 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+
+from knative_sponge.local.choice import choose_control
+from knative_sponge.local.process import ChildTree
+
+UNIT_S = 0.005
+CORES = (0.3, 0.5, 0.8)
+PERIODS_S = (0.010, 0.020, 0.100)
+
+
+def unit() -> float:
+    """Burn 5 ms of CPU time; the wall seconds it took."""
+    begun, until = time.monotonic(), time.thread_time() + UNIT_S
+    while time.thread_time() < until:
+        pass
+    return time.monotonic() - begun
+
+
+def work(seconds: float, cores: float) -> tuple[list[float], list[float], float]:
+    """Unit times back to back, unit times spaced, and units per second back to back."""
+    begun, packed = time.monotonic(), []
+    while time.monotonic() - begun < seconds:
+        packed.append(unit())
+    rate = len(packed) / (time.monotonic() - begun)
+    rng, spaced, until = random.Random(1), [], time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(rng.expovariate(0.5 * cores / UNIT_S))
+        spaced.append(unit())
+    return packed, spaced, rate
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that `share` of all do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+async def measure(cores: float, period_s: float, seconds: float, workers: int) -> str:
+    """One line of the table; `cores` are for all workers together."""
+    choice = choose_control(period_s)
+    if not choice.control.name.startswith("cgroup"):
+        sys.exit(choice.reason)
+    written = b""
+
+    def keep(data: bytes) -> None:
+        nonlocal written
+        written += data
+
+    control = choice.control
+    control.apply(cores)
+    share = str(cores / workers)
+    argv = [sys.executable, "-m", "benchmarks.cfs_period", "--worker", share, "--seconds", str(seconds)]
+    shell = ["sh", "-c", '"$@" & ' * (workers - 1) + '"$@"; wait', "sh", *argv]
+    child = await ChildTree.start(shell, env=os.environ, sink=keep, entry=control.entry)
+    try:
+        if await child.wait() != 0:
+            sys.exit(child.last_lines())
+    finally:
+        control.close()
+    runs = [json.loads(line) for line in written.splitlines()]
+    packed, spaced = (sorted(value for run in runs for value in run[name]) for name in ("packed", "spaced"))
+    rate = sum(run["rate"] for run in runs)
+    times = "  ".join(f"{quantile(values, share) * 1e3:7.1f}" for values in (packed, spaced) for share in (0.5, 0.99))
+    return f"{cores:5.1f}  {period_s * 1e3:6.0f}  {times}  {rate:8.1f}  {rate * UNIT_S / cores:8.3f}"
+
+
+async def table(seconds: float, workers: int) -> None:
+    """Print all lines."""
+    print(f"{workers} worker(s), {os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f}; milliseconds per unit")
+    print("                    back to back            spaced")
+    print("cores  period      p50      p99      p50      p99   units/s  of quota")
+    for cores in CORES:
+        for period_s in PERIODS_S:
+            print(await measure(cores * workers, period_s, seconds, workers), flush=True)
+
+
+def main() -> None:
+    """Print the table, or be a worker of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--worker", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker is None:
+        asyncio.run(table(args.seconds, args.workers))
+    else:
+        packed, spaced, rate = work(args.seconds, args.worker)
+        print(json.dumps({"packed": packed, "spaced": spaced, "rate": rate}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The entry point of `sponge`: finds the verb, imports that verb alone, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import knative_sponge
+from knative_sponge.errors import SettingError, SpongeError
+
+
+class Verb(NamedTuple):
+    """module: has `main(argv) -> exit code`. summary: one line for `sponge --help`."""
+
+    module: str
+    summary: str
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "run": Verb("knative_sponge.cli.run", "serve a model server on this machine, its cores following deadlines"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 failed, 2 asked for what cannot be, 130 interrupted; `run` passes its server's on."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] not in VERBS:
+        return _without_verb(args)
+    try:
+        module = importlib.import_module(VERBS[args[0]].module)
+        return int(module.main(args[1:]))
+    except SettingError as error:
+        print(f"sponge {args[0]}: {error}", file=sys.stderr)
+        return 2
+    except SpongeError as error:
+        print(f"sponge {args[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _without_verb(args: list[str]) -> int:
+    width = max(map(len, VERBS))
+    parser = argparse.ArgumentParser(
+        prog="sponge",
+        description="Deadline-aware model serving.",
+        epilog="\n".join(["verbs:", *(f"  {name:{width}}  {verb.summary}" for name, verb in VERBS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sponge {knative_sponge.__version__}")
+    parser.add_argument("verb", nargs="?", choices=VERBS, metavar="VERB", help="`sponge VERB --help` tells more")
+    parser.parse_args(args)
+    parser.print_help()
+    return 0

@@ -1,0 +1,185 @@
+"""`sponge run`: serve a model server behind the proxy on this machine; parses, shows and passes signals on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
+from knative_sponge.errors import SettingError
+from knative_sponge.local.follow import Resized
+from knative_sponge.local.options import LocalOptions
+from knative_sponge.local.quota import DEFAULT_PERIOD_S
+from knative_sponge.local.runner import LocalService
+from knative_sponge.settings import ServingSettings
+from knative_sponge.settings.serving import ANNOTATION_PREFIX
+
+_EPILOG = """\
+The command gets its port as {port} in any word and as PORT in its environment. It stays in the foreground: when it
+ends, sponge ends, with its exit status (1 if that is 0). Ctrl-C or SIGTERM drains the proxy, then ends the command;
+a second one kills both.
+
+example: sponge run --slo 500ms -- python server.py --port {port}
+"""
+
+
+class Screen:
+    """What people see on standard error: a terminal keeps the newest status line last, a file gets them all."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stderr.isatty()
+        self._status = ""
+
+    def output(self, data: bytes) -> None:
+        """Bytes from the programs, unchanged."""
+        self._clear()
+        sys.stderr.buffer.write(data)
+        if data.endswith(b"\n"):
+            self._draw()
+        sys.stderr.buffer.flush()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.output(f"sponge: {text.rstrip()}\n".encode())
+
+    def resized(self, change: Resized) -> None:
+        """A line that the next one of its kind replaces, where that can be."""
+        demand = change.demand
+        text = f"cores {change.before:.3g} → {change.after:.3g} ({demand.queued} queued, rate {demand.rate:.1f}/s)"
+        if not self._tty:
+            self.say(text)
+            return
+        self._clear()
+        self._status = text
+        self._draw()
+        sys.stderr.buffer.flush()
+
+    def _clear(self) -> None:
+        if self._status:
+            sys.stderr.buffer.write(b"\r\x1b[K")
+
+    def _draw(self) -> None:
+        sys.stderr.buffer.write(self._status.encode())
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until a signal or until the command ends. Raises SettingError and ServiceError."""
+    return asyncio.run(_serve(options_from(argv)))
+
+
+def options_from(argv: Sequence[str]) -> LocalOptions:
+    """What the arguments ask for. Raises SettingError naming the flag; argparse exits with 2 for unknown ones."""
+    argv = list(argv)
+    cut = argv.index("--") if "--" in argv else len(argv)
+    args = vars(_parser().parse_args(argv[:cut]))
+    named = {ANNOTATION_PREFIX + name: args[name] for name in ServingSettings.names() if args[name] is not None}
+    try:
+        settings = ServingSettings.from_annotations(named)
+        screen = Screen()
+        return LocalOptions(
+            command=tuple(argv[cut + 1 :]),
+            settings=settings,
+            host=args["host"],
+            port=_port("port", args["port"]),
+            server_port=_port("server-port", args["server-port"]),
+            fixed_cores=None if args["fixed-cores"] is None else _cores("fixed-cores", args["fixed-cores"]),
+            cfs_period_s=_duration("cfs-period", args["cfs-period"]),
+            profile=None if args["profile"] is None else Path(args["profile"]),
+            start_timeout_s=_duration("start-timeout", args["start-timeout"]),
+            grace_s=_duration("grace", args["grace"]),
+            output=screen.output,
+            say=screen.say,
+            resized=screen.resized,
+        )
+    except SettingError as error:
+        flag = "--" + error.name.removeprefix(ANNOTATION_PREFIX)
+        raise SettingError("COMMAND" if error.name == "command" else flag, error.value, error.allowed) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sponge run",
+        usage="sponge run [FLAGS] -- COMMAND ARGS...",
+        description="Serve a model server behind the deadline-aware proxy on this machine, its cores set in place.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    here = parser.add_argument_group("on this machine")
+
+    def add(name: str, metavar: str, default: str | None, text: str) -> None:
+        shown = "" if default is None else f" (default {default})"
+        here.add_argument(f"--{name}", dest=name, metavar=metavar, default=default, help=text + shown)
+
+    add("host", "ADDRESS", "127.0.0.1", "where clients reach the proxy")
+    add("port", "N", "8080", "public port; 0 takes a free one")
+    add("server-port", "N", "0", "port of the model server; 0 takes a free one")
+    add("fixed-cores", "CORES", None, "hold this size and follow no demand")
+    add(
+        "cfs-period",
+        "DURATION",
+        format_duration(DEFAULT_PERIOD_S),
+        "over which a CPU quota counts; shorter means shorter stalls",
+    )
+    add("profile", "FILE", None, "latency profile (JSON) to start warm from")
+    add("start-timeout", "DURATION", "60s", "until the command must accept connections")
+    add("grace", "DURATION", "10s", "between SIGTERM and SIGKILL")
+    like_annotations = parser.add_argument_group("as the annotations of the same names")
+    for name, item in zip(ServingSettings.names(), fields(ServingSettings), strict=True):
+        shown = "" if item.default is None else f" (default {item.metadata['show'](item.default)})"
+        text = item.metadata["parse"].__doc__ + shown
+        like_annotations.add_argument(f"--{name}", dest=name, metavar="VALUE", help=text)
+    return parser
+
+
+def _duration(name: str, text: str) -> float:
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise SettingError(name, text, "a duration, such as 20ms or 1.5s") from error
+
+
+def _cores(name: str, text: str) -> float:
+    try:
+        return parse_quantity(text)
+    except ValueError as error:
+        raise SettingError(name, text, "a CPU quantity, such as 250m or 2") from error
+
+
+def _port(name: str, text: str) -> int:
+    if not text.isdecimal():
+        raise SettingError(name, text, "a TCP port, or 0 for a free one")
+    return int(text)
+
+
+async def _serve(options: LocalOptions) -> int:
+    service = LocalService(options)
+    body = asyncio.create_task(_until_ended(service))
+
+    def ask_to_end() -> None:
+        if service.stopping:
+            service.kill()
+        else:
+            body.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask_to_end)
+    try:
+        await body
+    except asyncio.CancelledError:
+        return 130 if service.server_status is None else service.server_status
+    return service.server_status or 1
+
+
+async def _until_ended(service: LocalService) -> None:
+    options = service.options
+    async with service:
+        size = f"{format_cores(service.cores)} cores" + ("" if service.follows else ", fixed")
+        options.say(f"serving on {service.url} with {size}")
+        options.say(await service.wait())

@@ -1,0 +1,87 @@
+"""Cores by `cpu.cfs_quota_us` of an own cgroup v1 group; does not choose sizes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from knative_sponge.local.cgroup import GroupFiles, Owner, make_group, remove_group, sweep
+from knative_sponge.local.control import Entry
+from knative_sponge.local.mounts import Place
+from knative_sponge.local.procfs import tree_cpu_s
+from knative_sponge.local.quota import Quota
+
+_QUOTA: Final = "cpu.cfs_quota_us"
+_PERIOD: Final = "cpu.cfs_period_us"
+
+
+class CgroupV1:
+    """A group below our own in the v1 `cpu` hierarchy, and one of the same name in `cpuacct` where that is apart.
+
+    Being below our own group, it can never have more than we have: a v1 parent's quota bounds its children, and the
+    kernel refuses (EINVAL) a child's ratio above it. Satisfies CpuControl.
+    """
+
+    def __init__(self, files: GroupFiles, cpu: Place, cpuacct: Place | None, period_s: float, owner: Owner) -> None:
+        """Makes the groups, and removes what dead owners left beside them. Raises OSError when it may not."""
+        self._files = files
+        self._period_s = period_s
+        self._parents = [cpu.own, *(parent for parent in cpu.own.parents if parent.is_relative_to(cpu.root))]
+        places = [cpu.own]
+        if cpuacct is not None and cpuacct.own.resolve() != cpu.own.resolve():
+            places.append(cpuacct.own)
+        for parent in places:
+            sweep(files, parent, owner)
+        self._groups = make_group(files, places, owner)
+        self._group = self._groups[0]
+        self._usage = self._groups[-1] / "cpuacct.usage" if cpuacct is not None else None
+        self._guardian: int | None = None
+        self.name = f"cgroup v1 {self._group}"
+        self.granularity_cores = 1e-6 / period_s
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(joins=tuple(group / "cgroup.procs" for group in self._groups))
+
+    @property
+    def limit_cores(self) -> float:
+        return min(map(self._cores_of, self._parents))
+
+    def attach(self, guardian: int) -> None:
+        self._guardian = guardian
+
+    def apply(self, cores: float) -> float:
+        new = Quota.of(min(cores, self.limit_cores), self._period_s)
+        quota, period = self._read(self._group)
+        order = [(_QUOTA, new.quota_us), (_PERIOD, new.period_us)]
+        # Between the two writes an old and a new value stand together. Of the two mixtures the smaller is at most
+        # sqrt(old · new) cores, so within any bound that both ends keep: that order is never refused.
+        if quota < 0 or quota * period < new.quota_us * new.period_us:
+            order.reverse()
+        for name, value in order:
+            self._files.write(self._group / name, str(value))
+        return new.cores
+
+    def usage_s(self) -> float:
+        if self._usage is not None:
+            return int(self._files.read(self._usage)) * 1e-9
+        return 0.0 if self._guardian is None else tree_cpu_s(self._guardian)
+
+    def throttled_s(self) -> float:
+        fields = dict(line.split() for line in self._files.read(self._group / "cpu.stat").splitlines())
+        return int(fields["throttled_time"]) * 1e-9
+
+    def close(self) -> None:
+        for group in self._groups:
+            remove_group(self._files, group)
+
+    def _read(self, group: Path) -> tuple[int, int]:
+        return int(self._files.read(group / _QUOTA)), int(self._files.read(group / _PERIOD))
+
+    def _cores_of(self, group: Path) -> float:
+        try:
+            quota, period = self._read(group)
+        except FileNotFoundError:  # the hierarchy's root on some kernels
+            return math.inf
+        return math.inf if quota < 0 else quota / period

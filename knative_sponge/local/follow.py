@@ -1,0 +1,135 @@
+"""Keeps the size in force at what the proxy wants: demand line → clamp → apply → tell; chooses no size of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from knative_sponge.local.admin import AdminClient, AdminError, Demand, Phase
+from knative_sponge.local.control import CpuControl
+from knative_sponge.local.history import CoresHistory
+
+_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Least and most cores."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"bounds must be positive and in order, not {self.low} and {self.high}")
+
+    def size(self, want: float, granularity: float) -> float:
+        """The least size that is a multiple of `granularity`, satisfies `want` and keeps the bounds."""
+        whole = math.ceil(min(max(want, self.low), self.high) / granularity - 1e-9) * granularity
+        return min(whole, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """One change of size, for people."""
+
+    before: float
+    after: float
+    demand: Demand
+
+
+class Follower:
+    """Follows one proxy's demand stream, each line at once; a newer line replaces one that waits.
+
+    The order is the model server's (design §4): growth is in force before anyone is told, so that threads are added to
+    cores that are there; before a shrink the proxy is told, so that it lowers threads first. Without the proxy's answer
+    nothing shrinks. When the stream ends the last size stays, and the stream is opened again.
+    """
+
+    def __init__(
+        self,
+        control: CpuControl,
+        admin: AdminClient,
+        bounds: Bounds,
+        history: CoresHistory,
+        *,
+        cores: float,
+        clock: Callable[[], float],
+        resized: Callable[[Resized], None],
+        trouble: Callable[[str], None],
+    ) -> None:
+        """`cores` is in force now, and the proxy was started with it. `trouble` gets each new complaint once."""
+        self.cores = cores
+        self._control = control
+        self._admin = admin
+        self._bounds = bounds
+        self._history = history
+        self._told: float | None = cores
+        self._clock = clock
+        self._resized = resized
+        self._trouble = trouble
+        self._last_trouble = ""
+        self._latest: Demand | None = None
+        self._news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._act())
+
+    async def _listen(self) -> None:
+        failures = 0
+        while True:
+            try:
+                async with aclosing(self._admin.demands()) as demands:
+                    async for demand in demands:
+                        failures, self._latest = 0, demand
+                        self._news.set()
+                self._complain("the demand stream ended")
+            except AdminError as error:
+                self._complain(str(error))
+            await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+            failures += 1
+
+    async def _act(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._latest is not None:
+                try:
+                    await self._follow(self._latest)
+                except (AdminError, OSError) as error:
+                    self._complain(f"cores stay at {self.cores:g}: {error}")
+                else:
+                    self._last_trouble = ""
+
+    async def _follow(self, demand: Demand) -> None:
+        target = self._bounds.size(demand.want, self._control.granularity_cores)
+        step = target - self.cores
+        if abs(step) < self._control.granularity_cores / 2:
+            if self._told != self.cores:
+                await self._tell(Phase.ACTUATED, self.cores)
+            return
+        before = self.cores
+        if step < 0:
+            await self._tell(Phase.PATCHED, target)
+        self.cores = self._control.apply(target)
+        self._history.record(self._clock(), self.cores)
+        self._resized(Resized(before, self.cores, demand))
+        await self._tell(Phase.ACTUATED, self.cores)
+
+    async def _tell(self, phase: Phase, cores: float) -> None:
+        self._told = None
+        await self._admin.put_cores(cores, phase)
+        if phase is Phase.ACTUATED:
+            self._told = cores
+
+    def _complain(self, text: str) -> None:
+        if text != self._last_trouble:
+            self._last_trouble = text
+            self._trouble(text)

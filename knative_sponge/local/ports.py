@@ -1,0 +1,65 @@
+"""TCP ports: free ones, and waiting until one accepts; speaks no protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import dataclass
+
+from knative_sponge.errors import SettingError
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The model server's port and the proxy's, all distinct."""
+
+    public: int
+    server: int
+    admin: int
+    stat: int
+    metrics: int
+    tls: int
+
+    @classmethod
+    def choose(cls, host: str, *, public: int = 0, server: int = 0) -> Ports:
+        """Free ones for every 0. Raises SettingError when a named port is in use.
+
+        Another program may still take one before it is used; the caller then sees its own child fail to listen.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with contextlib.ExitStack() as stack:
+
+            def take(name: str, number: int) -> int:
+                listener = stack.enter_context(socket.socket(family))
+                listener.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+                )  # as servers do: TIME_WAIT is no hindrance
+                try:
+                    listener.bind((host, number))
+                    listener.listen(1)
+                except OSError as error:
+                    raise SettingError(name, number, f"a port that is free on {host} ({error.strerror})") from error
+                return int(listener.getsockname()[1])
+
+            # Named ports are held first: otherwise a free one could be the very port that is named next.
+            named = {name: take(name, port) for name, port in (("port", public), ("server-port", server)) if port}
+            public, server = named.get("port") or take("port", 0), named.get("server-port") or take("server-port", 0)
+            return cls(public, server, take("port", 0), take("port", 0), take("port", 0), take("port", 0))
+
+
+async def wait_accepting(host: str, port: int, retry_s: float = 0.02) -> None:
+    """Return as soon as a TCP connection is accepted; the caller bounds the wait.
+
+    Nothing announces that another process listens, so this tries again every `retry_s`.
+    """
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(retry_s)
+        else:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return

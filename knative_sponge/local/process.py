@@ -1,0 +1,109 @@
+"""One child process tree under its guardian: started, watched, ended; knows nothing of cores or HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from knative_sponge.local import guardian
+from knative_sponge.local.control import Entry
+
+Sink = Callable[[bytes], None]
+"""Takes the bytes a process writes to its standard output and error, in order."""
+
+_TAIL_BYTES: Final = 4096
+
+
+class ChildTree:
+    """A command and everything it starts.
+
+    The tree is gone when `wait` returns, and also soon after this process has died, however it died (see guardian).
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process, sink: Sink) -> None:
+        self._process = process
+        self._sink = sink
+        self._tail = b""
+        self._pump = asyncio.create_task(self._forward())
+        self._ended = asyncio.create_task(self._wait())
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], *, env: Mapping[str, str], sink: Sink, entry: Entry | None = None
+    ) -> ChildTree:
+        """Start `command` with `env` and nothing of ours; it enters by `entry` before its own code runs.
+
+        A command that cannot be started ends at once with 125, 126 or 127 and says why on its output.
+        """
+        entry = Entry() if entry is None else entry
+        argv = [sys.executable, "-I", "-S", str(Path(guardian.__file__))]
+        for path in entry.joins:
+            argv += ["--join", str(path)]
+        if entry.cpus:
+            argv += ["--cpus", ",".join(map(str, sorted(entry.cpus)))]
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            "--",
+            *command,
+            env=dict(env),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C at the terminal reaches the runner only, which ends things in order
+        )
+        return cls(process, sink)
+
+    @property
+    def guardian(self) -> int:
+        """Pid of the guardian; the tree is below it."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return not self._ended.done()
+
+    def last_lines(self, count: int = 10) -> str:
+        """The end of what it has written, for error messages."""
+        return "\n".join(self._tail.decode(errors="replace").splitlines()[-count:])
+
+    async def wait(self) -> int:
+        """Exit status of the command, 128 + signal if a signal ended it; the whole tree is gone and its output read."""
+        return await asyncio.shield(self._ended)
+
+    def kill(self) -> None:
+        """SIGKILL everything."""
+        self._order(b"K")
+
+    async def stop(self, grace_s: float) -> int:
+        """SIGTERM, and SIGKILL to what is left `grace_s` later; returns as `wait`."""
+        self._order(b"T")
+        with contextlib.suppress(TimeoutError):
+            return await asyncio.wait_for(self.wait(), grace_s)
+        self.kill()
+        return await self.wait()
+
+    def _order(self, letter: bytes) -> None:
+        pipe = self._process.stdin
+        if pipe is not None and not pipe.is_closing():
+            with contextlib.suppress(OSError):
+                pipe.write(letter)
+
+    async def _wait(self) -> int:
+        status = await self._process.wait()
+        if status >= 0:
+            await self._pump
+            return status
+        # The guardian itself was killed. The command dies with it (PDEATHSIG), but not what it started: that may hold
+        # the pipe open, and goes when the cgroup's owner closes the group.
+        self._pump.cancel()
+        return 128 - status
+
+    async def _forward(self) -> None:
+        pipe = self._process.stdout
+        while pipe is not None and (data := await pipe.read(65536)):
+            self._tail = (self._tail + data)[-_TAIL_BYTES:]
+            self._sink(data)
