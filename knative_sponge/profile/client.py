@@ -15,15 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from knative_sponge.profile.load import Outcome, Planned, Reply, offer
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """One request body and the headers that belong to it."""
-
-    content: bytes
-    headers: dict[str, str]
+from knative_sponge.profile.load import Body, Outcome, Planned, Reply, offer
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ from typing import Final
 from PIL import Image
 
 from knative_sponge.errors import SpongeError
+from knative_sponge.profile.load import Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,22 @@ def pictures() -> tuple[Picture, ...]:
     """All pictures, the same bytes each time for one version of Pillow. Raises SpongeError without the package."""
     folder = _folder()
     return tuple(_encode(folder / file, width, quality) for file, width, quality in _RECIPES)
+
+
+def image_call(files: Sequence[bytes]) -> Body:
+    """A V2 inference call with these image files as tensor `image`, answers asked for as binary."""
+    tail = b"".join(len(file).to_bytes(4, "little") + file for file in files)
+    tensor = {
+        "name": "image",
+        "datatype": "BYTES",
+        "shape": [len(files)],
+        "parameters": {"binary_data_size": len(tail)},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    return Body(
+        head + tail,
+        {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))},
+    )
 
 
 def _folder() -> Path:

@@ -1,7 +1,7 @@
 """Open-loop load: every request leaves when the plan says so, whatever became of the ones before. No HTTP, no files.
 
-A client sends at `at_s`, its link delays the request by `network_s`, so the service is handed it at their sum. Deadline and
-judgement are the client's: the request was in time when an answer with a status of 2xx came by `at_s + slo_s`.
+A client sends at `at_s`, its link delays the request by `network_s`, so the service is handed it at their sum. Deadline
+and judgement are the client's: the request was in time when an answer with a status of 2xx came by `at_s + slo_s`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,14 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Body:
+    """One request body and the headers that belong to it."""
+
+    content: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What the service said. reason: why there is no answer of the model. batch: rows of the batch it was served in."""
 
@@ -58,12 +66,13 @@ class Outcome:
     """What became of one request.
 
     lag_s: how late the generator itself was in handing it over.
-    answered_s: seconds from the start of the load; None when the connection broke or patience ended (status is 0 then).
+    ended_s: when the client had its answer, or stopped waiting; seconds from the start of the load.
+    status: 0 when no answer came, because the connection broke or patience ended.
     """
 
     planned: Planned
     lag_s: float
-    answered_s: float | None = None
+    ended_s: float
     status: int = 0
     reason: str | None = None
     batch: int | None = None
@@ -71,7 +80,12 @@ class Outcome:
     @property
     def served(self) -> bool:
         """Whether the model's answer came, in time or not."""
-        return self.answered_s is not None and 200 <= self.status < 300
+        return 200 <= self.status < 300
+
+    @property
+    def refused(self) -> bool:
+        """Whether an answer came, but not the model's."""
+        return self.status != 0 and not self.served
 
     @property
     def met(self) -> bool:
@@ -80,13 +94,13 @@ class Outcome:
 
     @property
     def slack_s(self) -> float:
-        """What was left until the deadline when the answer came; negative when late, -inf when none came."""
-        return float("-inf") if self.answered_s is None else self.planned.deadline_s - self.answered_s
+        """What was left until the deadline when its wait ended; negative when late."""
+        return self.planned.deadline_s - self.ended_s
 
     @property
     def latency_s(self) -> float:
-        """From the client's send to the answer, the network included; inf when none came."""
-        return float("inf") if self.answered_s is None else self.answered_s - self.planned.at_s
+        """From the client's send to the end of its wait, the network included."""
+        return self.ended_s - self.planned.at_s
 
 
 class Client(Protocol):
@@ -123,7 +137,7 @@ async def offer(
             async with asyncio.timeout(start_s + request.deadline_s + patience_s - clock()):
                 reply = await client.send(request.body, headers)
         except (OSError, TimeoutError):
-            heard(Outcome(request, lag_s))
+            heard(Outcome(request, lag_s, clock() - start_s))
         else:
             heard(Outcome(request, lag_s, clock() - start_s, reply.status, reply.reason, reply.batch))
 

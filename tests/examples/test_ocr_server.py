@@ -64,8 +64,8 @@ def server() -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "ocr_server", "--port", str(port), "--pixels", str(PIXELS)]
-    process = subprocess.Popen(command, cwd=SERVER, env={**os.environ, "PYTHONPATH": str(SERVER)})
+    command = [sys.executable, str(SERVER), "--port", str(port), "--pixels", str(PIXELS)]
+    process = subprocess.Popen(command)
     try:
         until = time.monotonic() + 60
         while True:

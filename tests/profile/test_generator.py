@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from knative_sponge.errors import SpongeError
-from knative_sponge.profile.client import Body, Job
+from knative_sponge.profile.client import Job
 from knative_sponge.profile.generator import run_load
-from knative_sponge.profile.load import Outcome, Planned
+from knative_sponge.profile.load import Body, Outcome, Planned
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +87,7 @@ async def test_nobody_listening_is_an_outcome_of_every_request() -> None:
     async with Service().running() as service:
         url = service.url
     load = await run_load(Job(url, BODIES, (Planned(0, 0, 1, 0), Planned(0.01, 0, 1, 1))))
-    assert [(outcome.status, outcome.answered_s) for outcome in load.outcomes] == [(0, None)] * 2
+    assert [(outcome.status, outcome.met) for outcome in load.outcomes] == [(0, False)] * 2
 
 
 async def test_a_client_process_that_fails_is_reported_with_its_last_words(

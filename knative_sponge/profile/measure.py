@@ -1,0 +1,52 @@
+"""Latency of a model server over a grid of batch sizes and cores, one call at a time. Starts no server, fits nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from knative_sponge.core.curve import Sample
+
+
+class SizedServer(Protocol):
+    """A model server whose cores can be set."""
+
+    async def resize(self, cores: float) -> float:
+        """Hold it to so many cores; returns the size in force."""
+        ...
+
+    async def infer(self, rows: int) -> None:
+        """One call with a batch of so many rows, its answer included. Raises SpongeError when it is not answered."""
+        ...
+
+
+async def measure(
+    server: SizedServer,
+    rows: Sequence[int],
+    cores: Sequence[float],
+    *,
+    budget_s: float,
+    progress: Callable[[float], None] = lambda _: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Sample]:
+    """Go over the whole grid, round after round, until `budget_s` seconds are spent; at least one round is completed.
+
+    Rounds spread what disturbs the machine for a while over all points. A call follows the one before at once, so that
+    no CPU quota is saved up; the first after each change of size is not counted. progress: told the budget's share spent.
+    """
+    if not rows or not cores:
+        raise ValueError("the grid is empty")
+    start_s = clock()
+    samples: list[Sample] = []
+    while True:
+        for wanted in cores:
+            size = await server.resize(wanted)
+            await server.infer(min(rows))
+            for batch in rows:
+                before_s = clock()
+                await server.infer(batch)
+                samples.append(Sample(batch, size, clock() - before_s))
+                progress(min((clock() - start_s) / budget_s, 1.0))
+        if clock() - start_s >= budget_s:
+            return samples
