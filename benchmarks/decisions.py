@@ -60,7 +60,9 @@ def dispatch(label: str, spread_s: float) -> None:
         running[0] = sent.batch
         for work in sent.works:  # keep 10,000 queued
             batcher.handle(Arrived(Work(work.key + 20_000, 0.5 + rng.uniform(0.0, spread_s))), 1e-6 * step)
-    print(f"EDF decision, 10,000 queued, {label}: choose {choose:.1f} us, whole step {statistics.median(steps) * 1e6:.1f} us")
+    print(
+        f"EDF decision, 10,000 queued, {label}: choose {choose:.1f} us, whole step {statistics.median(steps) * 1e6:.1f} us"
+    )
 
 
 def solve(label: str, spread_s: float, least_s: float) -> None:
@@ -79,7 +81,9 @@ def solve(label: str, spread_s: float, least_s: float) -> None:
         estimator.need(0.0)
 
     fresh = median_us(uncached, repeats=100)
-    print(f"solver, 16 cores x 32 batches x 100 queued, {label}: {fresh:.0f} us (model cached: {took:.0f} us), need {need:.3f}")
+    print(
+        f"solver, 16 cores x 32 batches x 100 queued, {label}: {fresh:.0f} us (model cached: {took:.0f} us), need {need:.3f}"
+    )
 
 
 def main() -> None:

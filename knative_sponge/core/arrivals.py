@@ -19,12 +19,13 @@ class Arrivals:
     """The last arrivals of one queue.
 
     window_s: how long an arrival is remembered (design §4: the arrival curve looks at 10 s).
-    rate_window_s: over how long the rate is averaged.
+    rate_window_s: over how long the rate is averaged. Surges are seen in the queue at once; the rate is for the floor, and a
+    window of a few bursts only (2 s) asked for a quarter more cores in simulation without losing fewer requests.
     """
 
     __slots__ = ("_rate_window_s", "_recent", "_recent_rows", "_rows", "_since_s", "_slacks", "_times", "_window_s")
 
-    def __init__(self, window_s: float = 10.0, rate_window_s: float = 2.0) -> None:
+    def __init__(self, window_s: float = 10.0, rate_window_s: float = 5.0) -> None:
         if not 0 < rate_window_s <= window_s:
             raise ValueError(f"rate_window_s {rate_window_s} must be above 0 and at most window_s {window_s}")
         self._window_s = window_s

@@ -20,15 +20,26 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from knative_sponge.core.arrivals import Arrivals
 from knative_sponge.core.defer import DeferRules, latest_start
 from knative_sponge.core.edf import EdfQueue
 from knative_sponge.core.events import (
-    Abandon, Arrived, BatchDone, BatchFailed, BatchRefused, Cancelled, Command, CoresChanged, Dispatch, Event, Refuse,
-    Tick, WakeAt,
-)  # fmt: skip
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    BatchRefused,
+    Cancelled,
+    Command,
+    CoresChanged,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
 from knative_sponge.core.latency import LatencyModel, Sample
 from knative_sponge.core.plan import choose_batch
 from knative_sponge.core.running import Running
@@ -52,7 +63,7 @@ class BatchRules:
     """When all look hopeless and no sample came for so long, one is served anyway: the model may be wrong."""
     window_batches: int = 3
     """The plan looks at so many full batches of works: further ones cannot change what starts now."""
-    defer: DeferRules = DeferRules()
+    defer: DeferRules = field(default_factory=DeferRules)
     """When a batch may wait inside its slack to grow."""
 
     def __post_init__(self) -> None:
@@ -120,8 +131,6 @@ class Batcher:
             commands.append(WakeAt(wake_s))
         return commands
 
-    # --- events ---------------------------------------------------------------------------------------------------
-
     def _arrive(self, work: Work, now: float, commands: list[Command]) -> None:
         self.arrivals.add(now, work.rows, work.deadline_s - now)
         if work.deadline_s <= now and not self.rules.serve_late:
@@ -178,8 +187,6 @@ class Batcher:
         for running in self.running.values():
             running.resize(now, cores / self.rules.max_inflight, self.model)
 
-    # --- after every event ----------------------------------------------------------------------------------------
-
     def _give_up(self, now: float, commands: list[Command]) -> None:
         for batch, running in self.running.items():
             if running.give_up_s <= now:
@@ -232,14 +239,15 @@ class Batcher:
             return self._choose_late()
         rules = self.rules
         window = self.queue.prefix(rules.window_batches * rules.max_rows)
-        longest = max(rules.max_rows, max(work.rows for work in window))
+        longest = max(rules.max_rows, *(work.rows for work in window))
         median, cautious = self.model.tables(self.cores / rules.max_inflight, longest)
         works = choose_batch(window, now, rules.max_rows, median, cautious)
         if not works:
             works = self._choose_anyway(window, now, longest)
         elif len(works) == len(self.queue) and not works[0].alone:
             rows = sum(work.rows for work in works)
-            start_s = latest_start(rules.defer, works[0].deadline_s, rows, rules.max_rows, now, self.arrivals.rate(now), median, cautious)
+            rate = self.arrivals.rate(now)
+            start_s = latest_start(rules.defer, works[0].deadline_s, rows, rules.max_rows, now, rate, median, cautious)
             if start_s is not None and start_s > now:
                 self._hold_s = start_s
                 return []

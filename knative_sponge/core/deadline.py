@@ -77,7 +77,13 @@ def claims_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def deadline_of(
-    claims: Mapping[bytes, bytes], *, now: float, wall_now_s: float, slo_s: float, timeout_s: float, max_network_share: float
+    claims: Mapping[bytes, bytes],
+    *,
+    now: float,
+    wall_now_s: float,
+    slo_s: float,
+    timeout_s: float,
+    max_network_share: float,
 ) -> Deadline:
     """The deadline of a request that arrived at `now` (monotonic) = `wall_now_s` (unix seconds).
 

@@ -26,6 +26,7 @@ class CoresRules:
     min_cores, max_cores: bounds of the pod.
     headroom: the floor serves this share more rows than arrive; None switches the floor off.
     hold_s: shrink only to the largest need of so long.
+    deadband: a shrink by less than this share of the size is not asked for: it would free nothing worth a resize.
     use_queue: whether the real queue is planned for.
     resize_s: time a growth takes; from 0.5 s on the arrival curve is planned for too.
     slack_share: the floor's batches must fit the slack that this share of requests does not exceed.
@@ -37,6 +38,7 @@ class CoresRules:
     max_cores: float
     headroom: float | None = 0.1
     hold_s: float = 1.0
+    deadband: float = 0.05
     use_queue: bool = True
     resize_s: float = 0.1
     slack_share: float = 0.05
@@ -48,6 +50,8 @@ class CoresRules:
             raise ValueError(f"min_cores {self.min_cores} must be above 0 and at most max_cores {self.max_cores}")
         if self.headroom is not None and self.headroom < 0:
             raise ValueError(f"headroom must not be negative, not {self.headroom}")
+        if not 0 <= self.deadband < 1:
+            raise ValueError(f"deadband must be at least 0 and below 1, not {self.deadband}")
         if self.hold_s < 0 or self.resize_s < 0 or self.window_batches < 1 or self.curve_points < 2:
             raise ValueError(f"impossible rules: {self}")
 
@@ -69,15 +73,17 @@ class Demand:
 
 
 class DemandEstimator:
-    """The demand of one batcher over time. Keeps the needs of the last `hold_s`, nothing else."""
+    """The demand of one batcher over time. Keeps the needs of the last `hold_s` and what was asked for last."""
 
     def __init__(self, rules: CoresRules, batcher: Batcher) -> None:
         self.rules = rules
         self._batcher = batcher
         self._needs: deque[tuple[float, float]] = deque()
+        self._asked = 0.0
 
     def want(self, now: float) -> float:
-        """Cores to ask for at `now`: today's need, or the largest of the last `hold_s` where that is more."""
+        """Cores to ask for at `now`: the largest need of the last `hold_s`; what was asked for already, where that is hardly
+        more."""
         need = self.need(now)
         needs = self._needs
         while needs and needs[-1][1] <= need:
@@ -85,7 +91,10 @@ class DemandEstimator:
         needs.append((now, need))
         while needs[0][0] < now - self.rules.hold_s:
             needs.popleft()
-        return needs[0][1]
+        most = needs[0][1]
+        if not self._asked * (1 - self.rules.deadband) < most <= self._asked or most == self.rules.min_cores:
+            self._asked = most
+        return self._asked
 
     def need(self, now: float) -> float:
         """The least cores, a multiple of 1 millicore within the bounds, that serve queue and arrivals as well as the most."""

@@ -13,9 +13,20 @@ from dataclasses import dataclass, replace
 
 from knative_sponge.core.arrivals import Arrivals
 from knative_sponge.core.events import (
-    Abandon, Arrived, BatchDone, BatchFailed, BatchRefused, Cancelled, Command, CoresChanged, Dispatch, Event, Refuse,
-    Tick, WakeAt,
-)  # fmt: skip
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    BatchRefused,
+    Cancelled,
+    Command,
+    CoresChanged,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
 from knative_sponge.core.latency import LatencyModel, Sample
 from knative_sponge.core.running import Running
 from knative_sponge.core.work import Work

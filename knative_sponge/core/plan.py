@@ -63,7 +63,9 @@ def targets(longest: int, cap: int) -> list[int]:
     return sizes
 
 
-def served_rows(lanes: Sequence[Lane], free_s: Sequence[float], target: int, median: Table, cautious: Table, beat: int) -> int:
+def served_rows(
+    lanes: Sequence[Lane], free_s: Sequence[float], target: int, median: Table, cautious: Table, beat: int
+) -> int:
     """Rows served in time when every batch aims at `target` rows.
 
     free_s: when each upstream slot becomes free, absolute.
@@ -98,7 +100,9 @@ def _served_unit(deadlines: list[float], now: float, target: int, median: Table,
     return count
 
 
-def _served(lanes: Sequence[Lane], free_s: Sequence[float], target: int, median: Table, cautious: Table, beat: int) -> int:
+def _served(
+    lanes: Sequence[Lane], free_s: Sequence[float], target: int, median: Table, cautious: Table, beat: int
+) -> int:
     slots = list(free_s)
     heapify(slots)
     heads = [(lane.deadlines[0], number) for number, lane in enumerate(lanes)]
@@ -142,7 +146,9 @@ def _prefix(rows: Sequence[int], at: int, limit: int) -> tuple[int, int]:
     return taken, end
 
 
-def best_target(lanes: Sequence[Lane], free_s: Sequence[float], cap: int, median: Table, cautious: Table) -> tuple[int, int]:
+def best_target(
+    lanes: Sequence[Lane], free_s: Sequence[float], cap: int, median: Table, cautious: Table
+) -> tuple[int, int]:
     """(target, rows served): the smallest batch size that serves the most rows in time."""
     total = sum(lane.total for lane in lanes)
     best, best_rows = 1, -1
@@ -172,7 +178,11 @@ def choose_batch(works: Sequence[Work], now: float, cap: int, median: Table, cau
         key=lambda found: found[0].deadlines[found[1]],
     )
     taken, end = _largest_fitting(lane, at, lane.deadlines[at] - now, cap, cautious)
-    if len(lanes) > 1 and taken > target and not _harmless(lanes, lane, at, end, now, taken, target, rows, median, cautious):
+    if (
+        len(lanes) > 1
+        and taken > target
+        and not _harmless(lanes, lane, at, end, now, taken, target, rows, median, cautious)
+    ):
         _, end = _prefix(lane.rows, at, target)
     return lane.works[at:end]
 

@@ -39,6 +39,7 @@ def proxy_env(
         "SERVING_READINESS_PROBE": json.dumps(probe),
         "SERVING_LOGGING_CONFIG": "",
         "SERVING_LOGGING_LEVEL": "",
+        "SPONGE_DRAIN_QUIET": "0",
         "SPONGE_CORES": format_cores(cores),
         "SPONGE_CONTROL_TOKEN": token,
         "SPONGE_HOST": options.host,

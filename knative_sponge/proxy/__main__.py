@@ -10,9 +10,10 @@ import sys
 import uvloop
 
 from knative_sponge.errors import SettingError
+from knative_sponge.proxy.inference import Inference
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.upstream import Upstream
-from knative_sponge.settings import ProxySettings
+from knative_sponge.settings import ProxySettings, ServingSettings
 
 
 def main() -> int:
@@ -22,13 +23,32 @@ def main() -> int:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
         upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
-        servers = build(settings, upstream=upstream)
+        serving = ServingSettings.from_env(os.environ)
+        inference = None if serving.slo_s is None else Inference(settings, serving, upstream)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(servers.run())
+            runner.run(_serve(settings, upstream, inference))
     except (SettingError, OSError) as error:
         print(f"knative-sponge queue-proxy: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+async def _serve(settings: ProxySettings, upstream: Upstream, inference: Inference | None) -> None:
+    if inference is None:
+        await build(settings, upstream=upstream).run()
+        return
+    servers = build(
+        settings,
+        upstream=upstream,
+        inference=inference.endpoint,
+        admin_routes=inference.admin_routes,
+        metrics_app=inference.metrics_app,
+    )
+    inference.start()
+    try:
+        await servers.run()
+    finally:
+        await inference.close()
 
 
 def _level(word: str) -> int:

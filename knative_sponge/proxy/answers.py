@@ -20,7 +20,7 @@ def failure(reason: Reason, message: str, *, status: int | None = None) -> Answe
 
 
 def with_timing(answer: Answer, slack_s: float, rows: int, queue_s: float, infer_s: float) -> Answer:
-    """The answer with `sponge-slack-ms` (left at the answer), `sponge-batch` (rows of its upstream call) and `server-timing`."""
+    """The answer with `sponge-slack-ms` (left at the answer), `sponge-batch` (rows of its call) and `server-timing`."""
     headers = [
         *answer.headers,
         (b"sponge-slack-ms", b"%d" % round(slack_s * 1000)),

@@ -9,23 +9,34 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
+
+from starlette.types import Receive, Scope, Send
 
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.core.deadline import Deadline, claims_of, deadline_of
 from knative_sponge.core.events import (
-    Abandon, Arrived, BatchDone, BatchFailed, BatchRefused, Cancelled, Command, Dispatch, Event, Refuse, Tick, WakeAt,
-)  # fmt: skip
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    BatchRefused,
+    Cancelled,
+    Command,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
 from knative_sponge.core.work import Work
 from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
 from knative_sponge.proxy.answers import failure, with_timing
+from knative_sponge.proxy.body import read_body
 from knative_sponge.proxy.metrics import Metrics
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+from knative_sponge.proxy.plain import deliver
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +89,14 @@ class _Waiting:
 
 
 class InferenceEndpoint:
-    """ASGI endpoint for the requests that the codec wants. One event loop, no locks.
+    """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
 
     on_sample is told (rows, seconds) of each successful upstream call, on_change that queue or batches changed.
     """
 
-    def __init__(self, codec: Codec, machine: Machine, upstream: Upstream, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self, codec: Codec, machine: Machine, upstream: Upstream, admission: Admission, metrics: Metrics
+    ) -> None:
         self._codec = codec
         self._machine = machine
         self._upstream = upstream
@@ -95,7 +108,7 @@ class InferenceEndpoint:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self.on_change: Callable[[], None] = lambda: None
-        self.on_sample: Callable[[int, float], None] = lambda rows, seconds: None
+        self.on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request is batched; the others are relayed."""
@@ -106,13 +119,13 @@ class InferenceEndpoint:
         now, wall_now_s = time.monotonic(), time.time()
         head = _head(scope)
         try:
-            body = await _read_body(scope, receive, self._admission.max_body)
+            body = await read_body(scope, receive, self._admission.max_body)
             if body is None:
                 return
             part = self._codec.parse(head, body)
         except BadRequest as error:
             self._metrics.refused(Reason.BAD_REQUEST)
-            await _send(send, failure(error.reason, str(error), status=error.status))
+            await deliver(failure(error.reason, str(error), status=error.status), send)
             return
         admission = self._admission
         deadline = deadline_of(
@@ -124,7 +137,7 @@ class InferenceEndpoint:
             max_network_share=admission.max_network_share,
         )
         self._metrics.admitted(deadline)
-        await _send(send, await self._answer(part, deadline, now, receive))
+        await deliver(await self._answer(part, deadline, now), send)
 
     async def close(self) -> None:
         """Break off what is still running; each client is told."""
@@ -141,7 +154,7 @@ class InferenceEndpoint:
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    async def _answer(self, part: Part, deadline: Deadline, arrived_s: float, receive: Receive) -> Answer:
+    async def _answer(self, part: Part, deadline: Deadline, arrived_s: float) -> Answer:
         loop = asyncio.get_running_loop()
         key = next(self._keys)
         waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
@@ -157,25 +170,14 @@ class InferenceEndpoint:
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
         )
-        watch = loop.create_task(self._watch(key, receive))
         try:
             self._tell(Arrived(work))
             return await waiting.answer
         finally:
-            watch.cancel()
             self._waiting.pop(key, None)
-            if waiting.answer.cancelled():
+            if waiting.answer.cancelled():  # the client is gone: nobody pays for an answer that nobody reads
+                self._metrics.gone()
                 self._tell(Cancelled(key))
-
-    async def _watch(self, key: int, receive: Receive) -> None:
-        """Notice that the client is gone: nobody pays for an answer that nobody reads."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        waiting = self._waiting.get(key)
-        if waiting is not None and not waiting.answer.done():
-            self._metrics.gone()
-            waiting.answer.set_result(failure(Reason.TIMEOUT, "the client is gone"))
-            self._tell(Cancelled(key))
 
     # --- the machine's commands -----------------------------------------------------------------------------------
 
@@ -273,7 +275,6 @@ class InferenceEndpoint:
                 self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s)
                 waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
 
-
     def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
         """Each member's own answer. The text of a failed merged call is nobody's own: it may speak of other members."""
         if len(parts) == 1:
@@ -296,31 +297,4 @@ _EXPLAIN = {
 
 
 def _head(scope: Scope) -> RequestHead:
-    query = scope["query_string"]
-    raw_path: bytes = scope["raw_path"]
-    return RequestHead(scope["method"], raw_path + b"?" + query if query else raw_path, scope["headers"])
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The whole body; None when the client went away. Raises BadRequest(413) above the limit."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise BadRequest(f"the body has {int(value)} bytes; at most {limit} are allowed", status=413)
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise BadRequest(f"the body has more than the {limit} bytes that are allowed", status=413)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-async def _send(send: Send, answer: Answer) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    return RequestHead(scope["method"], scope["sponge.target"], scope["headers"])

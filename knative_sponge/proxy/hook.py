@@ -18,9 +18,8 @@ _PATIENCE_S = 2.0
 class CpuHook:
     """`POST <path>` with `{"cores": 1.2}`, one call at a time; sizes that come meanwhile replace each other."""
 
-    def __init__(self, path: str, host: str, upstream: Upstream) -> None:
+    def __init__(self, path: str, upstream: Upstream) -> None:
         self._path = path.encode()
-        self._host = host.encode()
         self._upstream = upstream
         self._next: float | None = None
         self._told: float | None = None
@@ -45,14 +44,10 @@ class CpuHook:
             cores, self._next = self._next, None
             self._told = cores
             body = json.dumps({"cores": cores}).encode()
-            headers = [
-                (b"host", self._host),
-                (b"content-type", b"application/json"),
-                (b"content-length", b"%d" % len(body)),
-            ]
+            call = Call("POST", self._path, [(b"content-type", b"application/json")], body)
             try:
                 async with asyncio.timeout(_PATIENCE_S):
-                    answer = await self._upstream.fetch(Call("POST", self._path, headers, body))
+                    answer = await self._upstream.fetch(call)
             except (RequestFailed, TimeoutError) as error:
                 self._told = None
                 logger.warning("cpu hook %s: %s", self._path.decode(), str(error) or "no answer")

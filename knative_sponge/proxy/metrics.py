@@ -20,12 +20,18 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         requests = Counter(
-            "sponge_requests", "Inference requests by outcome: ok, late, app-error or a Reason.", ["outcome"], registry=self.registry
+            "sponge_requests",
+            "Inference requests by outcome: ok, late, app-error or a Reason.",
+            ["outcome"],
+            registry=self.registry,
         )
         outcomes = ("ok", "late", "app-error", "client-gone", *Reason)
         self._outcomes = {outcome: requests.labels(str(outcome)) for outcome in outcomes}
         self._slack = Histogram(
-            "sponge_slack_seconds", "Time left at the answer; negative is late.", buckets=_SLACKS, registry=self.registry
+            "sponge_slack_seconds",
+            "Time left at the answer; negative is late.",
+            buckets=_SLACKS,
+            registry=self.registry,
         )
         self._queue = Histogram(
             "sponge_queue_seconds", "Time from arrival to dispatch.", buckets=_SECONDS, registry=self.registry
@@ -36,12 +42,17 @@ class Metrics:
         self._rows = Histogram("sponge_batch_rows", "Rows of one upstream call.", buckets=_ROWS, registry=self.registry)
         failed = Counter("sponge_batch_failures", "Upstream calls not answered with 2xx.", registry=self.registry)
         self._failed = failed
-        sources = Counter("sponge_deadline_source", "Requests by where their deadline came from.", ["source"], registry=self.registry)
+        sources = Counter(
+            "sponge_deadline_source", "Requests by where their deadline came from.", ["source"], registry=self.registry
+        )
         self._sources = {source: sources.labels(source.value) for source in Source}
         skews = Counter("sponge_clock_skew", "Send times that had to be clamped.", ["kind"], registry=self.registry)
         self._skews = {skew: skews.labels(skew.value) for skew in Skew}
         ignored = Counter(
-            "sponge_ignored_claims", "Deadline headers whose value could not be used.", ["header"], registry=self.registry
+            "sponge_ignored_claims",
+            "Deadline headers whose value could not be used.",
+            ["header"],
+            registry=self.registry,
         )
         self._ignored = {name.decode(): ignored.labels(name.decode()) for name in sorted(CLAIM_HEADERS)}
         self._network = Histogram(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.probe import Probe, parse_probes
+
+Policy = Literal["edf", "fifo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class ProxySettings:
     """Path of a latency profile (JSON) to start warm from."""
     cfs_period_s: float = 0.1
     """Period of the CPU quota that the model server runs under."""
+    policy: Policy = "edf"
+    """`fifo` is the baseline that the demo compares with: first come, first served, fixed batch and timeout."""
+    fifo_timeout_s: float = 0.05
+    """How long the oldest request of a batch waits for it to fill under `fifo`."""
     drain_quiet_s: float = 30.0
     """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
 
@@ -131,6 +137,14 @@ def _period(text: str) -> float:
     return seconds
 
 
+def _policy(text: str) -> Policy:
+    """edf or fifo"""
+    match text:
+        case "edf" | "fifo":
+            return text
+    raise ValueError
+
+
 def _json(text: str) -> Any:
     """JSON"""
     return json.loads(text)
@@ -173,5 +187,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_PROFILE": ("profile", str),
     "SPONGE_CFS_PERIOD": ("cfs_period_s", _period),
+    "SPONGE_POLICY": ("policy", _policy),
+    "SPONGE_FIFO_TIMEOUT": ("fifo_timeout_s", _duration),
     "SPONGE_DRAIN_QUIET": ("drain_quiet_s", _duration),
 }

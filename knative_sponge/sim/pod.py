@@ -15,8 +15,18 @@ from typing import Protocol
 
 from knative_sponge.core.demand import DemandEstimator
 from knative_sponge.core.events import (
-    Abandon, Arrived, BatchDone, BatchFailed, Command, CoresChanged, Dispatch, Event, Refuse, Tick, WakeAt,
-)  # fmt: skip
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    Command,
+    CoresChanged,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
 from knative_sponge.core.latency import LatencyParams
 from knative_sponge.core.work import Work
 from knative_sponge.errors import Reason
@@ -173,7 +183,7 @@ class Pod:
 
     def _resized(self, cores: float) -> None:
         self._account()
-        for batch, running in self._running.items():
+        for running in self._running.values():
             running.left -= (self._now - running.since_s) / self._true_s(running)
             running.since_s = self._now
         self._cores = cores

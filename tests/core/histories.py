@@ -7,9 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from knative_sponge.core.events import (
-    Abandon, Arrived, BatchDone, BatchFailed, BatchRefused, Cancelled, Command, CoresChanged, Dispatch, Event, Refuse,
-    Tick, WakeAt,
-)  # fmt: skip
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    BatchRefused,
+    Cancelled,
+    Command,
+    CoresChanged,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
 from knative_sponge.core.latency import LatencyModel, LatencyParams
 from knative_sponge.core.work import Work
 from knative_sponge.errors import Reason

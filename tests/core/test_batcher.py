@@ -85,13 +85,17 @@ def check(batcher: Batcher, driver: Driver) -> None:
     rules = batcher.rules
     assert set(driver.running) == set(batcher.running), "slots and upstream calls are the same thing"
     assert len(driver.running) <= rules.max_inflight
-    assert {work.key for work in batcher.queue} | set(batcher._late) == driver.waiting, "a request is lost or kept too long"
+    assert {work.key for work in batcher.queue} | set(batcher._late) == driver.waiting, (
+        "a request is lost or kept too long"
+    )
     assert len(driver.waiting) <= rules.max_queue + rules.max_rows * rules.max_inflight
     for works in driver.running.values():
         assert sum(work.rows for work in works) <= rules.max_rows or len(works) == 1
         assert len({work.group for work in works}) == 1
         assert len(works) == 1 or not any(work.alone for work in works)
-    hopeless = [work for work in batcher.queue if work.deadline_s - batcher._latency_s(work.rows, batcher.reach) < driver.now]
+    hopeless = [
+        work for work in batcher.queue if work.deadline_s - batcher._latency_s(work.rows, batcher.reach) < driver.now
+    ]
     assert not hopeless or batcher.queue.first() not in hopeless, "a head that cannot make it is told at once"
     if rules.defer.mode == "never" and len(driver.running) < rules.max_inflight:
         assert not driver.waiting, "a free slot and a request that waits for nothing"

@@ -16,9 +16,7 @@ WALL = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 
 def deadline(claims: dict[str, str], slo_s: float = 1.0, timeout_s: float = 300.0, share: float = 0.9) -> Deadline:
     encoded = {name.encode(): value.encode("latin-1") for name, value in claims.items()}
-    return deadline_of(
-        encoded, now=NOW, wall_now_s=WALL, slo_s=slo_s, timeout_s=timeout_s, max_network_share=share
-    )
+    return deadline_of(encoded, now=NOW, wall_now_s=WALL, slo_s=slo_s, timeout_s=timeout_s, max_network_share=share)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +39,7 @@ def deadline(claims: dict[str, str], slo_s: float = 1.0, timeout_s: float = 300.
         pytest.param({"x-request-start": "t=1699999999900"}, 0.9, Source.SETTING, id="request start in ms"),
         pytest.param({"x-request-start": "1699999999900000"}, 0.9, Source.SETTING, id="request start in us"),
         pytest.param({"ce-time": "2023-11-14T22:13:19.9Z"}, 0.9, Source.SETTING, id="CloudEvents time"),
-        pytest.param(
-            {"x-sponge-slo-ms": "400", "x-sponge-sent": "1699999999900"}, 0.3, Source.SLO_HEADER, id="both"
-        ),
+        pytest.param({"x-sponge-slo-ms": "400", "x-sponge-sent": "1699999999900"}, 0.3, Source.SLO_HEADER, id="both"),
         pytest.param(
             {"x-sponge-deadline": "1700000000250", "x-sponge-slo-ms": "9000"},
             0.25,
@@ -105,7 +101,8 @@ def test_a_send_time_in_the_future_counts_as_now() -> None:
 
 def test_an_ancient_send_time_uses_up_only_the_allowed_share_of_the_budget() -> None:
     found = deadline({"x-sponge-sent": "1600000000000"}, share=0.8)
-    assert (found.at_s, found.network_s, found.skew) == (pytest.approx(NOW + 0.2), 0.8, Skew.STALE)
+    assert found.at_s == pytest.approx(NOW + 0.2)
+    assert (found.network_s, found.skew) == (0.8, Skew.STALE)
 
 
 @pytest.mark.parametrize("claims", [{}, {"x-sponge-slo-ms": "60000"}, {"x-sponge-deadline": "1700000060000"}])

@@ -15,9 +15,7 @@ def table(fixed: float, per_row: float, longest: int = 16) -> list[float]:
     return [0.0] + [fixed + per_row * rows for rows in range(1, longest + 1)]
 
 
-def slow_served(
-    works: list[Work], free_s: list[float], target: int, median: list[float], cautious: list[float]
-) -> int:
+def slow_served(works: list[Work], free_s: list[float], target: int, median: list[float], cautious: list[float]) -> int:
     """Roll the EDF schedule forward one head at a time, straight from the design's words."""
     waiting = sorted(works, key=lambda w: w.deadline_s)
     slots = sorted(free_s)

@@ -1,0 +1,27 @@
+"""A request's whole body, held in memory, up to a limit; only what is merged is read like this."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope
+
+from knative_sponge.errors import BadRequest
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The whole body; None when the client went away. Raises BadRequest(413) above the limit."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise BadRequest(f"the body has {int(value)} bytes; at most {limit} are allowed", status=413)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise BadRequest(f"the body has more than the {limit} bytes that are allowed", status=413)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -1,0 +1,163 @@
+"""Puts the deadline queue together: core, batching, demand, control and metrics from settings. Wires; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from knative_sponge import __version__
+from knative_sponge.codec.base import Answer
+from knative_sponge.codec.select import codec_for
+from knative_sponge.core.batcher import Batcher, BatchRules
+from knative_sponge.core.defer import DeferRules
+from knative_sponge.core.demand import CoresRules, DemandEstimator
+from knative_sponge.core.fifo import FifoBatcher, FifoRules
+from knative_sponge.core.latency import LatencyModel
+from knative_sponge.core.profile import from_json, to_json
+from knative_sponge.errors import ProfileError, SettingError
+from knative_sponge.proxy.batching import Admission, InferenceEndpoint
+from knative_sponge.proxy.control import Resizing, control_routes
+from knative_sponge.proxy.demand import DemandFeed
+from knative_sponge.proxy.hook import CpuHook
+from knative_sponge.proxy.metrics import Metrics
+from knative_sponge.proxy.plain import deliver
+from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.settings import Late, ProxySettings, ServingSettings
+
+_START_CORES = 1.0
+_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Inference:
+    """Everything that `knative-sponge.dev/slo` switches on in one proxy.
+
+    Raises SettingError when the settings contradict each other or the profile cannot be used.
+    """
+
+    def __init__(self, settings: ProxySettings, serving: ServingSettings, upstream: Upstream) -> None:
+        if serving.slo_s is None:
+            raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
+        self._serving = serving
+        cores = settings.cores or serving.max_cores or _START_CORES
+        max_cores = max(serving.max_cores or os.cpu_count() or 1, cores)
+        self._max_cores = max_cores
+        model = _model(settings)
+        self._batcher = Batcher(
+            BatchRules(
+                max_rows=serving.max_batch,
+                max_inflight=serving.max_inflight,
+                serve_late=serving.late is Late.SERVE,
+                defer=DeferRules(mode=serving.defer.value),
+            ),
+            model,
+            cores,
+            max_cores,
+        )
+        machine: Batcher | FifoBatcher = self._batcher
+        if settings.policy == "fifo":
+            rules = FifoRules(serving.max_batch, settings.fifo_timeout_s, serving.max_inflight)
+            machine = FifoBatcher(rules, model, cores)
+        self._machine = machine
+        self.metrics = Metrics()
+        admission = Admission(
+            slo_s=serving.slo_s,
+            timeout_s=settings.timeout_s,
+            max_network_share=serving.max_network_share,
+            serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
+            max_body=settings.max_body,
+        )
+        self.endpoint = InferenceEndpoint(codec_for(serving.protocol), machine, upstream, admission, self.metrics)
+        rules_of_cores = CoresRules(min(serving.min_cores, max_cores), max_cores)
+        self._feed = DemandFeed(DemandEstimator(rules_of_cores, self._batcher))
+        self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
+        self._resizing = Resizing(cores, self.endpoint.tell, self._hook)
+        self.endpoint.on_change = self._feed.poke
+        self.endpoint.on_sample = self._sampled
+        self.admin_routes: Sequence[Route] = control_routes(
+            settings.control_token, self._feed, self._resizing, self.state
+        )
+        for name, text, read in (
+            ("sponge_queue_rows", "Rows that wait.", lambda: float(_rows(machine))),
+            ("sponge_cores", "Cores that are planned with.", lambda: machine.cores),
+            ("sponge_cores_wanted", "The least cores that are needed now.", lambda: self._feed.wanted),
+            ("sponge_arrival_rate_rows_per_second", "Arriving rows.", lambda: machine.arrivals.rate(time.monotonic())),
+        ):
+            self.metrics.gauge(name, text, read)
+
+    def start(self) -> None:
+        """Begin to publish the demand. Needs a running loop."""
+        self._feed.start()
+
+    async def close(self) -> None:
+        """Stop publishing, end what still runs."""
+        self._feed.close()
+        await self.endpoint.close()
+        if self._hook is not None:
+            await self._hook.close()
+
+    async def metrics_app(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI)
+        """ASGI application of the metrics port."""
+        if scope["path"] != "/metrics":
+            await deliver(Answer(404, ((b"content-length", b"0"),), b""), send)
+            return
+        body = self.metrics.text()
+        headers = ((b"content-type", _METRICS_TYPE), (b"content-length", b"%d" % len(body)))
+        await deliver(Answer(200, headers, body), send)
+
+    def state(self) -> dict[str, Any]:
+        """What `GET /sponge/v1/state` shows: sizes, counts and the model; nothing of any request."""
+        now, machine = time.monotonic(), self._machine
+        size = self._resizing.size
+        running = [
+            {"rows": batch.rows, "requests": len(batch.members), "for_s": round(now - batch.started_s, 4)}
+            for batch in machine.running.values()
+        ]
+        return {
+            "version": __version__,
+            "settings": self._serving.effective(),
+            "cores": {
+                "now": size.cores,
+                "coming": size.coming,
+                "want": self._feed.wanted,
+                "max": self._max_cores,
+            },
+            "queue": {
+                "requests": len(machine.queue),
+                "rows": _rows(machine),
+                "late": self._batcher.late,
+                "slack_s": self._head_slack(now),
+            },
+            "running": running,
+            "rate": round(machine.arrivals.rate(now), 3),
+            "model": to_json(machine.model),
+        }
+
+    def _head_slack(self, now: float) -> float | None:
+        head = self._batcher.queue.first()
+        return None if head is None else round(head.deadline_s - now, 4)
+
+    def _sampled(self, rows: int, seconds: float) -> None:
+        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model))
+
+
+def _rows(machine: Batcher | FifoBatcher) -> int:
+    if isinstance(machine, Batcher):
+        return machine.queue.rows
+    return sum(work.rows for work in machine.queue.values())
+
+
+def _model(settings: ProxySettings) -> LatencyModel:
+    if settings.profile is None:
+        return LatencyModel(period_s=settings.cfs_period_s)
+    try:
+        profile = json.loads(Path(settings.profile).read_text(encoding="utf-8"))
+        return from_json(profile, period_s=settings.cfs_period_s)
+    except (OSError, ValueError, ProfileError) as error:
+        raise SettingError("SPONGE_PROFILE", settings.profile, f"a readable latency profile ({error})") from error

@@ -1,0 +1,346 @@
+"""What must never happen (design §6), each by name, and what a client sees of a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
+import pytest
+
+from knative_sponge.codec.base import Answer, Call
+from knative_sponge.core.batcher import BatchRules
+from knative_sponge.core.defer import DeferRules
+from knative_sponge.errors import UpstreamBroken, UpstreamError, UpstreamRefused
+from knative_sponge.proxy.batching import Admission
+from tests.proxy.inference_kit import FakeServer, Kit, Pending
+
+NEVER = DeferRules(mode="never")
+
+
+def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test coroutine in a loop of its own."""
+
+    @wraps(test)
+    def run(*args: object, **kwargs: object) -> None:
+        asyncio.run(_wrapped(test(*args, **kwargs)))
+
+    async def _wrapped(running: Awaitable[None]) -> None:
+        async with asyncio.timeout(20):
+            await running
+
+    return run
+
+
+async def behind_a_batch(kit: Kit) -> Pending:
+    """Occupy the only slot, so that what follows waits and is merged."""
+    kit.send("first")
+    return await kit.server.call(0)
+
+
+@in_loop
+async def test_each_client_gets_the_answer_to_its_own_rows_and_no_other() -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send(f"{n}a", f"{n}b") if n % 2 else kit.send(f"{n}a") for n in range(5)]
+    await asyncio.sleep(0)
+    first.reply()
+    (await kit.server.call(1)).reply()
+    replies = await asyncio.gather(*clients)
+    assert len(kit.server.calls) == 2, "they went upstream as one call"
+    for number, reply in enumerate(replies):
+        rows = [f"{number}a", f"{number}b"] if number % 2 else [f"{number}a"]
+        assert reply.status == 200
+        assert reply.json == {"predictions": [{"of": row} for row in rows]}
+        assert reply.headers[b"sponge-batch"] == b"7"
+
+
+@in_loop
+async def test_the_most_urgent_go_first_in_the_merged_call() -> None:
+    kit = Kit(rules=BatchRules(max_rows=2, defer=NEVER))
+    first = await behind_a_batch(kit)
+    for name, slo_ms in (("c", "9000"), ("a", "5000"), ("d", "9500"), ("b", "7000")):
+        kit.send(name, x_sponge_slo_ms=slo_ms)
+    await asyncio.sleep(0)
+    first.reply()
+    second = await kit.server.call(1)
+    assert second.instances == ["a", "b"]
+    second.reply()
+    assert (await kit.server.call(2)).instances == ["c", "d"]
+
+
+@in_loop
+async def test_a_poisoned_request_does_not_fail_its_batch_mates() -> None:
+    def respond(call: Call) -> Answer:
+        if b"poison" in call.body:
+            return Answer(400, [], b'{"error":"bad instance"}')
+        return Answer(200, [], call.body.replace(b"instances", b"predictions"))
+
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    kit.server.respond = respond
+    clients = [kit.send("good"), kit.send("poison"), kit.send("fine")]
+    await asyncio.sleep(0)
+    first.reply()
+    good, poisoned, fine = await asyncio.gather(*clients)
+    assert (good.status, good.json) == (200, {"predictions": ["good"]})
+    assert (fine.status, fine.json) == (200, {"predictions": ["fine"]})
+    assert (poisoned.status, poisoned.json) == (400, {"error": "bad instance"})
+    assert len(kit.server.calls) == 5, "one alone, one merged, then each of the three once"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "reason"),
+    [
+        pytest.param(UpstreamBroken("connection lost"), 502, b"upstream-error", id="broken connection"),
+        pytest.param(UpstreamRefused("connection refused"), 502, b"upstream-refused", id="refused connection"),
+    ],
+)
+@in_loop
+async def test_after_a_broken_call_nothing_is_sent_again_and_each_member_is_told_why(
+    failure: UpstreamError, status: int, reason: bytes
+) -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send(n) for n in range(3)]
+    await asyncio.sleep(0)
+    first.reply()
+    (await kit.server.call(1)).answer.set_exception(failure)
+    for reply in await asyncio.gather(*clients):
+        assert (reply.status, reply.reason) == (status, reason)
+        assert str(failure) in reply.json["error"]
+    again = kit.send("later")
+    (await kit.server.call(2)).reply()
+    assert (await again).status == 200, "the slot is free again"
+    assert len(kit.server.calls) == 3
+
+
+@in_loop
+async def test_after_a_5xx_nothing_is_sent_again_and_no_member_reads_of_another() -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send(f"secret-{n}") for n in range(3)]
+    await asyncio.sleep(0)
+    first.reply()
+    merged = await kit.server.call(1)
+    merged.reply(500, b'{"error":"cannot handle secret-1"}')
+    for reply in await asyncio.gather(*clients):
+        assert (reply.status, reply.reason) == (500, b"upstream-error")
+        assert b"secret" not in reply.body
+        assert "500" in reply.json["error"]
+    assert len(kit.server.calls) == 2
+
+
+@in_loop
+async def test_a_5xx_to_a_request_alone_is_its_own_answer() -> None:
+    kit = Kit()
+    client = kit.send("x")
+    (await kit.server.call(0)).reply(503, b"busy")
+    reply = await client
+    assert (reply.status, reply.body, reply.reason) == (503, b"busy", b"upstream-error")
+
+
+@pytest.mark.parametrize("body", [b'{"predictions":[1,2]}', b'{"predictions":[1,2,3,4]}'])
+@in_loop
+async def test_a_wrong_number_of_rows_fails_the_batch_with_its_reason(body: bytes) -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send(n) for n in range(3)]
+    await asyncio.sleep(0)
+    first.reply()
+    (await kit.server.call(1)).reply(200, body)
+    for reply in await asyncio.gather(*clients):
+        assert (reply.status, reply.reason) == (502, b"upstream-mismatch")
+
+
+@in_loop
+async def test_an_answer_of_another_protocol_fails_the_batch_with_its_reason() -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send(n) for n in range(2)]
+    await asyncio.sleep(0)
+    first.reply()
+    (await kit.server.call(1)).reply(200, b"<html>")
+    for reply in await asyncio.gather(*clients):
+        assert (reply.status, reply.reason) == (502, b"upstream-error")
+
+
+@in_loop
+async def test_a_cancelled_request_never_reaches_upstream() -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    gone, stays = kit.send("gone"), kit.send("stays")
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    first.reply()
+    second = await kit.server.call(1)
+    assert second.instances == ["stays"]
+    second.reply()
+    assert (await stays).status == 200
+    assert kit.counted("client-gone") == 1
+
+
+@in_loop
+async def test_a_call_that_nobody_waits_for_is_broken_off_and_the_next_goes_out() -> None:
+    kit = Kit()
+    client = kit.send("gone")
+    call = await kit.server.call(0)
+    following = kit.send("next")
+    await asyncio.sleep(0)
+    client.cancel()
+    second = await kit.server.call(1)
+    assert call.cancelled
+    second.reply()
+    assert (await following).status == 200
+
+
+@in_loop
+async def test_a_client_that_leaves_in_the_turn_of_its_dispatch_does_not_block_the_slot() -> None:
+    kit = Kit()
+    client = kit.send("gone")
+    while not kit.batcher.running:  # dispatched, but the call's task has not made a step
+        await asyncio.sleep(0)
+    client.cancel()
+    following = kit.send("next")
+    while not any(pending.instances == ["next"] for pending in kit.server.calls):
+        await asyncio.sleep(0)
+    kit.server.calls[-1].reply()
+    assert (await following).status == 200
+
+
+@in_loop
+async def test_a_hanging_model_server_leaves_nobody_waiting_past_deadline_and_grace() -> None:
+    kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
+    client = kit.send("x")
+    call = await kit.server.call(0)
+    reply = await client
+    assert (reply.status, reply.reason) == (504, b"timeout")
+    while kit.batcher.running:  # the slot is free as soon as the call is broken off
+        await asyncio.sleep(0)
+    assert call.cancelled
+
+
+@in_loop
+async def test_waiting_behind_a_hanging_call_ends_when_the_deadline_is_hopeless() -> None:
+    kit = Kit()
+    await behind_a_batch(kit)
+    reply = await kit.send("x", x_sponge_slo_ms="30")
+    assert (reply.status, reply.reason) == (504, b"hopeless")
+
+
+@in_loop
+async def test_a_deadline_that_has_passed_is_told_at_once() -> None:
+    kit = Kit()
+    reply = await kit.send("x", x_sponge_deadline="1000")
+    assert (reply.status, reply.reason) == (504, b"expired")
+    assert kit.counted("expired") == 1
+    assert not kit.server.calls
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"instances":[1]', b"\xff"])
+@in_loop
+async def test_what_is_no_request_of_the_protocol_is_refused_with_an_explanation(body: bytes) -> None:
+    kit = Kit()
+    reply = await kit.post(body)
+    assert (reply.status, reply.reason) == (400, b"bad-request")
+    assert reply.json["error"]
+    assert not kit.server.calls
+
+
+@in_loop
+async def test_a_body_above_the_limit_is_refused_before_it_is_held() -> None:
+    kit = Kit(admission=Admission(slo_s=1.0, timeout_s=60.0, max_body=100))
+    announced = await kit.post(b"x" * 101, content_length="101")
+    streamed = await kit.post(b"x" * 101)
+    assert [(r.status, r.reason) for r in (announced, streamed)] == [(413, b"bad-request")] * 2
+    assert "100" in announced.json["error"]
+
+
+@in_loop
+async def test_answers_tell_slack_batch_and_where_the_time_went() -> None:
+    kit = Kit()
+    client = kit.send("x", x_sponge_slo_ms="20000")
+    (await kit.server.call(0)).reply()
+    reply = await client
+    assert 15_000 < int(reply.headers[b"sponge-slack-ms"]) <= 20_000
+    assert reply.headers[b"sponge-batch"] == b"1"
+    assert reply.headers[b"server-timing"].startswith(b"queue;dur=")
+    assert kit.counted("ok") == 1
+
+
+@in_loop
+async def test_neither_bodies_nor_headers_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send("body-secret", authorization="header-secret") for _ in range(2)]
+    await asyncio.sleep(0)
+    first.reply()
+    (await kit.server.call(1)).answer.set_exception(RuntimeError("a defect of ours"))
+    for reply in await asyncio.gather(*clients):
+        assert (reply.status, reply.reason) == (502, b"upstream-error")
+        assert b"defect" not in reply.body
+    assert "failed inside the proxy" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@in_loop
+async def test_requests_that_differ_in_what_matters_are_not_merged() -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    kit.send("a", authorization="one")
+    kit.send("b", authorization="two")
+    kit.send("c", path=b"/v1/models/other:predict")
+    await asyncio.sleep(0)
+    first.reply()
+    for number in (1, 2, 3):
+        (await kit.server.call(number)).reply()
+    assert sorted(pending.instances[0] for pending in kit.server.calls[1:]) == ["a", "b", "c"]
+
+
+@in_loop
+async def test_closing_answers_everyone_and_starts_nothing_new() -> None:
+    kit = Kit()
+    running = kit.send("running")
+    call = await kit.server.call(0)
+    waiting = kit.send("waiting")
+    await asyncio.sleep(0)
+    await kit.endpoint.close()
+    for reply in (await running, await waiting):
+        assert (reply.status, reply.reason) == (503, b"draining")
+    assert call.cancelled
+    assert len(kit.server.calls) == 1
+
+
+@in_loop
+async def test_late_requests_are_served_when_they_shall_be() -> None:
+    rules = BatchRules(max_rows=1, serve_late=True, defer=NEVER)
+    kit = Kit(rules=rules, admission=Admission(slo_s=30.0, timeout_s=60.0, serve_late=True))
+    first = await behind_a_batch(kit)
+    late, good = kit.send("late", x_sponge_slo_ms="1"), kit.send("good")
+    await asyncio.sleep(0.01)  # let the first deadline pass
+    first.reply()
+    second = await kit.server.call(1)
+    assert second.instances == ["good"]
+    second.reply()
+    third = await kit.server.call(2)
+    assert third.instances == ["late"]
+    third.reply()
+    assert ((await late).status, (await good).status) == (200, 200)
+    assert int((await late).headers[b"sponge-slack-ms"]) < 0
+    assert kit.counted("late") == 1
+
+
+@in_loop
+async def test_ten_thousand_requests_in_random_order_each_get_their_own_answer() -> None:
+    def respond(call: Call) -> Answer:
+        return Answer(200, [], call.body.replace(b"instances", b"predictions"))
+
+    kit = Kit(server=FakeServer(respond), rules=BatchRules(max_rows=32, max_inflight=3, defer=NEVER))
+    for start in range(0, 10_000, 500):
+        clients = {n: kit.send(n, x_sponge_slo_ms=str(20_000 + n * 7919 % 997)) for n in range(start, start + 500)}
+        for number, client in clients.items():
+            assert (await client).json == {"predictions": [number]}
+    assert len(kit.server.calls) < 5_000
