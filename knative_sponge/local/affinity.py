@@ -21,6 +21,7 @@ class Affinity:
     """
 
     granularity_cores = 1.0
+    period_s = 0.0
 
     def __init__(self, cpus: Iterable[int]) -> None:
         self._cpus = sorted(cpus)

@@ -26,7 +26,7 @@ class CgroupV1:
     def __init__(self, files: GroupFiles, cpu: Place, cpuacct: Place | None, period_s: float, owner: Owner) -> None:
         """Makes the groups, and removes what dead owners left beside them. Raises OSError when it may not."""
         self._files = files
-        self._period_s = period_s
+        self.period_s = period_s
         self._parents = [cpu.own, *(parent for parent in cpu.own.parents if parent.is_relative_to(cpu.root))]
         places = [cpu.own]
         if cpuacct is not None and cpuacct.own.resolve() != cpu.own.resolve():
@@ -52,7 +52,7 @@ class CgroupV1:
         self._guardian = guardian
 
     def apply(self, cores: float) -> float:
-        new = Quota.of(min(cores, self.limit_cores), self._period_s)
+        new = Quota.of(min(cores, self.limit_cores), self.period_s)
         quota, period = self._read(self._group)
         order = [(_QUOTA, new.quota_us), (_PERIOD, new.period_us)]
         # Between the two writes an old and a new value stand together. Of the two mixtures the smaller is at most

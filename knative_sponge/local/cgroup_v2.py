@@ -27,7 +27,7 @@ class CgroupV2:
     def __init__(self, files: GroupFiles, place: Place, period_s: float, owner: Owner) -> None:
         """Makes the group, and removes what dead owners left beside it. Raises OSError when no place lets us."""
         self._files = files
-        self._period_s = period_s
+        self.period_s = period_s
         self._leaf: Path | None = None
         self._parents: list[Path] = []
         refused: OSError | None = None
@@ -58,7 +58,7 @@ class CgroupV2:
         """The group holds the tree; nothing else is needed."""
 
     def apply(self, cores: float) -> float:
-        new = Quota.of(min(cores, self.limit_cores), self._period_s)
+        new = Quota.of(min(cores, self.limit_cores), self.period_s)
         self._files.write(self._group / "cpu.max", f"{new.quota_us} {new.period_us}")
         return new.cores
 

@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from knative_sponge.errors import SettingError
 from knative_sponge.local.affinity import Affinity
@@ -13,8 +14,10 @@ from knative_sponge.local.cgroup import GroupFiles, KernelFiles, Owner
 from knative_sponge.local.cgroup_v1 import CgroupV1
 from knative_sponge.local.cgroup_v2 import CgroupV2
 from knative_sponge.local.control import CpuControl
-from knative_sponge.local.mounts import find_place
+from knative_sponge.local.mounts import Place, find_place
 from knative_sponge.local.quota import DEFAULT_PERIOD_S, check_period
+
+_HINT: Final = "; under `systemd-run --user --scope -p Delegate=yes` there is one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +40,22 @@ def choose_control(
             "platform", sys.platform, "Linux, whose kernel can hold a process tree to a share of the CPUs"
         )
     check_period(period_s)
-    files = KernelFiles() if files is None else files
-    try:
-        control = _cgroup(period_s, proc, files)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        why = f"no cgroup of our own ({where}{error.strerror})"
-    else:
-        if control is not None:
-            return Choice(control, f"cores set by {control.name}, CFS period {period_s * 1000:g} ms")
+    place = find_place("cpu", proc)
+    if place is None:
         why = "no cgroup hierarchy with a cpu controller is mounted"
+    else:
+        try:
+            control = _cgroup(place, period_s, proc, KernelFiles() if files is None else files)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            why = f"no cgroup of our own ({where}{error.strerror})" + (_HINT if place.version == 2 else "")
+        else:
+            return Choice(control, f"cores set by {control.name}, CFS period {period_s * 1000:g} ms")
     affinity = Affinity(os.sched_getaffinity(0))
     return Choice(affinity, f"cores set by CPU affinity, whole cores only: {why}")
 
 
-def _cgroup(period_s: float, proc: Path, files: GroupFiles) -> CpuControl | None:
-    place = find_place("cpu", proc)
-    if place is None:
-        return None
+def _cgroup(place: Place, period_s: float, proc: Path, files: GroupFiles) -> CpuControl:
     owner = Owner.this_process()
     if place.version == 2:
         return CgroupV2(files, place, period_s, owner)

@@ -26,6 +26,8 @@ class CpuControl(Protocol):
     """What holds it, for people."""
     granularity_cores: float
     """Sizes are multiples of this."""
+    period_s: float
+    """Seconds over which a quota counts; 0 where there is none, so that nobody waits for the next period."""
 
     @property
     def entry(self) -> Entry:
@@ -64,6 +66,7 @@ class FakeCpu:
 
     granularity_cores: float = 0.001
     limit_cores: float = math.inf
+    period_s: float = 0.0
     name: str = "fake"
     history: list[float] = field(default_factory=list)
     used_s: float = 0.0

@@ -29,8 +29,8 @@ class Bounds:
 
     def size(self, want: float, granularity: float) -> float:
         """The least size that is a multiple of `granularity`, satisfies `want` and keeps the bounds."""
-        whole = math.ceil(min(max(want, self.low), self.high) / granularity - 1e-9) * granularity
-        return min(whole, self.high)
+        steps = math.ceil(min(max(want, self.low), self.high) / granularity - 1e-9)
+        return min(round(steps * granularity, 9), self.high)  # without the noise of the multiplication
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ import json
 import os
 from typing import Final
 
-from knative_sponge.core.quantity import format_cores
+from knative_sponge.core.quantity import format_cores, format_duration
+from knative_sponge.local.control import CpuControl
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.ports import Ports
 from knative_sponge.settings import ServingSettings
@@ -16,7 +17,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 def proxy_env(
-    options: LocalOptions, settings: ServingSettings, ports: Ports, cores: float, token: str
+    options: LocalOptions, settings: ServingSettings, ports: Ports, control: CpuControl, cores: float, token: str
 ) -> dict[str, str]:
     """All that Knative sets for a queue-proxy (pkg/reconciler/revision/resources/queue.go), and our own variables.
 
@@ -39,9 +40,12 @@ def proxy_env(
         "SERVING_READINESS_PROBE": json.dumps(probe),
         "SERVING_LOGGING_CONFIG": "",
         "SERVING_LOGGING_LEVEL": "",
-        "SPONGE_DRAIN_QUIET": "0",
         "SPONGE_CORES": format_cores(cores),
+        # The proxy wants a period above zero: a microsecond says that nobody waits for one.
+        "SPONGE_CFS_PERIOD": format_duration(control.period_s or 1e-6),
         "SPONGE_CONTROL_TOKEN": token,
+        # No route has to forget us: clients ask this very address.
+        "SPONGE_DRAIN_QUIET": "0",
         "SPONGE_HOST": options.host,
         "SPONGE_ADMIN_PORT": str(ports.admin),
         "SPONGE_STAT_PORT": str(ports.stat),

@@ -179,7 +179,7 @@ class LocalService:
         token = secrets.token_urlsafe(32)
         self._proxy = await ChildTree.start(
             options.proxy_command,
-            env=proxy_env(options, settings, ports, cores, token),
+            env=proxy_env(options, settings, ports, control, cores, token),
             sink=options.output,
         )
         host = _reachable(options.host)

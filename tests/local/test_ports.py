@@ -1,0 +1,52 @@
+"""Free ports, and waiting for one to accept."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import socket
+
+import pytest
+
+from knative_sponge.errors import SettingError
+from knative_sponge.local.ports import Ports, wait_accepting
+
+
+def test_all_ports_are_distinct_and_free() -> None:
+    ports = dataclasses.astuple(Ports.choose("127.0.0.1"))
+    assert len(set(ports)) == 6
+    for port in ports:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+def test_named_ports_are_kept() -> None:
+    free = Ports.choose("127.0.0.1")
+    ports = Ports.choose("127.0.0.1", public=free.public, server=free.server)
+    assert (ports.public, ports.server) == (free.public, free.server)
+
+
+@pytest.mark.parametrize("name", ["port", "server-port"])
+def test_a_named_port_in_use_is_a_setting_error(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingError, match=f"^{name}: {port}"):
+            Ports.choose("127.0.0.1", public=port if name == "port" else 0, server=port if name != "port" else 0)
+
+
+def test_one_port_for_both_is_a_setting_error() -> None:
+    port = Ports.choose("127.0.0.1").public
+    with pytest.raises(SettingError, match="server-port"):
+        Ports.choose("127.0.0.1", public=port, server=port)
+
+
+def test_waiting_ends_when_the_port_accepts_and_not_before() -> None:
+    async def main() -> None:
+        port = Ports.choose("127.0.0.1").public
+        waiting = asyncio.create_task(wait_accepting("127.0.0.1", port))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(waiting), 0.1)
+        async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port):
+            await asyncio.wait_for(waiting, 20)
+
+    asyncio.run(main())
