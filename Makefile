@@ -1,0 +1,63 @@
+# make demo, make test: each does all its set-up in .venv, says what it does, and is quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/knative-sponge
+export PIP_CACHE_DIR ?= $(CACHE)/pip
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+FOREIGN := $(CACHE)/foreign-$(shell cksum < requirements/foreign.txt | cut -d' ' -f1)
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   serve a real model on this machine and compare four strategies (about 4 minutes the first time)"
+	@echo "make test   all tests"
+	@echo "make lint   formatting, lints, types, import borders"
+	@echo "make bench  the speed figures"
+	@echo "make clean  remove what the others made in this directory"
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/sponge demo $(DEMO)
+
+test: $(VENV)/dev.stamp $(FOREIGN)/stamp
+	@echo "==> tests"
+	@SPONGE_FOREIGN_PYTHON=$(FOREIGN)/bin/python $(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/dev.stamp
+	@echo "==> ruff, mypy, import-linter"
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp
+	@for script in benchmarks/[a-z]*.py; do echo "==> $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12 …"; exit 1; }
+	@echo "==> making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: requirements/demo.txt requirements/data.txt pyproject.toml | $(VENV)/bin/python
+	@echo "==> installing what the demo needs into $(VENV) (about 150 MB)"
+	@$(PIP_INSTALL) -r requirements/demo.txt -r requirements/data.txt
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt requirements/data.txt pyproject.toml | $(VENV)/bin/python
+	@echo "==> installing what the tests need into $(VENV) (about 200 MB)"
+	@$(PIP_INSTALL) -r requirements/dev.txt -r requirements/data.txt
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(FOREIGN)/stamp: requirements/foreign.txt
+	@echo "==> installing a model server that is not ours into $(FOREIGN) (about 330 MB, once)"
+	@$(PYTHON) -m venv $(FOREIGN)
+	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps -r requirements/foreign.txt
+	@touch $@
