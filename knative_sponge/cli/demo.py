@@ -148,6 +148,7 @@ class Demo:
             command=self._command,
             settings=ServingSettings(slo_s=scenario.slo_s, max_cores=scenario.max_cores, cpu_hook=_HOOK),
             profile=self._profile_file,
+            env={"SPONGE_DRAIN_QUIET": "0"},  # no client is left when a run ends
             output=self._log,
         )
         bodies = [image_call([photo]) for photo in self._photos]

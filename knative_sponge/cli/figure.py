@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -46,7 +47,6 @@ _STYLE: Final[dict[Any, Any]] = {
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
     "svg.fonttype": "none",
-    "svg.hashsalt": "knative-sponge",
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
     "axes.titlecolor": INK,
@@ -63,6 +63,7 @@ _STYLE: Final[dict[Any, Any]] = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "figure.facecolor": PAPER,
+    "figure.constrained_layout.w_pad": 0.08,
     "axes.facecolor": "none",
 }
 
@@ -146,9 +147,12 @@ def _head(axes: Axes, run: StrategyRun, summary: Summary) -> None:
 
 
 def _shade_surges(axes: Axes, rates: Sequence[float]) -> None:
-    for second, rate in enumerate(rates):
-        if rate > min(rates):
-            axes.axvspan(second, second + 1, facecolor=SURGE, edgecolor="none", linewidth=0, zorder=0)
+    second = 0
+    for surging, group in groupby(rate > min(rates) for rate in rates):
+        length = len(list(group))
+        if surging:
+            axes.axvspan(second, second + length, facecolor=SURGE, edgecolor="none", linewidth=0, zorder=0)
+        second += length
 
 
 def _draw_load(axes: Axes, run: StrategyRun) -> None:
