@@ -68,13 +68,13 @@ class Array:
     def _past_commas(self, at: int, last: int, count: int, width: float) -> int:
         """The offset after the count-th comma from `at`. `width`: about how many bytes an element takes."""
         while count > 16:
-            # Counting is much faster than finding one by one; aim short, so that few strides overshoot.
+            # Counting is much faster than finding one by one. Aim short: a stride must stop before the last comma.
             stop = min(at + max(1, int(count * width * 0.95)), last)
             met = self.text.count(b",", at, stop)
-            if met > count:
+            if met >= count:
                 width /= 2
                 continue
-            if stop == last and met < count:
+            if stop == last:
                 raise ValueError("fewer elements than expected")
             width = (stop - at) / max(met, 1)
             count -= met

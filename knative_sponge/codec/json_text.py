@@ -29,6 +29,7 @@ _NONFINITE = re.compile(rb"(?<![\w.+-])(?:NaN|-?Inf(?:inity)?)\b")
 _STRING_OR_NONFINITE = re.compile(_STRING + rb"|" + _NONFINITE.pattern, re.DOTALL)
 _LONE_SURROGATE = re.compile(rb"\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
 _DATA = b'"data"'
+_MOST_LIFTED = 1000
 _COLON_ARRAY = re.compile(rb"\s*+:\s*+(?=\[)")
 
 # DEL may stand in a JSON string but hardly ever does; a text that has it is read without these marks.
@@ -214,14 +215,16 @@ def _lift(text: bytes) -> tuple[bytes, list[tuple[int, int]]]:
     """Replace each flat array after a key `data` by a mark.
 
     In JSON an unescaped `"data"` before a colon ends a key, and an array without quotes, brackets and braces inside is
-    over at its first `]`: no other knowledge of the text is needed.
+    over at its first `]`: no other knowledge of the text is needed. What is left after many stays where it is.
     """
     spans: list[tuple[int, int]] = []
     if b"\x7f" in text:
         return text, spans
     pieces: list[bytes] = []
     done = at = close = 0
-    while (at := text.find(_DATA, at)) >= 0:
+    for _ in range(_MOST_LIFTED):
+        if (at := text.find(_DATA, at)) < 0:
+            break
         at += len(_DATA)
         found = _COLON_ARRAY.match(text, at)
         if found is None:

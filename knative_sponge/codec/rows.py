@@ -36,9 +36,13 @@ def read_rows(text: JsonText, raw: bytes) -> Rows | None:
     return Rows(len(rows), Array(array, 0, len(array), flat=False).inner, kind.digest())
 
 
-def merge_rows(rows: Sequence[Rows]) -> bytes:
-    """One array of all rows, in order."""
-    return b"[" + b",".join(item.elements for item in rows) + b"]"
+def merge_rows(rows: Sequence[Rows], before: bytes = b"", after: bytes = b"") -> bytes:
+    """One array of all rows, in order, between `before` and `after`; the rows are copied once."""
+    pieces: list[bytes | memoryview] = [before, b"["]
+    for item in rows:
+        pieces += (item.elements, b",")
+    pieces[-1] = b"]"
+    return b"".join([*pieces, after])
 
 
 def cut_rows(text: JsonText, raw: bytes, counts: Sequence[int]) -> list[bytes]:

@@ -40,7 +40,7 @@ class Skeleton:
         keys: list[bytes] = []
         bare = _without_strings(text, keys) if b'"' in text else text
         if b"N" in bare or b"I" in bare:
-            bare = _NONFINITE.sub(b"", bare)
+            bare = _NONFINITE.sub(b"0", bare)
         form = bare.translate(_FALSE_AS_TRUE, _DROP)
         if b"[]" in form and _EMPTY.search(bare):
             form = _EMPTY.sub(b"[:]", bare).translate(_FALSE_AS_TRUE, _DROP)

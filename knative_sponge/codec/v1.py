@@ -57,7 +57,7 @@ class V1Codec:
         if len(parts) == 1:
             return Call(head.method, head.target, head.headers, parts[0].body)
         requests: list[PredictRequest] = [part.detail for part in parts]
-        body = b'{"instances":' + merge_rows([request.rows for request in requests]) + requests[0].rest
+        body = merge_rows([request.rows for request in requests], b'{"instances":', requests[0].rest)
         return Call(head.method, head.target, call_headers(head.headers, len(body)), body)
 
     def split(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
