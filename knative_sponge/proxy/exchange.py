@@ -43,7 +43,8 @@ class _Framing(Enum):
 class Exchange:
     """One request and its answer; `receive` and `send` are the ASGI callables.
 
-    Beyond ASGI 3 (scope extension `sponge.http`): the last `http.request` message has `trailers` when there were any;
+    Beyond ASGI 3 (scope extension `sponge.http`): `sponge.arrived()` in the scope tells whether `receive` would return at
+    once; the last `http.request` message has `trailers` when there were any;
     `http.response.informational` with `status` and `headers` sends a 1xx answer; `http.response.start` with
     `trailers: True` is followed by `http.response.trailers`, as in ASGI's own extension. A client that goes away
     cancels the task that runs the application. A RequestFailed that the application raises becomes the answer when
@@ -58,6 +59,7 @@ class Exchange:
 
     def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool) -> None:
         self.scope = scope
+        scope["sponge.arrived"] = self._arrived
         self.keep_alive = keep_alive
         self.task: asyncio.Task[None] | None = None
         self.buffered = 0
@@ -120,7 +122,7 @@ class Exchange:
 
     async def receive(self) -> Message:
         """The next piece of the request; after the last one, waits for the end of the exchange."""
-        while self.delivered or not (self._chunks or self.ended):
+        while self.delivered or not self._arrived():
             if self.finished or self.disconnected:
                 return {"type": "http.disconnect"}
             if not (self._continued or self.delivered or self.started):
@@ -138,6 +140,9 @@ class Exchange:
         if self.trailers:
             return {"type": "http.request", "body": body, "more_body": False, "trailers": self.trailers}
         return {"type": "http.request", "body": body, "more_body": False}
+
+    def _arrived(self) -> bool:
+        return self.ended or bool(self._chunks)
 
     def _continue(self) -> None:
         """Ask for a body that the client holds back until it is told to go on."""

@@ -225,13 +225,13 @@ class HttpProtocol(asyncio.Protocol):
     def answered(self, exchange: Exchange) -> None:
         """An answer is written completely."""
         self._current = None
-        if self._deaf or exchange is self._parsing:
+        if self._waiting and exchange.keep_alive:
+            self._begin(*self._waiting.popleft())
+            self._set_reading()
+        elif self._deaf or exchange is self._parsing:
             self._linger()
         elif not exchange.keep_alive:
             self.transport.close()
-        elif self._waiting:
-            self._begin(*self._waiting.popleft())
-            self._set_reading()
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection in mid-answer, so that no client can take the answer for complete."""

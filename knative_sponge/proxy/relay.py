@@ -38,11 +38,12 @@ class Relay:
             elif name == b"expect":
                 expects_continue = True
         head = request_head(method, scope["sponge.target"], fields)
-        first = None if expects_continue else await receive()
+        # A body of which nothing has come yet may depend on the answer: it must not hold back the head.
+        first = await receive() if scope["sponge.arrived"]() else None
         upstream = self._upstream
         connection = upstream.take() or await upstream.connect()
         if first is None or first["more_body"]:
-            await self._stream(connection, method, head, _Body(receive, first, chunked), send)
+            await self._stream(connection, method, head, _Body(receive, first, chunked, expects_continue), send)
             return
         while True:
             try:
@@ -64,7 +65,7 @@ class Relay:
         try:
             connection.begin(method)
             connection.write(head)
-            if not body.begun:
+            if body.held_back:
                 await self._await_continue(connection)
             if not connection.head_complete:
                 pump = asyncio.get_running_loop().create_task(body.pump(connection))
@@ -83,17 +84,14 @@ class Relay:
 class _Body:
     """A request's body that is still coming."""
 
-    __slots__ = ("_chunked", "_first", "_receive")
+    __slots__ = ("_chunked", "_first", "_receive", "held_back")
 
-    def __init__(self, receive: Receive, first: Message | None, chunked: bool) -> None:
+    def __init__(self, receive: Receive, first: Message | None, chunked: bool, expects_continue: bool) -> None:
+        self.held_back = expects_continue and first is None
+        """The client sends it only when it is told to go on."""
         self._receive = receive
         self._first = first
         self._chunked = chunked
-
-    @property
-    def begun(self) -> bool:
-        """Whether the client sends it unasked."""
-        return self._first is not None
 
     async def pump(self, connection: Connection) -> None:
         """Write it as fast as it comes and the model server takes it."""

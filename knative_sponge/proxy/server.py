@@ -119,11 +119,7 @@ class Servers:
         self._upstream.close()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then leave in order; a second signal kills."""
-        await self.start()
-        # What start-up made lives as long as the process: no collection need look at it again.
-        gc.collect()
-        gc.freeze()
+        """Serve until SIGTERM or SIGINT, then leave in order; a second signal kills. Raises OSError."""
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
 
@@ -133,8 +129,13 @@ class Servers:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL)
 
+        # Before the ports open: who can reach them may also ask the process to leave.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave)
+        await self.start()
+        # What start-up made lives as long as the process: no collection need look at it again.
+        gc.collect()
+        gc.freeze()
         await asked.wait()
         await self.stop()
 

@@ -1,0 +1,135 @@
+"""The proxy's environment: what Knative must set, what may be missing, and how a wrong value is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from knative_sponge.errors import SettingError
+from knative_sponge.settings import Probe, ProxySettings
+
+KNATIVE = {
+    "SERVING_NAMESPACE": "ns",
+    "SERVING_CONFIGURATION": "conf",
+    "SERVING_REVISION": "rev",
+    "SERVING_POD": "pod",
+    "SERVING_POD_IP": "10.0.0.1",
+    "QUEUE_SERVING_PORT": "8012",
+    "QUEUE_SERVING_TLS_PORT": "8112",
+    "USER_PORT": "8080",
+    "CONTAINER_CONCURRENCY": "0",
+    "REVISION_TIMEOUT_SECONDS": "300",
+    "SERVING_LOGGING_CONFIG": "",
+    "SERVING_LOGGING_LEVEL": "",
+}
+DEFAULT = ProxySettings(
+    namespace="ns",
+    configuration="conf",
+    revision="rev",
+    pod="pod",
+    pod_ip="10.0.0.1",
+    serving_port=8012,
+    tls_port=8112,
+    user_port=8080,
+    container_concurrency=0,
+    timeout_s=300,
+)
+
+
+def test_what_knative_sets_is_enough() -> None:
+    assert ProxySettings.from_env(KNATIVE) == DEFAULT
+
+
+def test_what_nobody_knows_is_ignored() -> None:
+    assert ProxySettings.from_env(KNATIVE | {"SOMETHING": "else", "ENABLE_PROFILING": "maybe"}) == DEFAULT
+
+
+@pytest.mark.parametrize("name", KNATIVE)
+def test_what_knative_must_set_is_missed_by_name(name: str) -> None:
+    with pytest.raises(SettingError, match=name):
+        ProxySettings.from_env({key: value for key, value in KNATIVE.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("SERVING_SERVICE", "svc", replace(DEFAULT, service="svc")),
+        ("REVISION_TIMEOUT_SECONDS", "0", replace(DEFAULT, timeout_s=0)),
+        ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", "7", replace(DEFAULT, response_start_timeout_s=7)),
+        ("REVISION_RESPONSE_START_TIMEOUT_SECONDS", "0", DEFAULT),
+        ("REVISION_IDLE_TIMEOUT_SECONDS", "7", replace(DEFAULT, idle_timeout_s=7)),
+        ("REVISION_IDLE_TIMEOUT_SECONDS", "", DEFAULT),
+        ("OBSERVABILITY_CONFIG", '{"unknown": {}}', DEFAULT),
+        ("SPONGE_HOST", "127.0.0.1", replace(DEFAULT, host="127.0.0.1")),
+        ("SPONGE_ADMIN_PORT", "1", replace(DEFAULT, admin_port=1)),
+        ("SPONGE_STAT_PORT", "2", replace(DEFAULT, stat_port=2)),
+        ("SPONGE_METRICS_PORT", "0", replace(DEFAULT, metrics_port=0)),
+        ("SPONGE_UPSTREAM_HOST", "model", replace(DEFAULT, upstream_host="model")),
+        ("SPONGE_MAX_BODY", "1Mi", replace(DEFAULT, max_body=2**20)),
+        ("SPONGE_MAX_ANSWER", "1000", replace(DEFAULT, max_answer=1000)),
+        ("SPONGE_CORES", "250m", replace(DEFAULT, cores=0.25)),
+        ("SPONGE_CONTROL_TOKEN", "secret", replace(DEFAULT, control_token="secret")),
+        ("SPONGE_PROFILE", "/p.json", replace(DEFAULT, profile="/p.json")),
+        ("SPONGE_CFS_PERIOD", "20ms", replace(DEFAULT, cfs_period_s=0.02)),
+        ("SPONGE_DRAIN_QUIET", "0", replace(DEFAULT, drain_quiet_s=0.0)),
+        ("SPONGE_DRAIN_QUIET", "", DEFAULT),
+    ],
+)
+def test_what_may_be_set_is_read(name: str, value: str, expected: ProxySettings) -> None:
+    assert ProxySettings.from_env(KNATIVE | {name: value}) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("USER_PORT", "http"),
+        ("USER_PORT", ""),
+        ("QUEUE_SERVING_PORT", "65536"),
+        ("CONTAINER_CONCURRENCY", "-1"),
+        ("REVISION_TIMEOUT_SECONDS", "5m"),
+        ("REVISION_IDLE_TIMEOUT_SECONDS", "-1"),
+        ("OBSERVABILITY_CONFIG", "{"),
+        ("SPONGE_MAX_BODY", "0"),
+        ("SPONGE_CORES", "0"),
+        ("SPONGE_CFS_PERIOD", "0"),
+        ("SPONGE_DRAIN_QUIET", "30"),
+        ("SERVING_READINESS_PROBE", "{"),
+        ("SERVING_READINESS_PROBE", '"text"'),
+        ("SERVING_READINESS_PROBE", '{"grpc": {"port": 8080}}'),
+        ("SERVING_READINESS_PROBE", '{"tcpSocket": {"port": 0.5}}'),
+        ("SERVING_READINESS_PROBE", '{"tcpSocket": {"port": 70000}}'),
+        ("SERVING_READINESS_PROBE", '{"httpGet": {"httpHeaders": [{"value": "nameless"}]}}'),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}: .*expected ."):
+        ProxySettings.from_env(KNATIVE | {name: value})
+
+
+def test_the_control_token_does_not_show() -> None:
+    assert "secret" not in repr(ProxySettings.from_env(KNATIVE | {"SPONGE_CONTROL_TOKEN": "secret"}))
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        ('{"tcpSocket":{"port":8080,"host":"127.0.0.1"},"successThreshold":1}', [Probe("127.0.0.1", 8080)]),
+        (
+            (
+                '{"httpGet": {"path": "/ready", "port": 9, "host": "h", "scheme": "HTTPS", "httpHeaders": '
+                '[{"name": "X", "value": "y"}]}, "periodSeconds": 5, "timeoutSeconds": 2, "successThreshold": 3}'
+            ),
+            [Probe("h", 9, "/ready", True, (("X", "y"),), 5.0, 2.0, 3)],
+        ),
+        ('{"httpGet":{"path":"ready"},"periodSeconds":5}', [Probe("127.0.0.1", 8080, "/ready", period_s=5.0)]),
+        (
+            '[null, {"tcpSocket":{"port":1}}, {"httpGet":{"port":2}}]',
+            [Probe("127.0.0.1", 1), Probe("127.0.0.1", 2, "/")],
+        ),
+        ("", []),
+        ("null", []),
+    ],
+)
+def test_a_readiness_probe_is_what_kubernetes_says(probe: str, expected: list[Probe]) -> None:
+    assert list(ProxySettings.from_env(KNATIVE | {"SERVING_READINESS_PROBE": probe}).probes) == expected
