@@ -23,7 +23,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from knative_sponge.core.arrivals import Arrivals
-from knative_sponge.core.defer import DeferRules, latest_start
+from knative_sponge.core.defer import DeferRules
 from knative_sponge.core.edf import EdfQueue
 from knative_sponge.core.events import (
     Abandon,
@@ -244,12 +244,10 @@ class Batcher:
         works = choose_batch(window, now, rules.max_rows, median, cautious)
         if not works:
             works = self._choose_anyway(window, now, longest)
-        elif len(works) == len(self.queue) and not works[0].alone:
-            rows = sum(work.rows for work in works)
+        elif len(works) == len(self.queue):
             rate = self.arrivals.rate(now)
-            start_s = latest_start(rules.defer, works[0].deadline_s, rows, rules.max_rows, now, rate, median, cautious)
-            if start_s is not None and start_s > now:
-                self._hold_s = start_s
+            self._hold_s = rules.defer.hold_until(works, rules.max_rows, now, rate, median, cautious)
+            if self._hold_s is not None:
                 return []
         return works
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.defer import DeferRules
-from knative_sponge.core.events import Arrived, BatchDone, Dispatch, Refuse
+from knative_sponge.core.events import Arrived, BatchDone, CoresChanged, Dispatch, Refuse
 from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
 from knative_sponge.core.work import Work
 from knative_sponge.errors import Reason
@@ -305,7 +305,7 @@ def test_always_deferring_waits_until_the_last_safe_start() -> None:
     driver = Driver(batcher.handle)
     driver.arrive(works(1.0)[0])
     assert not driver.running
-    assert driver.wake_s == pytest.approx(1.0 - batcher.model.cautious_s(2, 1.0))
+    assert driver.wake_s == pytest.approx(1.0 - batcher.model.cautious_s(2, 1.0) - batcher.rules.defer.margin_s)
     driver.advance(1.0)
     assert batches(driver) == [[1]]
 
@@ -315,6 +315,30 @@ def test_a_deferred_batch_goes_as_soon_as_it_is_full() -> None:
     for work in works(1.0, 1.0, 1.0, 1.0):
         driver.arrive(work)
     assert batches(driver) == [[1, 2, 3, 4]]
+
+
+def test_deferring_on_its_own_accord_never_keeps_a_request_longer_than_its_own_latency() -> None:
+    batcher = machine(defer=DeferRules(mode="auto"), max_rows=8)
+    for step in range(200):
+        batcher.arrivals.add(step * 0.02, 1, 9.0)  # 50 rows/s, 8 cores' worth of room
+    driver = Driver(batcher.handle, now=4.0)
+    batcher.handle(CoresChanged(4.0), 4.0)
+    for key in range(1, 5):
+        driver.arrive(Work(key, 13.0, arrived_s=4.0))
+    waited_from = driver.now
+    driver.advance(1.0)
+    started = next(at_s for at_s, command in driver.log if isinstance(command, Dispatch))
+    assert 0 < started - waited_from <= batcher.model.predict_s(4, 4.0) + 1e-9
+
+
+def test_one_client_that_asks_again_after_each_answer_never_waits() -> None:
+    batcher = machine(defer=DeferRules(mode="auto"))
+    driver = Driver(batcher.handle)
+    for key in range(1, 20):
+        driver.arrive(Work(key, driver.now + 5.0, arrived_s=driver.now))
+        assert driver.running, "started in the same instant"
+        driver.advance(0.04)
+        driver.finish(min(driver.running), "done")
 
 
 @pytest.mark.parametrize("bad", [{"max_rows": 0}, {"max_inflight": 0}, {"max_queue": 0}, {"probe_after_s": 0.0}])

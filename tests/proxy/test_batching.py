@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from functools import wraps
 
 import pytest
 
@@ -14,23 +12,10 @@ from knative_sponge.core.batcher import BatchRules
 from knative_sponge.core.defer import DeferRules
 from knative_sponge.errors import UpstreamBroken, UpstreamError, UpstreamRefused
 from knative_sponge.proxy.batching import Admission
+from tests.proxy.harness import on_loop
 from tests.proxy.inference_kit import FakeServer, Kit, Pending
 
 NEVER = DeferRules(mode="never")
-
-
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test coroutine in a loop of its own."""
-
-    @wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        asyncio.run(_wrapped(test(*args, **kwargs)))
-
-    async def _wrapped(running: Awaitable[None]) -> None:
-        async with asyncio.timeout(20):
-            await running
-
-    return run
 
 
 async def behind_a_batch(kit: Kit) -> Pending:
@@ -39,7 +24,7 @@ async def behind_a_batch(kit: Kit) -> Pending:
     return await kit.server.call(0)
 
 
-@in_loop
+@on_loop
 async def test_each_client_gets_the_answer_to_its_own_rows_and_no_other() -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -56,7 +41,7 @@ async def test_each_client_gets_the_answer_to_its_own_rows_and_no_other() -> Non
         assert reply.headers[b"sponge-batch"] == b"7"
 
 
-@in_loop
+@on_loop
 async def test_the_most_urgent_go_first_in_the_merged_call() -> None:
     kit = Kit(rules=BatchRules(max_rows=2, defer=NEVER))
     first = await behind_a_batch(kit)
@@ -70,7 +55,7 @@ async def test_the_most_urgent_go_first_in_the_merged_call() -> None:
     assert (await kit.server.call(2)).instances == ["c", "d"]
 
 
-@in_loop
+@on_loop
 async def test_a_poisoned_request_does_not_fail_its_batch_mates() -> None:
     def respond(call: Call) -> Answer:
         if b"poison" in call.body:
@@ -97,7 +82,7 @@ async def test_a_poisoned_request_does_not_fail_its_batch_mates() -> None:
         pytest.param(UpstreamRefused("connection refused"), 502, b"upstream-refused", id="refused connection"),
     ],
 )
-@in_loop
+@on_loop
 async def test_after_a_broken_call_nothing_is_sent_again_and_each_member_is_told_why(
     failure: UpstreamError, status: int, reason: bytes
 ) -> None:
@@ -116,7 +101,7 @@ async def test_after_a_broken_call_nothing_is_sent_again_and_each_member_is_told
     assert len(kit.server.calls) == 3
 
 
-@in_loop
+@on_loop
 async def test_after_a_5xx_nothing_is_sent_again_and_no_member_reads_of_another() -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -132,7 +117,7 @@ async def test_after_a_5xx_nothing_is_sent_again_and_no_member_reads_of_another(
     assert len(kit.server.calls) == 2
 
 
-@in_loop
+@on_loop
 async def test_a_5xx_to_a_request_alone_is_its_own_answer() -> None:
     kit = Kit()
     client = kit.send("x")
@@ -142,7 +127,7 @@ async def test_a_5xx_to_a_request_alone_is_its_own_answer() -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"predictions":[1,2]}', b'{"predictions":[1,2,3,4]}'])
-@in_loop
+@on_loop
 async def test_a_wrong_number_of_rows_fails_the_batch_with_its_reason(body: bytes) -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -154,7 +139,7 @@ async def test_a_wrong_number_of_rows_fails_the_batch_with_its_reason(body: byte
         assert (reply.status, reply.reason) == (502, b"upstream-mismatch")
 
 
-@in_loop
+@on_loop
 async def test_an_answer_of_another_protocol_fails_the_batch_with_its_reason() -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -166,7 +151,7 @@ async def test_an_answer_of_another_protocol_fails_the_batch_with_its_reason() -
         assert (reply.status, reply.reason) == (502, b"upstream-error")
 
 
-@in_loop
+@on_loop
 async def test_a_cancelled_request_never_reaches_upstream() -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -182,7 +167,7 @@ async def test_a_cancelled_request_never_reaches_upstream() -> None:
     assert kit.counted("client-gone") == 1
 
 
-@in_loop
+@on_loop
 async def test_a_call_that_nobody_waits_for_is_broken_off_and_the_next_goes_out() -> None:
     kit = Kit()
     client = kit.send("gone")
@@ -196,7 +181,7 @@ async def test_a_call_that_nobody_waits_for_is_broken_off_and_the_next_goes_out(
     assert (await following).status == 200
 
 
-@in_loop
+@on_loop
 async def test_a_client_that_leaves_in_the_turn_of_its_dispatch_does_not_block_the_slot() -> None:
     kit = Kit()
     client = kit.send("gone")
@@ -210,7 +195,7 @@ async def test_a_client_that_leaves_in_the_turn_of_its_dispatch_does_not_block_t
     assert (await following).status == 200
 
 
-@in_loop
+@on_loop
 async def test_a_hanging_model_server_leaves_nobody_waiting_past_deadline_and_grace() -> None:
     kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
     client = kit.send("x")
@@ -222,7 +207,7 @@ async def test_a_hanging_model_server_leaves_nobody_waiting_past_deadline_and_gr
     assert call.cancelled
 
 
-@in_loop
+@on_loop
 async def test_waiting_behind_a_hanging_call_ends_when_the_deadline_is_hopeless() -> None:
     kit = Kit()
     await behind_a_batch(kit)
@@ -230,7 +215,7 @@ async def test_waiting_behind_a_hanging_call_ends_when_the_deadline_is_hopeless(
     assert (reply.status, reply.reason) == (504, b"hopeless")
 
 
-@in_loop
+@on_loop
 async def test_a_deadline_that_has_passed_is_told_at_once() -> None:
     kit = Kit()
     reply = await kit.send("x", x_sponge_deadline="1000")
@@ -240,7 +225,7 @@ async def test_a_deadline_that_has_passed_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"instances":[1]', b"\xff"])
-@in_loop
+@on_loop
 async def test_what_is_no_request_of_the_protocol_is_refused_with_an_explanation(body: bytes) -> None:
     kit = Kit()
     reply = await kit.post(body)
@@ -249,7 +234,7 @@ async def test_what_is_no_request_of_the_protocol_is_refused_with_an_explanation
     assert not kit.server.calls
 
 
-@in_loop
+@on_loop
 async def test_a_body_above_the_limit_is_refused_before_it_is_held() -> None:
     kit = Kit(admission=Admission(slo_s=1.0, timeout_s=60.0, max_body=100))
     announced = await kit.post(b"x" * 101, content_length="101")
@@ -258,7 +243,7 @@ async def test_a_body_above_the_limit_is_refused_before_it_is_held() -> None:
     assert "100" in announced.json["error"]
 
 
-@in_loop
+@on_loop
 async def test_answers_tell_slack_batch_and_where_the_time_went() -> None:
     kit = Kit()
     client = kit.send("x", x_sponge_slo_ms="20000")
@@ -270,7 +255,7 @@ async def test_answers_tell_slack_batch_and_where_the_time_went() -> None:
     assert kit.counted("ok") == 1
 
 
-@in_loop
+@on_loop
 async def test_neither_bodies_nor_headers_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     kit = Kit()
@@ -286,7 +271,7 @@ async def test_neither_bodies_nor_headers_reach_the_log(caplog: pytest.LogCaptur
     assert "secret" not in caplog.text
 
 
-@in_loop
+@on_loop
 async def test_requests_that_differ_in_what_matters_are_not_merged() -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -300,7 +285,7 @@ async def test_requests_that_differ_in_what_matters_are_not_merged() -> None:
     assert sorted(pending.instances[0] for pending in kit.server.calls[1:]) == ["a", "b", "c"]
 
 
-@in_loop
+@on_loop
 async def test_closing_answers_everyone_and_starts_nothing_new() -> None:
     kit = Kit()
     running = kit.send("running")
@@ -314,7 +299,7 @@ async def test_closing_answers_everyone_and_starts_nothing_new() -> None:
     assert len(kit.server.calls) == 1
 
 
-@in_loop
+@on_loop
 async def test_late_requests_are_served_when_they_shall_be() -> None:
     rules = BatchRules(max_rows=1, serve_late=True, defer=NEVER)
     kit = Kit(rules=rules, admission=Admission(slo_s=30.0, timeout_s=60.0, serve_late=True))
@@ -333,7 +318,7 @@ async def test_late_requests_are_served_when_they_shall_be() -> None:
     assert kit.counted("late") == 1
 
 
-@in_loop
+@on_loop
 async def test_ten_thousand_requests_in_random_order_each_get_their_own_answer() -> None:
     def respond(call: Call) -> Answer:
         return Answer(200, [], call.body.replace(b"instances", b"predictions"))
