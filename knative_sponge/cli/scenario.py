@@ -15,7 +15,7 @@ from knative_sponge.profile.trace import TraceKind, synthetic_trace
 
 SURGE: Final = 3.5
 """A surge is so many times the steady rate."""
-_PEAK: Final = 0.8
+_PEAK: Final = 0.7
 """Share of the most the machine can serve that a surge asks for: feasible, but only with nearly all cores."""
 _SHARED_CORES: Final = 0.6
 """Left to the proxy, the load's client and the system, which share the machine with the model server."""
