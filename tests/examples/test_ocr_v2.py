@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ocr_server import v2
 from ocr_server.detector import Detection
 from ocr_server.regions import MAX_BOXES
+from ocr_server.v2 import CallError, parse
+from ocr_server.v2 import answer as answer_of
 
 
 def body(images: list[bytes], *, tensor: dict[str, Any] | None = None, **call: Any) -> tuple[bytes, str]:
@@ -21,15 +22,15 @@ def body(images: list[bytes], *, tensor: dict[str, Any] | None = None, **call: A
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=8))
 def test_images_come_out_as_they_went_in(images: list[bytes]) -> None:
-    assert v2.parse(*body(images)).images == images
+    assert parse(*body(images)).images == images
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), st.data())
 def test_a_body_cut_short_is_refused(images: list[bytes], data: st.DataObject) -> None:
     whole, length = body(images)
     cut = data.draw(st.integers(0, len(whole) - 1))
-    with pytest.raises(v2.CallError):
-        v2.parse(whole[:cut], length)
+    with pytest.raises(CallError):
+        parse(whole[:cut], length)
 
 
 @pytest.mark.parametrize(
@@ -47,38 +48,38 @@ def test_a_body_cut_short_is_refused(images: list[bytes], data: st.DataObject) -
     ],
 )
 def test_a_tensor_that_is_not_a_list_of_files_is_refused(tensor: dict[str, Any], says: str) -> None:
-    with pytest.raises(v2.CallError, match=says):
-        v2.parse(*body([b"abc"], tensor=tensor))
+    with pytest.raises(CallError, match=says):
+        parse(*body([b"abc"], tensor=tensor))
 
 
 def test_bytes_after_the_last_element_are_refused() -> None:
-    with pytest.raises(v2.CallError, match="left after 1"):
-        v2.parse(*body([b"abc", b"d"], tensor={"shape": [1]}))
+    with pytest.raises(CallError, match="left after 1"):
+        parse(*body([b"abc", b"d"], tensor={"shape": [1]}))
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"nonsense", b"{}", b'{"inputs": []}', b'{"inputs": [1]}', b"\xff"])
 def test_what_is_not_a_call_is_refused(text: bytes) -> None:
-    with pytest.raises(v2.CallError):
-        v2.parse(text, None)
+    with pytest.raises(CallError):
+        parse(text, None)
 
 
 @pytest.mark.parametrize("length", ["-1", "9999", "x", "", "²"])
 def test_a_length_header_that_is_no_length_is_refused(length: str) -> None:
-    with pytest.raises(v2.CallError, match="length"):
-        v2.parse(body([b"a"])[0], length)
+    with pytest.raises(CallError, match="length"):
+        parse(body([b"a"])[0], length)
 
 
 @pytest.mark.parametrize("outputs", [1, [1], [{"name": "words"}], [{"name": "boxes"}, {"name": "boxes"}]])
 def test_outputs_that_do_not_exist_are_refused(outputs: Any) -> None:
-    with pytest.raises(v2.CallError, match="outputs"):
-        v2.parse(*body([b"a"], outputs=outputs))
+    with pytest.raises(CallError, match="outputs"):
+        parse(*body([b"a"], outputs=outputs))
 
 
 FOUND = [Detection(0.25, np.full((MAX_BOXES, 5), row, np.float32)) for row in (1, 2)]
 
 
 def answer(**call: Any) -> tuple[dict[str, Any], bytes, int | None]:
-    text, length = v2.answer(v2.parse(*body([b"a", b"b"], **call)), FOUND)
+    text, length = answer_of(parse(*body([b"a", b"b"], **call)), FOUND)
     return json.loads(text[:length]), text[length:] if length is not None else b"", length
 
 
