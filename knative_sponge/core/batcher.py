@@ -19,7 +19,6 @@ deferred batch must start. None depends on a running batch finishing.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from knative_sponge.core.arrivals import Arrivals
@@ -40,6 +39,7 @@ from knative_sponge.core.events import (
     Tick,
     WakeAt,
 )
+from knative_sponge.core.late import LateLane
 from knative_sponge.core.latency import LatencyModel, Sample
 from knative_sponge.core.plan import choose_batch
 from knative_sponge.core.running import Running
@@ -91,17 +91,12 @@ class Batcher:
         self.queue = EdfQueue()
         self.running: dict[int, Running] = {}
         self.arrivals = Arrivals()
-        self._late: OrderedDict[int, Work] = OrderedDict()
+        self.late = LateLane()
         self._batches = 0
         self._cold = True
         self._probed_s = -math.inf
         self._hold_s: float | None = None
         self._wake_s: float | None = None
-
-    @property
-    def late(self) -> int:
-        """Requests that wait although they cannot make their deadline."""
-        return len(self._late)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event at monotonic time `now`; `now` never goes back. Returns what the shell has to do, in order."""
@@ -136,15 +131,15 @@ class Batcher:
         if work.deadline_s <= now and not self.rules.serve_late:
             commands.append(Refuse(work, Reason.EXPIRED))
             return
-        if len(self.queue) + len(self._late) >= self.rules.max_queue and not self._make_room(work, commands):
+        if len(self.queue) + len(self.late) >= self.rules.max_queue and not self._make_room(work, commands):
             commands.append(Refuse(work, Reason.QUEUE_FULL))
             return
         self.queue.push(work)
 
     def _make_room(self, work: Work, commands: list[Command]) -> bool:
         """Turn the least urgent waiting work away if it is less urgent than this one."""
-        if self._late:
-            _, victim = self._late.popitem()
+        if len(self.late):
+            victim = self.late.pop_last()
         else:
             last = self.queue.last()
             if last is None or last.deadline_s <= work.deadline_s:
@@ -155,7 +150,7 @@ class Batcher:
         return True
 
     def _cancel(self, key: int, commands: list[Command]) -> None:
-        if self.queue.cancel(key) is None and self._late.pop(key, None) is None:
+        if self.queue.cancel(key) is None and self.late.cancel(key) is None:
             for batch, running in self.running.items():
                 if running.members.pop(key, None) is not None:
                     if not running.members:
@@ -195,9 +190,7 @@ class Batcher:
                     commands.append(Refuse(work, Reason.TIMEOUT))
                 if not running.members:
                     commands.append(Abandon(batch))
-        for work in [w for w in self._late.values() if w.give_up_s <= now]:
-            del self._late[work.key]
-            commands.append(Refuse(work, Reason.TIMEOUT))
+        commands += [Refuse(work, Reason.TIMEOUT) for work in self.late.pop_given_up(now)]
 
     def _drop_hopeless(self, now: float, commands: list[Command]) -> None:
         dropped: list[Work] = []
@@ -213,7 +206,7 @@ class Batcher:
                 self._dispatch([candidate], now, commands)
         for work in dropped:
             if self.rules.serve_late:
-                self._late[work.key] = work
+                self.late.push(work)
             else:
                 reason = Reason.EXPIRED if work.deadline_s <= now else Reason.HOPELESS
                 commands.append(Refuse(work, reason))
@@ -235,11 +228,14 @@ class Batcher:
             self._dispatch(works, now, commands)
 
     def _choose(self, now: float) -> list[Work]:
+        """Take out the works that start now; empty when none should."""
         if not len(self.queue):
-            return self._choose_late()
+            return self.late.pop_batch(self.rules.max_rows)
         rules = self.rules
         window = self.queue.prefix(rules.window_batches * rules.max_rows)
-        longest = max(rules.max_rows, *(work.rows for work in window))
+        longest = rules.max_rows
+        if self.queue.rows > len(self.queue):
+            longest = max(longest, *(work.rows for work in window))
         median, cautious = self.model.tables(self.cores / rules.max_inflight, longest)
         works = choose_batch(window, now, rules.max_rows, median, cautious)
         if not works:
@@ -249,6 +245,8 @@ class Batcher:
             self._hold_s = rules.defer.hold_until(works, rules.max_rows, now, rate, median, cautious)
             if self._hold_s is not None:
                 return []
+        if works:
+            self.queue.take(works)
         return works
 
     def _choose_anyway(self, window: list[Work], now: float, longest: int) -> list[Work]:
@@ -261,21 +259,7 @@ class Batcher:
                 return works
         return []
 
-    def _choose_late(self) -> list[Work]:
-        works: list[Work] = []
-        rows = 0
-        for work in self._late.values():
-            if works and (work.group != works[0].group or rows + work.rows > self.rules.max_rows):
-                break
-            works.append(work)
-            rows += work.rows
-        for work in works:
-            del self._late[work.key]
-        return works
-
     def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
-        for work in works:
-            self.queue.cancel(work.key)
         self._batches += 1
         members = tuple(works)
         slots = self.rules.max_inflight
@@ -292,6 +276,7 @@ class Batcher:
             wake_s = min(wake_s, math.nextafter(self._hopeless_s(head), math.inf))
         for running in self.running.values():
             wake_s = min(wake_s, running.give_up_s)
-        for work in self._late.values():
-            wake_s = min(wake_s, work.give_up_s)
+        late_s = self.late.next_give_up()
+        if late_s is not None:
+            wake_s = min(wake_s, late_s)
         return None if wake_s == math.inf else wake_s

@@ -131,7 +131,7 @@ class Inference:
             "queue": {
                 "requests": len(machine.queue),
                 "rows": _rows(machine),
-                "late": self._batcher.late,
+                "late": len(self._batcher.late),
                 "slack_s": self._head_slack(now),
             },
             "running": running,

@@ -85,7 +85,7 @@ def check(batcher: Batcher, driver: Driver) -> None:
     rules = batcher.rules
     assert set(driver.running) == set(batcher.running), "slots and upstream calls are the same thing"
     assert len(driver.running) <= rules.max_inflight
-    assert {work.key for work in batcher.queue} | set(batcher._late) == driver.waiting, (
+    assert {work.key for work in batcher.queue} | {work.key for work in batcher.late} == driver.waiting, (
         "a request is lost or kept too long"
     )
     assert len(driver.waiting) <= rules.max_queue + rules.max_rows * rules.max_inflight

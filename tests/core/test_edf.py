@@ -45,6 +45,16 @@ class AgainstSortedList(RuleBasedStateMachine):
         for _ in range(min(count, len(self.reference))):
             assert self.queue.pop() is self.reference.pop(0)
 
+    @rule(data=st.data(), count=st.integers(1, 12), neighbours=st.booleans())
+    def take(self, data: st.DataObject, count: int, neighbours: bool) -> None:
+        if len(self.reference) < count:
+            return
+        start = data.draw(st.integers(0, len(self.reference) - count))
+        works = self.reference[start : start + count] if neighbours else self.reference[-count:][::-1]
+        self.queue.take(works)
+        for work in works:
+            self.reference.remove(work)
+
     @rule(count=st.integers(0, 100))
     def prefix(self, count: int) -> None:
         assert self.queue.prefix(count) == self.reference[:count]
