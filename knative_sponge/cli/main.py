@@ -21,6 +21,7 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "run": Verb("knative_sponge.cli.run", "serve a model server on this machine, its cores following deadlines"),
+    "demo": Verb("knative_sponge.cli.demo", "a text detector under a surging load, served in four ways, compared"),
 }
 
 
