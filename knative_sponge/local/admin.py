@@ -106,7 +106,7 @@ class AdminClient:
                 status, headers = await _read_head(reader)
             if not 200 <= status < 300:
                 raise AdminError(f"{method} {path} was answered with {status}")
-            yield _chunks(reader, headers, status)
+            yield _chunks(reader, headers)
         except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:  # TimeoutError is an OSError
             raise AdminError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         finally:
@@ -135,10 +135,8 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]
     return int(status), headers
 
 
-async def _chunks(reader: asyncio.StreamReader, headers: dict[str, str], status: int) -> AsyncIterator[bytes]:
+async def _chunks(reader: asyncio.StreamReader, headers: dict[str, str]) -> AsyncIterator[bytes]:
     """The body in pieces as they arrive, whichever of HTTP/1.1's three framings it has."""
-    if status == 204:
-        return
     if headers.get("transfer-encoding", "").lower() == "chunked":
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             yield await reader.readexactly(size)

@@ -53,14 +53,10 @@ class CgroupV1:
 
     def apply(self, cores: float) -> float:
         new = Quota.of(min(cores, self.limit_cores), self.period_s)
-        quota, period = self._read(self._group)
-        order = [(_QUOTA, new.quota_us), (_PERIOD, new.period_us)]
-        # Between the two writes an old and a new value stand together. Of the two mixtures the smaller is at most
-        # sqrt(old · new) cores, so within any bound that both ends keep: that order is never refused.
-        if quota < 0 or quota * period < new.quota_us * new.period_us:
-            order.reverse()
-        for name, value in order:
-            self._files.write(self._group / name, str(value))
+        # The period first: then the pair in between, old quota and new period, is at most the larger of both sizes, and
+        # so never refused. Either the period grows, or the old quota was the least there is (only then is it longer).
+        self._files.write(self._group / _PERIOD, str(new.period_us))
+        self._files.write(self._group / _QUOTA, str(new.quota_us))
         return new.cores
 
     def usage_s(self) -> float:

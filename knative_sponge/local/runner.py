@@ -220,7 +220,10 @@ class LocalService:
         if high > most:
             self.options.say(f"max-cores {high:g} lowered to {most:g}, all that this process may use")
         grid = Bounds(min(control.granularity_cores, most), most)
-        return Bounds(grid.size(low, control.granularity_cores), grid.size(high, control.granularity_cores))
+        sizes = Bounds(grid.size(low, control.granularity_cores), grid.size(high, control.granularity_cores))
+        if fixed is not None and sizes.low - fixed > 0.001:
+            self.options.say(f"fixed-cores {fixed:g} becomes {sizes.low:g}: {control.name} sets nothing finer")
+        return sizes
 
     async def _up(self, what: str, child: ChildTree, accepting: Awaitable[None]) -> None:
         """Wait for the first of: it accepts, it has ended, the time is over."""

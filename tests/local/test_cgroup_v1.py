@@ -39,7 +39,7 @@ def fake(period_s: float = 0.02, bound: tuple[int, int] | None = None) -> tuple[
 
 
 @given(
-    period_s=st.sampled_from([0.001, 0.01, 0.02, 0.1]),
+    period_s=st.sampled_from([0.001, 0.01, 0.02, 0.1, 0.4, 1.0]),
     bound=st.none() | st.tuples(st.integers(5_000, 400_000), st.sampled_from([1_000, 10_000, 33_333, 100_000])),
     sizes=st.lists(SIZES, min_size=1, max_size=8),
 )

@@ -114,7 +114,7 @@ def test_cores_follow_demand_from_the_first_line_to_the_drain(stage: Stage) -> N
 
 
 def test_the_proxy_finds_what_knative_and_we_promise_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPONGE_LATE", "serve")  # of another program: not ours to pass on
+    monkeypatch.setenv("SPONGE_CPU_HOOK", "/other")  # of another program: not ours to pass on
 
     async def scene(service: LocalService) -> None:
         env = stage.environment()
@@ -154,6 +154,16 @@ def test_a_fixed_size_is_held_and_no_demand_is_followed(stage: Stage) -> None:
     service = serve(stage.options(fixed_cores=0.6), scene)
     assert [cores for _, cores in service.cores_history] == [0.6]
     assert "demand" not in dict(stage.log())
+
+
+def test_a_fixed_size_between_two_that_can_be_set_becomes_the_larger_and_that_is_said(stage: Stage) -> None:
+    async def scene(service: LocalService) -> None:
+        assert service.cores == 1.0
+        assert stage.environment()["SPONGE_CORES"] == "1"
+
+    stage.cpu = FakeCpu(granularity_cores=1.0, limit_cores=8.0)
+    serve(stage.options(fixed_cores=0.6), scene)
+    assert stage.said == ["fixed-cores 0.6 becomes 1: fake sets nothing finer"]
 
 
 def test_without_an_slo_the_size_stays_at_the_most_allowed(stage: Stage) -> None:
@@ -302,19 +312,20 @@ def test_the_server_enters_by_the_controls_entry(stage: Stage, tmp_path: Path) -
 @pytest.mark.skipif(not HAVE_V1, reason="needs the right to make cgroup v1 groups in the cpu hierarchy")
 def test_a_real_group_follows_demand_and_is_gone_at_the_end(real: Stage) -> None:
     assert V1_CPU is not None
-    before = set(V1_CPU.own.glob("sponge-*"))
+    mine = f"sponge-*-{os.getpid()}-*"
+    before = set(V1_CPU.own.glob(mine))
 
     async def scene(service: LocalService) -> None:
         await real.sees(("demand", 1))
         assert V1_CPU is not None
-        (group,) = set(V1_CPU.own.glob("sponge-*")) - before
+        (group,) = set(V1_CPU.own.glob(mine)) - before
         real.want(want=0.25)
         await until(lambda: (group / "cpu.cfs_quota_us").read_text() == "5000\n", "a quarter of 20 ms")
         real.want(want=0.5)
         await until(lambda: (group / "cpu.cfs_quota_us").read_text() == "10000\n", "half of 20 ms")
 
     service = serve(real.options(), scene)
-    assert set(V1_CPU.own.glob("sponge-*")) == before
+    assert set(V1_CPU.own.glob(mine)) == before
     assert service.used_core_seconds() > 0
     assert service.throttled_s() >= 0
     assert real.said[0].startswith("cores set by cgroup v1")
@@ -334,10 +345,6 @@ asyncio.run(main())
 
 
 def test_both_programs_and_the_group_are_gone_after_the_runner_was_killed(tmp_path: Path) -> None:
-    def groups() -> set[Path]:
-        return set(V1_CPU.own.glob("sponge-*")) if V1_CPU is not None else set()
-
-    before = groups()
     runner = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
     assert runner.stdout is not None
     assert runner.stdout.readline() == b"up\n"
@@ -347,4 +354,6 @@ def test_both_programs_and_the_group_are_gone_after_the_runner_was_killed(tmp_pa
     runner.wait()
     runner.stdout.close()
     wait_until(lambda: not any(alive(pid) for pid in tree), "all processes are gone")
-    wait_until(lambda: groups() <= before, "the group is gone")
+    if HAVE_V1 and V1_CPU is not None:
+        own = V1_CPU.own
+        wait_until(lambda: not list(own.glob(f"sponge-*-{runner.pid}-*")), "the group is gone")
