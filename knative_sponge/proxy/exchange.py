@@ -100,6 +100,7 @@ class Exchange:
         self.disconnected = True
         if self.task is not None and not self.finished:
             self.task.cancel()
+        self._wake()
 
     # The application.
 
@@ -177,7 +178,7 @@ class Exchange:
         framing = _Framing.CHUNKED if self.scope["http_version"] == "1.1" else _Framing.CLOSE
         for name, value in headers:
             if name in _FRAMING:
-                if name == b"content-length" and status != 204:
+                if name == b"content-length":
                     framing = _Framing.LENGTH
                     self._remaining = int(value)
                 else:

@@ -8,7 +8,8 @@ import pytest
 
 from knative_sponge.proxy.drain import Drain
 from knative_sponge.settings import Probe
-from tests.proxy.harness import LOCAL, Reply, answering, client, closed_port, model_server, ok, on_loop, proxy
+from tests.proxy.harness import answering, closed_port, model_server, ok, on_loop, proxy
+from tests.proxy.wire import LOCAL, Reply, client
 
 TEXT = b"text/plain; charset=utf-8"
 KUBELET = (b"User-Agent: kube-probe/1.34", b"K-Network-Probe: queue")
@@ -91,6 +92,22 @@ async def test_probes_are_told_that_the_pod_is_leaving(fields: tuple[bytes, ...]
     reply = await told(*fields, drain=drain)
     assert (reply.status, reply.body) == (503, b"shutting down\n")
     assert (await told(drain=drain)).body == b"app", "ordinary requests are still served"
+
+
+@on_loop
+async def test_only_ordinary_requests_hold_up_the_leaving() -> None:
+    touched: list[bool] = []
+
+    class Watched(Drain):
+        def touch(self) -> None:
+            touched.append(True)
+
+    drain = Watched(30.0)
+    drain.draining = True
+    await told(*KUBELET, drain=drain)
+    assert touched == []
+    await told(drain=drain)
+    assert touched == [True]
 
 
 @on_loop

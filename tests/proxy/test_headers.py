@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.headers import HOP_BY_HOP, Pair, end_to_end, inbound
-from tests.proxy.harness import answering, client, fields_of, model_server, ok, on_loop, proxy
+from tests.proxy.harness import answering, model_server, ok, on_loop, proxy
+from tests.proxy.wire import client, fields_of
 
 PEER = b"9.9.9.9"
 

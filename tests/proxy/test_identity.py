@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.proxy.headers import HOP_BY_HOP
-from tests.proxy.harness import Wire, body_of, client, fields_of, model_server, ok, on_loop, proxy
+from tests.proxy.harness import model_server, ok, on_loop, proxy
+from tests.proxy.wire import Wire, body_of, client, fields_of
 
 PATH = "".join(sorted(set(string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@/%[]")))
 QUERY = PATH + '?{}|^`\\<>"'

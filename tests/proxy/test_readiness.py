@@ -9,7 +9,8 @@ import pytest
 
 from knative_sponge.proxy.readiness import Readiness
 from knative_sponge.settings import Probe
-from tests.proxy.harness import LOCAL, Script, Wire, answering, closed_port, fields_of, model_server, ok, on_loop, until
+from tests.proxy.harness import Script, answering, closed_port, model_server, ok, on_loop, until
+from tests.proxy.wire import LOCAL, Wire, fields_of
 
 ONCE = Probe(LOCAL, 0, period_s=10.0, timeout_s=5.0)
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import h11
 import pytest
 
-from tests.proxy.harness import (
-    Script,
-    Wire,
-    answering,
-    body_of,
-    client,
-    closed_port,
-    model_server,
-    ok,
-    on_loop,
-    proxy,
-    until,
-)
+from tests.proxy.harness import Script, answering, closed_port, model_server, ok, on_loop, proxy, until
+from tests.proxy.wire import Wire, body_of, client
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -211,3 +202,4 @@ async def test_a_client_that_leaves_in_mid_request_ends_it_at_the_model_server()
             await one.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\npart")
             await until(lambda: bool(fake.seen))
         await until(lambda: ended == [b"part"])
+        await until(lambda: not any("pump" in repr(task) for task in asyncio.all_tasks()))

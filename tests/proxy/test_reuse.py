@@ -9,21 +9,8 @@ import pytest
 from knative_sponge.codec.base import Call
 from knative_sponge.errors import UpstreamBroken
 from knative_sponge.proxy.upstream import Upstream
-from tests.proxy.harness import (
-    LOCAL,
-    Client,
-    ModelServer,
-    Reply,
-    Wire,
-    answering,
-    body_of,
-    client,
-    model_server,
-    ok,
-    on_loop,
-    proxy,
-    until,
-)
+from tests.proxy.harness import ModelServer, answering, model_server, ok, on_loop, proxy, until
+from tests.proxy.wire import LOCAL, Client, Reply, Wire, body_of, client
 
 
 async def once_then_gone(wire: Wire) -> None:

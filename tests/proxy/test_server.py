@@ -22,8 +22,9 @@ from starlette.types import Receive, Scope, Send
 
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.upstream import Upstream
-from tests.proxy.harness import LOCAL, SETTINGS, closed_port, on_loop
+from tests.proxy.harness import SETTINGS, closed_port, on_loop
 from tests.proxy.test_proxy_settings import KNATIVE
+from tests.proxy.wire import LOCAL
 
 PATIENCE_S = 30.0
 PIECE = bytes(range(256)) * 256

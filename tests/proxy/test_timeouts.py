@@ -10,9 +10,11 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from knative_sponge.errors import UpstreamTimeout
+from knative_sponge.proxy.protocol import HttpProtocol
 from knative_sponge.proxy.timeouts import Timeouts
 from tests.profile.virtual import run_virtual
-from tests.proxy.harness import Wire, client, model_server, on_loop, proxy, until
+from tests.proxy.harness import model_server, on_loop, proxy, serving, until
+from tests.proxy.wire import Wire, client
 
 Run = Callable[[Timeouts], Coroutine[Any, Any, Any]]
 
@@ -109,6 +111,46 @@ def test_a_cancellation_from_outside_stays_one() -> None:
             await task
 
     run_virtual(scenario)
+
+
+def test_a_cancellation_that_meets_the_timeout_is_not_lost() -> None:
+    async def scenario() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            try:
+                await asyncio.sleep(99.0)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+
+        layer = Timeouts(app, total_s=1.0, start_s=None, idle_s=None)
+        task = asyncio.ensure_future(layer({}, None, None))  # type: ignore[arg-type]
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run_virtual(scenario)
+
+
+@on_loop
+async def test_time_up_cuts_off_a_client_that_does_not_read() -> None:
+    lost = asyncio.Event()
+
+    class Watched(HttpProtocol):
+        def connection_lost(self, _exc: Exception | None) -> None:
+            super().connection_lost(_exc)
+            lost.set()
+
+    async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+
+    app = Timeouts(endless, total_s=0.1, start_s=None, idle_s=None)
+    async with serving(app, Watched) as port, client(port) as one:
+        one.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await one.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await lost.wait()
 
 
 @on_loop
