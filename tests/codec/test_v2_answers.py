@@ -115,6 +115,7 @@ def test_bytes_outputs_are_cut_by_their_length_prefixes() -> None:
     [
         pytest.param(output([2, 2], "[1,2,3,4]"), id="fewer rows"),
         pytest.param(output([4, 2], "[1,2,3,4,5,6,7,8]"), id="more rows"),
+        pytest.param(output([2, 2], "[1,2,3,4,5,6]"), id="fewer rows in the shape than in the data"),
         pytest.param(output([], "[1]"), id="a scalar"),
         pytest.param(output([3, 2], "[1,2,3,4,5]"), id="fewer numbers"),
         pytest.param(output([3, 2], "[1,2,3,4,5,6,7]"), id="more numbers"),
@@ -163,6 +164,7 @@ def binary_output(size: object) -> bytes:
         (b'{"outputs":[{"shape":[2],"data":null}]}', ()),
         (b'{"outputs":[{"shape":["2"],"data":[1,2]}]}', ()),
         (b'{"outputs":[],"outputs":[]}', ()),
+        (b'{"outputs":[{"shape":[2,1],"data":[[NaN],[1]]}],"note":"\x7f\x7fq"}', ()),
         (b"[" * 5000, ()),
         (b'{"outputs":[]}', ((b"content-encoding", b"gzip"),)),
         (b'{"outputs":[]}', ((b"inference-header-content-length", b"15"),)),

@@ -67,6 +67,13 @@ def test_binary_and_json_data_do_not_merge() -> None:
     assert parse(in_json, b"").group != parse(described([1, 2], 8), bytes(8)).group
 
 
+def test_framed_and_plain_json_do_not_merge() -> None:
+    in_json = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+    framed = parse(in_json, b"")
+    headers = [pair for pair in framed.head.headers if pair[0] != LENGTH]
+    assert CODEC.parse(RequestHead("POST", framed.head.target, headers), framed.body).group != framed.group
+
+
 def test_other_parameters_of_a_binary_tensor_keep_requests_apart() -> None:
     plain, noted = described([1, 2], 8), described([1, 2], 8, content_type="np")
     assert parse(noted, bytes(8)).group == parse(noted, bytes(8)).group
