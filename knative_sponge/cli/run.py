@@ -59,6 +59,13 @@ class Screen:
         self._draw()
         sys.stderr.buffer.flush()
 
+    def close(self) -> None:
+        """Leave the newest status where it is and the cursor below it."""
+        if self._status:
+            self._status = ""
+            sys.stderr.buffer.write(b"\n")
+            sys.stderr.buffer.flush()
+
     def _clear(self) -> None:
         if self._status:
             sys.stderr.buffer.write(b"\r\x1b[K")
@@ -69,18 +76,21 @@ class Screen:
 
 def main(argv: Sequence[str]) -> int:
     """Serve until a signal or until the command ends. Raises SettingError and ServiceError."""
-    return asyncio.run(_serve(options_from(argv)))
+    screen = Screen()
+    try:
+        return asyncio.run(_serve(options_from(argv, screen)))
+    finally:
+        screen.close()
 
 
-def options_from(argv: Sequence[str]) -> LocalOptions:
-    """What the arguments ask for. Raises SettingError naming the flag; argparse exits with 2 for unknown ones."""
+def options_from(argv: Sequence[str], screen: Screen) -> LocalOptions:
+    """What the arguments ask for, shown on `screen`. SettingError names the flag; argparse exits with 2."""
     argv = list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
     args = vars(_parser().parse_args(argv[:cut]))
     named = {ANNOTATION_PREFIX + name: args[name] for name in ServingSettings.names() if args[name] is not None}
     try:
         settings = ServingSettings.from_annotations(named)
-        screen = Screen()
         return LocalOptions(
             command=tuple(argv[cut + 1 :]),
             settings=settings,
@@ -174,6 +184,10 @@ async def _serve(options: LocalOptions) -> int:
         await body
     except asyncio.CancelledError:
         return 130 if service.server_status is None else service.server_status
+    finally:
+        if service.cores_history:
+            allocated, used = service.core_seconds(), service.used_core_seconds()
+            options.say(f"{allocated:.1f} core-seconds allocated, {used:.1f} used")
     return service.server_status or 1
 
 

@@ -49,6 +49,7 @@ class LocalService:
         self._ready_s: float | None = None
         self._stopped_s: float | None = None
         self._used_s = 0.0
+        self._used_before_s = 0.0
         self._throttled_s = 0.0
         self._server_status: int | None = None
         self._stop: asyncio.Task[None] | None = None
@@ -92,12 +93,12 @@ class LocalService:
         return self._history.core_seconds(self._now())
 
     def used_core_seconds(self) -> float:
-        """Core-seconds the model server really used, its loading included."""
+        """Core-seconds the model server really used since ready."""
         self._read_usage()
-        return self._used_s
+        return self._used_s - self._used_before_s
 
     def throttled_s(self) -> float:
-        """Seconds, summed over CPUs, for which its quota held it back; 0 where that is not counted."""
+        """Seconds, summed over CPUs, for which a quota held it back, loading included; 0 where that is not counted."""
         self._read_usage()
         return self._throttled_s
 
@@ -186,6 +187,8 @@ class LocalService:
         for port in (ports.public, ports.admin):
             await self._up("the proxy", self._proxy, wait_accepting(host, port))
 
+        self._read_usage()
+        self._used_before_s = self._used_s
         self._ready_s = time.monotonic()
         self._history.record(0.0, cores)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{ports.public}"

@@ -36,18 +36,18 @@ def test_every_setting_is_a_flag_and_reads_as_its_annotation() -> None:
     }  # fmt: skip
     assert set(values) <= set(ServingSettings.names())
     argv = [word for name, value in values.items() for word in (f"--{name}", value)]
-    settings = options_from([*argv, "--", "server"]).settings
+    settings = options_from([*argv, "--", "server"], Screen()).settings
     assert settings == ServingSettings.from_annotations({f"knative-sponge.dev/{n}": v for n, v in values.items()})
 
 
 @pytest.mark.parametrize("name", ServingSettings.names())
 def test_no_setting_lacks_its_flag(name: str) -> None:
     with pytest.raises(SettingError, match=f"^--{name}: "):
-        options_from([f"--{name}", " ", "--", "server"])
+        options_from([f"--{name}", " ", "--", "server"], Screen())
 
 
 def test_the_command_is_everything_after_the_dashes() -> None:
-    options = options_from(["--port=0", "--", "server", "--port", "{port}", "--", "x"])
+    options = options_from(["--port=0", "--", "server", "--port", "{port}", "--", "x"], Screen())
     assert options.command == ("server", "--port", "{port}", "--", "x")
 
 
@@ -55,7 +55,7 @@ def test_flags_of_this_machine(tmp_path: Path) -> None:
     profile = tmp_path / "p.json"
     profile.touch()
     line = "--port 81 --server-port 82 --fixed-cores 500m --cfs-period 10ms --start-timeout 3s --grace 2s --host ::1"
-    options = options_from([*line.split(), "--profile", str(profile), "--", "server"])
+    options = options_from([*line.split(), "--profile", str(profile), "--", "server"], Screen())
     assert (options.port, options.server_port, options.host) == (81, 82, "::1")
     assert (options.fixed_cores, options.cfs_period_s, options.profile) == (0.5, 0.01, profile)
     assert (options.start_timeout_s, options.grace_s) == (3.0, 2.0)
@@ -81,7 +81,7 @@ def test_flags_of_this_machine(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_refused_by_the_flags_name(line: str, flag: str) -> None:
     with pytest.raises(SettingError, match=f"^{flag}: "):
-        options_from(line.split())
+        options_from(line.split(), Screen())
 
 
 class Terminal(io.TextIOWrapper):
@@ -122,9 +122,10 @@ def test_a_terminal_keeps_the_newest_change_below_the_output(monkeypatch: pytest
     screen.resized(CHANGES[0])
     screen.output(b"server line\n")
     screen.resized(CHANGES[1])
+    screen.close()
     first, second = "cores 0.4 → 1.2 (12 queued, rate 14.2/s)", "cores 1.2 → 1 (0 queued, rate 9.0/s)"
     wipe = "\r\x1b[K"
-    assert terminal.text() == f"{first}{wipe}server line\n{first}{wipe}{second}"
+    assert terminal.text() == f"{first}{wipe}server line\n{first}{wipe}{second}\n"
 
 
 class Command:
@@ -138,7 +139,7 @@ class Command:
             "real = run.options_from;"
             "fake = (sys.executable, '-m', 'tests.local.fake_proxy');"
             "env = {name: value for name, value in os.environ.items() if name.startswith('FAKE_')};"
-            "run.options_from = lambda argv: dataclasses.replace(real(argv), proxy_command=fake, env=env);"
+            "run.options_from = lambda *args: dataclasses.replace(real(*args), proxy_command=fake, env=env);"
             "sys.exit(main.main(sys.argv[1:]))"
         )
         env = {"FAKE_PROXY_LOG": str(self.log_file), "FAKE_PROXY_CORES": "1", "FAKE_PROXY_MOOD": mood}
@@ -178,6 +179,7 @@ def test_a_signal_drains_the_proxy_then_asks_the_server_and_passes_its_status_on
     written = command.err.read_text()
     assert "model loaded\n" in written
     assert "cores set by" in written
+    assert "core-seconds allocated" in written.splitlines()[-1]
     assert "Traceback" not in written
 
 
