@@ -28,8 +28,10 @@ class CoresRules:
     hold_s: shrink only to the largest need of so long.
     deadband: a shrink by less than this share of the size is not asked for: it would free nothing worth a resize.
     use_queue: whether the real queue is planned for.
+    newcomer: whether room is left for one urgent request that comes now, with the slack of `slack_share`. In simulation
+        (surging load on at most 1.4 cores; YOLOv5s on 16) it saves a sixth of the misses for 1–2 % more cores.
     resize_s: time a growth takes; from 0.5 s on the arrival curve is planned for too.
-    slack_share: the floor's batches must fit the slack that this share of requests does not exceed.
+    slack_share: newcomers, and the floor's batches, have the slack that this share of requests does not exceed.
     window_batches: how many full batches of the queue are planned for.
     curve_points: sizes on the curve of expected misses.
     """
@@ -40,6 +42,7 @@ class CoresRules:
     hold_s: float = 1.0
     deadband: float = 0.05
     use_queue: bool = True
+    newcomer: bool = True
     resize_s: float = 0.1
     slack_share: float = 0.05
     window_batches: int = 4
@@ -104,7 +107,7 @@ class DemandEstimator:
             return rules.max_cores
         if not rules.use_queue:
             return least
-        outlook = self._outlook(now)
+        outlook = self._outlook(now, expected=True)
         if not outlook.total:
             return least
         return outlook.least_cores(least, rules.max_cores)
@@ -128,7 +131,7 @@ class DemandEstimator:
         Misses are the queue's losses within the coming second, and what arrives above the throughput of the size.
         """
         rules, batcher = self.rules, self._batcher
-        outlook = self._outlook(now)
+        outlook = self._outlook(now, expected=False)
         rate = batcher.arrivals.rate(now)
         ratio = (rules.max_cores / rules.min_cores) ** (1 / (rules.curve_points - 1))
         points: list[tuple[float, float]] = []
@@ -153,16 +156,25 @@ class DemandEstimator:
         median, _ = self._batcher.model.tables(cores, self._batcher.rules.max_rows)
         return max(rows / median[rows] for rows in targets(len(median) - 1, len(median) - 1))
 
-    def _outlook(self, now: float) -> Outlook:
+    def _outlook(self, now: float, *, expected: bool) -> Outlook:
         batcher, rules = self._batcher, self.rules
         works = batcher.queue.prefix(rules.window_batches * batcher.rules.max_rows)
-        if rules.resize_s >= 0.5:
-            works = sorted([*works, *self._expected(now)], key=lambda work: work.deadline_s)
+        if expected:
+            more = self._expected(now) if rules.resize_s >= 0.5 else self._newcomer(now, works)
+            works = sorted([*works, *more], key=lambda work: work.deadline_s)
         running = [
             (batch.rows, batch.left_share(now, batcher.model), tuple(batch.members.values()))
             for batch in batcher.running.values()
         ]
         return Outlook(batcher.model, works, running, now, batcher.rules.max_rows, batcher.rules.max_inflight)
+
+    def _newcomer(self, now: float, works: Sequence[Work]) -> list[Work]:
+        arrivals = self._batcher.arrivals
+        slack_s = arrivals.slack_s(self.rules.slack_share)
+        if not self.rules.newcomer or slack_s is None or arrivals.rate(now) == 0:
+            return []
+        group = works[0].group if works else None
+        return [Work(key=-1, deadline_s=now + slack_s, rows=max(1, round(arrivals.mean_rows())), group=group)]
 
     def _expected(self, now: float) -> list[Work]:
         """Arrivals that may come before a growth asked for now is there, as dense as they have been (the arrival curve)."""

@@ -85,7 +85,7 @@ def test_a_surge_is_asked_for_at_once() -> None:
 
 def test_shrinking_waits_for_the_hold_and_then_happens() -> None:
     machine = batcher()
-    estimator = DemandEstimator(rules(headroom=None, hold_s=1.0), machine)
+    estimator = DemandEstimator(rules(headroom=None, newcomer=False, hold_s=1.0), machine)
     machine.handle(Arrived(Work(1, 0.2)), 0.0)
     grown = estimator.want(0.0)
     assert grown > 0.1
@@ -112,7 +112,7 @@ def test_a_running_batch_that_would_be_late_asks_for_cores() -> None:
     machine = batcher(cores=0.1)
     machine.handle(Arrived(Work(1, 0.3)), 0.0)  # 0.6 s at 0.1 cores
     assert not len(machine.queue)
-    estimator = DemandEstimator(rules(headroom=None), machine)
+    estimator = DemandEstimator(rules(headroom=None, newcomer=False), machine)
     want = estimator.want(0.0)
     assert machine.model.cautious_s(1, want) <= 0.3 + 1e-9
     assert machine.model.cautious_s(1, want - 0.001) > 0.3
@@ -149,6 +149,18 @@ def test_each_lever_can_be_switched_off() -> None:
         machine.handle(Arrived(Work(key, 0.6)), 0.0)
     assert DemandEstimator(rules(use_queue=False, headroom=None), machine).need(0.0) == 0.1
     assert DemandEstimator(rules(headroom=None), machine).need(0.0) > 1.5
+
+
+def test_room_is_left_for_one_urgent_newcomer() -> None:
+    machine = batcher()
+    for step in range(50):
+        machine.arrivals.add(step * 0.1, 1, 0.1)  # 10 rows/s, 100 ms each
+    machine.handle(Arrived(Work(1, 20.0)), 5.0)
+    machine.running.clear()
+    with_room = DemandEstimator(rules(headroom=None), machine).need(5.0)
+    without = DemandEstimator(rules(headroom=None, newcomer=False), machine).need(5.0)
+    assert without == 0.1
+    assert machine.model.cautious_s(1, with_room) <= 0.1 + 1e-9
 
 
 def test_when_resizes_are_slow_the_densest_burst_seen_is_planned_for() -> None:
