@@ -24,8 +24,8 @@ Measured on 2 CPUs, kernel 6.18 (HZ=250), load average 0.1 to 2; milliseconds pe
        2      0.6      50    11-13    30-42
        2      0.6     100       5        75
 
-Throughput was 98 to 100 % of the quota at every period while the CPUs were free. 20 ms is the shortest period at which two threads do not starve
-each other: the kernel deals quota to CPUs in slices of 5 ms (sched_cfs_bandwidth_slice_us).
+Throughput was 98 to 100 % of the quota at every period while the CPUs were free. 20 ms is the shortest period at which
+two threads do not starve each other: the kernel deals quota to CPUs in slices of 5 ms (sched_cfs_bandwidth_slice_us).
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def may_make_groups(place: Place | None) -> bool:
     return True
 
 
-V1_CPU = find_place("cpu") if find_place("cpu") is not None else None
+V1_CPU = find_place("cpu")
 HAVE_V1 = V1_CPU is not None and V1_CPU.version == 1 and may_make_groups(V1_CPU)
 V2_ANY = find_place("no controller has this name")
 """The v2 hierarchy, whether it holds the cpu controller or not."""
