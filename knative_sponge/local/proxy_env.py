@@ -42,7 +42,7 @@ def proxy_env(
         "SERVING_LOGGING_LEVEL": "",
         "SPONGE_CORES": format_cores(cores),
         # The proxy wants a period above zero: a microsecond says that nobody waits for one.
-        "SPONGE_CFS_PERIOD": format_duration(control.period_s or 1e-6),
+        "SPONGE_CFS_PERIOD": format_duration(control.period_s),
         "SPONGE_CONTROL_TOKEN": token,
         # No route has to forget us: clients ask this very address.
         "SPONGE_DRAIN_QUIET": "0",

@@ -43,12 +43,10 @@ async def _serve(settings: ProxySettings, upstream: Upstream, inference: Inferen
         inference=inference.endpoint,
         admin_routes=inference.admin_routes,
         metrics_app=inference.metrics_app,
+        finish=inference.close,
     )
     inference.start()
-    try:
-        await servers.run()
-    finally:
-        await inference.close()
+    await servers.run()
 
 
 def _level(word: str) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -84,6 +84,7 @@ class Servers:
 
     data: users' requests and Knative's probes. admin: the preStop hook and control. stat: Knative's autoscaler.
     metrics: Prometheus. An application that is None leaves its port closed.
+    finish: awaited when no request is in flight any more; ends what would hold the other ports open.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Servers:
         admin: ASGIApp,
         stat: ASGIApp | None,
         metrics: ASGIApp | None,
+        finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         host = settings.host
         self.drain = drain
@@ -104,6 +106,7 @@ class Servers:
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
         self._upstream = upstream
+        self._finish = finish
 
     async def start(self) -> None:
         """Listen on every port, the data port last: who can reach it can reach all. Raises OSError."""
@@ -115,6 +118,8 @@ class Servers:
         """Leave: wait for quiet, finish requests in flight, then close the ports that tell others about them."""
         await self.drain.terminate()
         await self.data.stop()
+        if self._finish is not None:
+            await self._finish()
         await asyncio.gather(*(one.stop() for one in (self.stat, self.metrics, self.admin) if one is not None))
         self._upstream.close()
 
@@ -148,6 +153,7 @@ def build(
     admin_routes: Sequence[BaseRoute] = (),
     stat_app: ASGIApp | None = None,
     metrics_app: ASGIApp | None = None,
+    finish: Callable[[], Awaitable[None]] | None = None,
 ) -> Servers:
     """The whole proxy in front of `upstream`, not yet listening."""
     drain = Drain(settings.drain_quiet_s)
@@ -159,6 +165,7 @@ def build(
         admin=admin_app(drain, admin_routes),
         stat=stat_app,
         metrics=metrics_app,
+        finish=finish,
     )
 
 

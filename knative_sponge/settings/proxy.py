@@ -59,7 +59,7 @@ class ProxySettings:
     profile: str | None = None
     """Path of a latency profile (JSON) to start warm from."""
     cfs_period_s: float = 0.1
-    """Period of the CPU quota that the model server runs under."""
+    """Period of the CPU quota that the model server runs under; 0 where none is enforced."""
     policy: Policy = "edf"
     """`fifo` is the baseline that the demo compares with: first come, first served, fixed batch and timeout."""
     fifo_timeout_s: float = 0.05
@@ -125,16 +125,8 @@ def _cores(text: str) -> float:
 
 
 def _duration(text: str) -> float:
-    """a duration, such as 30s or 0"""
+    """a duration, such as 30s, or 0"""
     return parse_duration_s(text)
-
-
-def _period(text: str) -> float:
-    """a duration above zero, such as 100ms"""
-    seconds = parse_duration_s(text)
-    if seconds <= 0:
-        raise ValueError
-    return seconds
 
 
 def _policy(text: str) -> Policy:
@@ -186,7 +178,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_PROFILE": ("profile", str),
-    "SPONGE_CFS_PERIOD": ("cfs_period_s", _period),
+    "SPONGE_CFS_PERIOD": ("cfs_period_s", _duration),
     "SPONGE_POLICY": ("policy", _policy),
     "SPONGE_FIFO_TIMEOUT": ("fifo_timeout_s", _duration),
     "SPONGE_DRAIN_QUIET": ("drain_quiet_s", _duration),

@@ -58,7 +58,9 @@ class EchoModel:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+                length = next(
+                    int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+                )
                 body = json.loads(await reader.readexactly(length))
                 if head.startswith(b"POST /cpu "):
                     self.hooks.append(body)
@@ -152,6 +154,7 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
         inference=inference.endpoint,
         admin_routes=inference.admin_routes,
         metrics_app=inference.metrics_app,
+        finish=inference.close,
     )
     await servers.start()
     inference.start()
@@ -160,6 +163,5 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
             yield Live(model, servers, inference, session)
         finally:
             await session.close()
-            await inference.close()
             await servers.stop()
             await model.kill()

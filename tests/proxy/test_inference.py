@@ -212,3 +212,15 @@ async def test_clients_that_leave_cost_the_model_server_nothing() -> None:
 
 def _queued(proxy: Live) -> int:
     return len(proxy.inference._batcher.queue)
+
+
+@on_loop
+async def test_an_open_demand_stream_does_not_hold_up_the_end() -> None:
+    async with live() as proxy:
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with proxy.session.get(f"{proxy.admin}/sponge/v1/demand", headers=headers) as answer:
+            await next_line(aiter(answer.content))
+            await proxy.servers.stop()
+            while await answer.content.readline():  # what was said before the end
+                pass
+            assert answer.content.at_eof()

@@ -92,7 +92,7 @@ def test_what_may_be_set_is_read(name: str, value: str, expected: ProxySettings)
         ("OBSERVABILITY_CONFIG", "{"),
         ("SPONGE_MAX_BODY", "0"),
         ("SPONGE_CORES", "0"),
-        ("SPONGE_CFS_PERIOD", "0"),
+        ("SPONGE_CFS_PERIOD", "-1s"),
         ("SPONGE_DRAIN_QUIET", "30"),
         ("SERVING_READINESS_PROBE", "{"),
         ("SERVING_READINESS_PROBE", '"text"'),
