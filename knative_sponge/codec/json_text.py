@@ -22,20 +22,25 @@ _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _OPEN = re.compile(rb"\s*+,?\s*+\{")
-_KEY = re.compile(rb"\s*+,?\s*+" + _STRING + rb"\s*+:\s*+", re.DOTALL)
+_KEY = re.compile(rb"\s*+,?\s*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
 _CLOSE = re.compile(rb"\s*+\}")
+_SEPARATOR = re.compile(rb"\s*+,?\s*+")
 # Python, TensorFlow and RapidJSON read and write these although JSON has no such numbers.
-_NONFINITE = re.compile(rb"(?<![\w.+-])(?:NaN|-?Inf(?:inity)?)\b")
-_STRING_OR_NONFINITE = re.compile(_STRING + rb"|" + _NONFINITE.pattern, re.DOTALL)
-_LONE_SURROGATE = re.compile(rb"\\(?:u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL)
+_NONFINITE = (
+    (re.compile(rb"NaN(?<![\w.+-]NaN)(?![\w.])"), b"111"),
+    (re.compile(rb"Infinity(?<![\w.+]Infinity)(?![\w.])"), b"11111111"),
+    (re.compile(rb"Inf(?<![\w.+]Inf)(?![\w.])"), b"111"),
+)
+_LONE_SURROGATE = re.compile(rb"((?<!\\)(?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _DATA = b'"data"'
+# Far above what tensors need, far below what would hold up the event loop.
 _MOST_LIFTED = 1000
+_MOST_WALKED = 10_000
 _COLON_ARRAY = re.compile(rb"\s*+:\s*+(?=\[)")
 
-# DEL may stand in a JSON string but hardly ever does; a text that has it is read without these marks.
+# DEL may stand in a JSON string but hardly ever does; nothing is lifted out of a text that has it.
 _LIFTED = b'"\x7f%d"'
 _LIFTED_INDEX = re.compile(rb'"\x7f(\d+)"')
-_MASKED = re.compile(rb'"\x7f\x7f([^"]*)"')
 
 
 class JsonError(Exception):
@@ -65,34 +70,40 @@ class JsonText:
                 self._text.decode()
             except UnicodeDecodeError as error:
                 raise JsonError(str(error)) from error
-        view = memoryview(self._text)
         for start, end in self._spans:
-            try:
-                _ANY.decode(view[start:end])
-            except msgspec.DecodeError as error:
-                finite, tokens = _NONFINITE.subn(b"0", view[start:end])
-                if not tokens or _fault(finite):
-                    raise JsonError(str(error)) from error
-                self.nonfinite = True
+            self._decode(_ANY, self._text[start:end])
 
     def members(self, raw: bytes) -> dict[str, bytes]:
         """The members of an object, values as they stand. Raises JsonError when it is none or repeats a key."""
-        read: dict[str, bytes] = self._decode(_MEMBERS, raw)
-        _past_object(raw, 0, read)
-        return read
+        read, finite = self._decode(_MEMBERS, raw)
+        if len(read) > _MOST_WALKED:
+            raise JsonError(f"more than {_MOST_WALKED} members")
+        return _walk(raw, finite, 0, read)[0]
 
     def objects(self, raw: bytes) -> list[dict[str, bytes]]:
         """The members of each object in an array. Raises JsonError as `members` does."""
-        read: list[dict[str, bytes]] = self._decode(_OBJECTS, raw)
+        read, finite = self._decode(_OBJECTS, raw)
+        if sum(map(len, read)) + len(read) > _MOST_WALKED:
+            raise JsonError(f"more than {_MOST_WALKED} objects or members")
         at = raw.index(b"[") + 1
+        objects = []
         for item in read:
-            at = _past_object(raw, at, item)
-        return read
+            members, at = _walk(raw, finite, at, item)
+            objects.append(members)
+        return objects
 
     def elements(self, raw: bytes) -> list[bytes]:
         """The elements of an array, as they stand. Raises JsonError when it is none."""
-        read: list[bytes] = self._decode(_ELEMENTS, raw)
-        return read
+        read, finite = self._decode(_ELEMENTS, raw)
+        if finite is raw:
+            return list(map(bytes, read))
+        at = raw.index(b"[") + 1
+        elements = []
+        for item in read:
+            start = _past(_SEPARATOR, raw, at)
+            at = start + len(bytes(item))
+            elements.append(raw[start:at])
+        return elements
 
     def string(self, raw: bytes) -> str:
         """A decoded string. Raises JsonError when it is none."""
@@ -124,21 +135,22 @@ class JsonText:
         except (msgspec.DecodeError, RecursionError) as error:
             raise JsonError(str(error)) from error
 
-    def _decode(self, decoder: msgspec.json.Decoder[Any], raw: bytes) -> Any:
+    def _decode(self, decoder: msgspec.json.Decoder[Any], raw: bytes) -> tuple[Any, bytes]:
+        """What msgspec finds and where: in `raw` itself, or in a text of equal offsets without NaN and Infinity."""
         try:
-            return _plain(decoder.decode(raw))
+            return decoder.decode(raw), raw
         except RecursionError as error:
             raise JsonError("nested too deeply") from error
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            masked = _mask_nonfinite(raw)
-            if masked is None:
+            finite = _finite(raw)
+            if finite == raw:
                 raise JsonError(str(error)) from error
             try:
-                read = decoder.decode(masked)
+                read = decoder.decode(finite)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 raise JsonError(str(error)) from error
         self.nonfinite = True
-        return _plain(read, unmask=True)
+        return read, finite
 
 
 def json_fault(text: bytes) -> str | None:
@@ -150,8 +162,7 @@ def json_fault(text: bytes) -> str | None:
     fault = _fault(text)
     if fault is None or json.detect_encoding(text) != "utf-8":
         return None
-    lenient = _STRING_OR_NONFINITE.sub(_strict, text)
-    return fault if _fault(lenient) else None
+    return fault if _fault(_LONE_SURROGATE.sub(rb"\1\\n", _finite(text))) else None
 
 
 def object_tail(members: Mapping[str, bytes]) -> bytes:
@@ -170,45 +181,43 @@ def _fault(text: bytes) -> str | None:
     return None
 
 
-def _strict(token: re.Match[bytes]) -> bytes:
-    found = token[0]
-    if not found.startswith(b'"'):
-        return b"0"
-    return _LONE_SURROGATE.sub(lambda escape: b"\\n" if len(escape[0]) > 2 else escape[0], found)
+def _finite(text: bytes) -> bytes:
+    """The text with a number of as many characters for each NaN and Infinity, and for these words within strings."""
+    if b"NaN" in text or b"Inf" in text:
+        for token, number in _NONFINITE:
+            text = token.sub(number, text)
+    return text
 
 
-def _plain(read: Any, *, unmask: bool = False) -> Any:
-    """Raw values as bytes, masked tokens as they were."""
-    if isinstance(read, list):
-        return [_plain(item, unmask=unmask) for item in read]
-    if isinstance(read, dict):
-        return {key: _plain(value, unmask=unmask) for key, value in read.items()}
-    return _MASKED.sub(rb"\1", bytes(read)) if unmask else bytes(read)
+def _walk(raw: bytes, finite: bytes, at: int, found: Mapping[str, msgspec.Raw]) -> tuple[dict[str, bytes], int]:
+    """The members of the object at `at` and the offset after it, as `raw` spells what was found in `finite`.
 
-
-def _mask_nonfinite(raw: bytes) -> bytes | None:
-    """The text with NaN and Infinity as marked strings; None when it has none or the mark is taken."""
-    if b"\x7f\x7f" in raw:
-        return None
-    masked = _STRING_OR_NONFINITE.sub(
-        lambda found: found[0] if found[0].startswith(b'"') else b'"\x7f\x7f' + found[0] + b'"', raw
-    )
-    return masked if len(masked) > len(raw) else None
-
-
-def _past_object(raw: bytes, at: int, members: Mapping[str, bytes]) -> int:
-    """The offset after the object at `at`. A repeated key leaves text that its members do not account for."""
+    A repeated key leaves text that the members found do not account for: JsonError.
+    """
+    members: dict[str, bytes] = {}
     at = _past(_OPEN, raw, at)
-    for value in members.values():
-        at = _past(_KEY, raw, at) + len(value)
-    return _past(_CLOSE, raw, at)
+    for key, value in found.items():
+        name = _match(_KEY, raw, at)
+        same = bytes(value)
+        start, at = name.end(), name.end() + len(same)
+        if finite[start:at] != same:
+            raise JsonError("a key is repeated")
+        if finite is raw:
+            members[key] = same
+        else:
+            members[msgspec.json.decode(name[1], type=str)] = raw[start:at]
+    return members, _past(_CLOSE, raw, at)
 
 
 def _past(token: re.Pattern[bytes], raw: bytes, at: int) -> int:
+    return _match(token, raw, at).end()
+
+
+def _match(token: re.Pattern[bytes], raw: bytes, at: int) -> re.Match[bytes]:
     found = token.match(raw, at)
     if found is None:
         raise JsonError("a key is repeated")
-    return found.end()
+    return found
 
 
 def _lift(text: bytes) -> tuple[bytes, list[tuple[int, int]]]:

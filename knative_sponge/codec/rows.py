@@ -30,9 +30,9 @@ def read_rows(text: JsonText, raw: bytes) -> Rows | None:
     if not rows:
         return None
     kind = Skeleton.of(rows[0])
-    if any(Skeleton.of(row) != kind for row in rows[1:]):
-        return None
     array = raw.strip()
+    if Skeleton.of(array) != kind.repeated(len(rows)):
+        return None
     return Rows(len(rows), Array(array, 0, len(array), flat=False).inner, kind.digest())
 
 

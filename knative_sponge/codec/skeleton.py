@@ -19,6 +19,8 @@ _DROP = bytes(byte for byte in range(256) if byte not in _KEEP)
 _FALSE_AS_TRUE = bytes.maketrans(b"f", b"t")
 _EMPTY = re.compile(rb"\[\s*+\]")
 _NONFINITE = re.compile(rb"NaN|-?Inf(?:inity)?")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_BACKSLASH = ord("\\")
 _COLON = re.compile(rb"\s*+:")
 _MOST_DIMENSIONS = 32
 
@@ -45,6 +47,10 @@ class Skeleton:
         if b"[]" in form and _EMPTY.search(bare):
             form = _EMPTY.sub(b"[:]", bare).translate(_FALSE_AS_TRUE, _DROP)
         return cls(form, tuple(keys))
+
+    def repeated(self, count: int) -> Skeleton:
+        """The skeleton of an array of `count` (at least 1) such values."""
+        return Skeleton(b"[" + b",".join([self.form] * count) + b"]", self.keys * count)
 
     def digest(self) -> bytes:
         """16 bytes that stand for the skeleton in a group."""
@@ -78,22 +84,18 @@ def _without_strings(text: bytes, keys: list[bytes]) -> bytes:
     pieces: list[bytes] = []
     done = 0
     while (start := text.find(b'"', done)) >= 0:
-        end = text.find(b'"', start + 1)
-        while end >= 0 and _is_escaped(text, end):
-            end = text.find(b'"', end + 1)
-        if end < 0:
-            break
-        is_key = _COLON.match(text, end + 1) is not None
+        end = text.find(b'"', start + 1) + 1
+        if not end or text[end - 2] == _BACKSLASH:
+            end = _past_string(text, start)
+        is_key = _COLON.match(text, end) is not None
         if is_key:
-            keys.append(text[start : end + 1])
+            keys.append(text[start:end])
         pieces += (text[done:start], b"K" if is_key else b"S")
-        done = end + 1
+        done = end
     pieces.append(text[done:])
     return b"".join(pieces)
 
 
-def _is_escaped(text: bytes, quote: int) -> bool:
-    back = quote
-    while text[back - 1] == 0x5C:
-        back -= 1
-    return (quote - back) % 2 == 1
+def _past_string(text: bytes, start: int) -> int:
+    found = _STRING.match(text, start)
+    return found.end() if found else len(text)
