@@ -196,4 +196,5 @@ async def _until_ended(service: LocalService) -> None:
     async with service:
         size = f"{format_cores(service.cores)} cores" + ("" if service.follows else ", fixed")
         options.say(f"serving on {service.url} with {size}")
+        options.say(f"state {service.state_url}, metrics {service.metrics_url}")
         options.say(await service.wait())

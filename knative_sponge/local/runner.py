@@ -40,6 +40,8 @@ class LocalService:
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
         self.url = ""
+        self.state_url = ""
+        self.metrics_url = ""
         """Where clients send requests, once inside the block."""
         self._control: CpuControl | None = None
         self._server: ChildTree | None = None
@@ -191,7 +193,10 @@ class LocalService:
         self._used_before_s = self._used_s
         self._ready_s = time.monotonic()
         self._history.record(0.0, cores)
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{ports.public}"
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{ports.public}"
+        self.state_url = f"http://{name}:{ports.admin}/sponge/v1/state"
+        self.metrics_url = f"http://{name}:{ports.metrics}/metrics"
         if settings.slo_s is not None and bounds.low < bounds.high:
             follower = Follower(
                 control,
