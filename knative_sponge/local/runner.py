@@ -40,9 +40,11 @@ class LocalService:
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
         self.url = ""
-        self.state_url = ""
-        self.metrics_url = ""
         """Where clients send requests, once inside the block."""
+        self.state_url = ""
+        """The proxy's own view: queue, sizes, latency model."""
+        self.metrics_url = ""
+        """Prometheus metrics of the proxy."""
         self._control: CpuControl | None = None
         self._server: ChildTree | None = None
         self._proxy: ChildTree | None = None
