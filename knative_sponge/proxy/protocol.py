@@ -235,7 +235,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def cut(self, exchange: Exchange) -> None:
         """End the connection in mid-answer, so that no client can take the answer for complete."""
-        if exchange.disconnected:
+        if exchange.disconnected or self.transport.is_closing():
             return
         exchange.disconnected = True
         if exchange.unframed:

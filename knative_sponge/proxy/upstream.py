@@ -48,7 +48,8 @@ class Upstream:
     @property
     def authority(self) -> bytes:
         """Host and port, for a request that names no host."""
-        return b"%b:%d" % (self.host.encode("ascii"), self.port)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}".encode("ascii")
 
     def take(self) -> Connection | None:
         """The idle connection used last, if there is one that may be reused."""
