@@ -78,7 +78,10 @@ class JsonText:
         read, finite = self._decode(_MEMBERS, raw)
         if len(read) > _MOST_WALKED:
             raise JsonError(f"more than {_MOST_WALKED} members")
-        return _walk(raw, finite, 0, read)[0]
+        members, end = _walk(raw, finite, 0, read)
+        if raw[end:].strip():
+            raise JsonError("a key is repeated")
+        return members
 
     def objects(self, raw: bytes) -> list[dict[str, bytes]]:
         """The members of each object in an array. Raises JsonError as `members` does."""

@@ -61,6 +61,13 @@ def test_a_repeated_key_is_noticed_exactly_when_there_is_one(pairs: list[tuple[s
             look(document, document.frame)
 
 
+@pytest.mark.parametrize("raw", [b'{"a":1,"b":2,"a":{"p":0,"x":     2}}', b'{"a":1,"b":22,"a":{"p":0,"x":      2}}'])
+def test_a_repeated_key_is_noticed_where_the_lengths_of_the_members_add_up(raw: bytes) -> None:
+    text = JsonText(raw, lift=False)
+    with pytest.raises(JsonError, match="repeated"):
+        text.members(text.frame)
+
+
 def structure(value: Any) -> Any:
     """What two values of equal skeleton have in common, from decoded values."""
     if isinstance(value, list):
@@ -144,6 +151,23 @@ def test_lone_surrogates_are_no_fault(text: bytes) -> None:
     assert json_fault(text) is None
 
 
-@pytest.mark.parametrize("text", [b'"\\ud80"', b'"\\x41"', b"[NaN,]", b"[nan]", b"[+1]", b"\xff", b"NaNN", b'{"a"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'"\\ud80"',
+        b'"\\x41"',
+        b"[NaN,]",
+        b"[nan]",
+        b"[+1]",
+        b"\xff",
+        b"NaNN",
+        b"[NaN1]",
+        b"[1NaN]",
+        b"[Infinity0]",
+        b"[NaN.5]",
+        b"[-NaN]",
+        b'{"a"}',
+    ],
+)
 def test_what_no_reader_accepts_is_a_fault(text: bytes) -> None:
     assert json_fault(text)
