@@ -32,6 +32,10 @@ class LatencyParams:
         inverse = 1.0 / cores
         return (self.gamma * inverse + self.delta) * rows + (self.epsilon * inverse + self.eta)
 
+    def times(self, factor: float) -> LatencyParams:
+        """The curve of a server that takes `factor` times as long for everything."""
+        return LatencyParams(self.gamma * factor, self.delta * factor, self.epsilon * factor, self.eta * factor)
+
 
 DEFAULT_SHAPE: Final = LatencyParams(gamma=0.5e-3, delta=0.1e-3, epsilon=0.33e-3, eta=0.07e-3)
 """What is assumed of a model never seen: 1 ms for one row on one core, faster than almost any model, so that nothing is

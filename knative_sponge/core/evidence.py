@@ -9,10 +9,11 @@ says about θ by least squares is in ``Σ w·aaᵀ`` (symmetric: 10 numbers) and
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 from typing import Final, TypeAlias
 
 from knative_sponge.core.curve import LatencyParams
-from knative_sponge.core.nnls import solve_nonnegative
+from knative_sponge.core.nnls import solve_nonnegative, solve_regular
 
 Evidence: TypeAlias = list[float]
 """Upper triangle of Σ w·aaᵀ by rows, then Σ w·a·t: 14 numbers, none negative."""
@@ -68,7 +69,24 @@ def slowed(evidence: Evidence, factor: float) -> Evidence:
 
 def curve_of(evidence: Evidence, support: int) -> tuple[LatencyParams, int]:
     """The curve that fits best with no parameter below zero, and its support: the guess for the next solve."""
-    aa, ab, ac, ad, bb, bc, bd, cc, cd, dd, at, bt, ct, dt = evidence
-    matrix = ((aa, ab, ac, ad), (ab, bb, bc, bd), (ac, bc, cc, cd), (ad, bd, cd, dd))
-    solution, support = solve_nonnegative(matrix, (at, bt, ct, dt), support)
+    solution, support = solve_nonnegative(_matrix(evidence), evidence[_TRIANGLE:], support)
     return LatencyParams(*solution), support
+
+
+def leverage(evidence: Evidence, rows: int, cores: float, scale_s: float) -> float:
+    """How little the evidence says about one size: the variance of its prediction over that of a measurement of it.
+
+    0 is all known; n measurements of the like and nothing else make it 1/n. Infinite where some direction is not known at
+    all, or so much less than the others that it is lost in rounding.
+    """
+    features = measured(rows, cores, scale_s, scale_s)[_TRIANGLE:]
+    try:
+        weights = solve_regular(_matrix(evidence), features)
+    except ValueError:
+        return inf
+    return sum(feature * weight for feature, weight in zip(features, weights, strict=True))
+
+
+def _matrix(evidence: Evidence) -> tuple[tuple[float, ...], ...]:
+    aa, ab, ac, ad, bb, bc, bd, cc, cd, dd = evidence[:_TRIANGLE]
+    return (aa, ab, ac, ad), (ab, bb, bc, bd), (ac, bc, cc, cd), (ad, bd, cd, dd)

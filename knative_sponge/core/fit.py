@@ -11,20 +11,19 @@ from typing import Final
 from knative_sponge.core.curve import DEFAULT_SHAPE, LatencyParams, Sample
 from knative_sponge.core.evidence import curve_of, measured, of_curve, slowed, summed
 
-_PRIOR_WEIGHT: Final = 1e-3
+_PRIOR_WEIGHT: Final = 1e-4
 """Share of the samples' weight given to the prior's shape: decides only what the samples leave open."""
 _ROUNDS: Final = 30
-"""Most rounds of reweighting; a clean grid needs about 5."""
-_SETTLED: Final = 1e-9
+"""Most rounds; a clean grid needs 4, the published profiles about 15."""
+_SETTLED: Final = 1e-6
 _TOLERATED: Final = 1.5
-"""Residuals above so many σ lose weight (Huber)."""
+"""Residuals count at most so many σ."""
 _LEAST_SIGMA: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A fitted curve, and ln(measured/fitted) of each sample used, in their order: where the curve is off, and how
-    far."""
+    """A fitted curve. residuals: ln(measured/fitted) of each sample used, in order: where the curve is off."""
 
     params: LatencyParams
     residuals: tuple[float, ...]
@@ -41,15 +40,15 @@ def fit_latency(samples: Iterable[Sample], prior: LatencyParams = DEFAULT_SHAPE)
     samples: any order, repeats welcome; cold ones are left out. prior: what a grid of one core count, or of one batch
     size, leaves open takes its shape. Raises ValueError when there is no sample.
 
-    Starts as least squares weighted by 1/latency, then lessens the weight of what is far off (Huber's weights at 1.5
-    robust σ) and solves again until nothing moves.
+    Errors count relative to the curve itself; what is further off than 1.5 robust σ is moved to there (Huber), and the
+    curve solved again until nothing moves.
     """
     used = [sample for sample in samples if not sample.cold]
     if not used:
         raise ValueError("no sample to fit a latency curve to")
     ratio = median(sample.seconds / prior.latency_s(sample.rows, sample.cores) for sample in used)
     ridge = slowed(of_curve(prior, _PRIOR_WEIGHT * len(used)), ratio)
-    params = LatencyParams(prior.gamma * ratio, prior.delta * ratio, prior.epsilon * ratio, prior.eta * ratio)
+    params = prior.times(ratio)
     support, residuals = -1, _residuals(params, used)
     for _ in range(_ROUNDS):
         bound = _TOLERATED * max(_LEAST_SIGMA, 1.4826 * median(map(abs, residuals)))

@@ -4,14 +4,15 @@ Learns only from what it is told; decides nothing."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from math import exp
-from typing import Final, TypedDict, Unpack
+from typing import Final, NamedTuple, TypedDict, Unpack
 
 from knative_sponge.core.curve import (
     DEFAULT_SHAPE,
+    LEAST_CORE_BUCKET,
     MOST_CORE_BUCKET,
     LatencyParams,
-    Region,
     Sample,
     core_bucket,
     region_of,
@@ -25,6 +26,8 @@ __all__ = ["DEFAULT_SHAPE", "LatencyModel", "LatencyParams", "Levers", "Sample"]
 
 _TABLES_KEPT: Final = 64
 """Tables remembered between two samples: a solver asks for about 14 core counts at a time."""
+_UNSEEN: Final = -1
+"""Row bucket that stands for all that were never seen."""
 
 
 class Levers(TypedDict, total=False):
@@ -34,6 +37,17 @@ class Levers(TypedDict, total=False):
     caution: float
     threads: int | None
     period_s: float
+
+
+class _Column(NamedTuple):
+    """How caution grows with rows in one core bucket.
+
+    weights: e^(caution·σ) by rows, from 0 on. rivals: (first row, last row, 1/cores, e^(caution·σ)) of larger sizes that
+    scatter more, and so may call for more than the size asked about.
+    """
+
+    weights: list[float]
+    rivals: list[tuple[int, int, float, float]]
 
 
 class LatencyModel:
@@ -58,8 +72,8 @@ class LatencyModel:
 
     __slots__ = (
         "_caution",
+        "_columns",
         "_period_s",
-        "_steps",
         "_tables",
         "_threads",
         "_weights",
@@ -90,8 +104,8 @@ class LatencyModel:
         self._threads = 1 if threads is None else threads
         self._period_s = period_s
         self._tables: dict[tuple[float, int], tuple[list[float], list[float]]] = {}
-        self._weights: dict[Region | None, float] = {}
-        self._steps: dict[Region, tuple[float, tuple[tuple[float, float], ...]]] = {}
+        self._columns: dict[tuple[int, int], _Column] = {}
+        self._weights: dict[int, list[float]] = {}
         self.learner = Learner(prior or DEFAULT_SHAPE, forgetting)
         self.spread = Spread(forgetting)
         self.version = 0
@@ -133,7 +147,7 @@ class LatencyModel:
         self.last_sample_s = now
         self.version += 1
         self._tables.clear()
-        self._steps.clear()
+        self._columns.clear()
         self._weights.clear()
 
     def tables(self, cores: float, max_rows: int) -> tuple[list[float], list[float]]:
@@ -154,49 +168,50 @@ class LatencyModel:
         made = median, self._cautious(median, params, cores)
         if len(self._tables) >= _TABLES_KEPT:
             self._tables.clear()
+            self._columns.clear()
         self._tables[cores, max_rows] = made
         return made
 
     def _cautious(self, median: list[float], params: LatencyParams, cores: float) -> list[float]:
+        column = self._column(core_bucket(cores), len(median) - 1)
+        cautious = [seconds * weight for seconds, weight in zip(median, column.weights, strict=True)]
+        for first, last, inverse, weight in column.rivals:
+            slope, base = params.gamma * inverse + params.delta, params.epsilon * inverse + params.eta
+            # Straight lines: one that is lower at both ends is lower all along, as it nearly always is.
+            if (slope * first + base) * weight > cautious[first] or (slope * last + base) * weight > cautious[last]:
+                for rows in range(first, last + 1):
+                    cautious[rows] = max(cautious[rows], (slope * rows + base) * weight)
+        cautious = list(accumulate(cautious, max))
         wait_s = self._period_s * max(0.0, 1.0 - cores / self._threads)
-        column = core_bucket(cores)
-        cautious = [0.0]
-        least = 0.0
-        first, most = 1, len(median) - 1
-        for row in range(row_bucket(most) + 1):
-            last = min(1 << row, most)
-            weight, larger = self._steps.get((row, column)) or self._steps_of(row, column)
-            part = [seconds * weight for seconds in median[first : last + 1]]
-            for inverse, other in larger:
-                slope, base = params.gamma * inverse + params.delta, params.epsilon * inverse + params.eta
-                # Straight lines: one that is lower at both ends is lower all along, as it nearly always is.
-                if (slope * first + base) * other > part[0] or (slope * last + base) * other > part[-1]:
-                    rival = [(slope * rows + base) * other for rows in range(first, last + 1)]
-                    part = list(map(max, part, rival))
-            if part[0] < least:
-                part = [max(least, seconds) for seconds in part]
-            least = part[-1]
-            cautious += [seconds + wait_s for seconds in part] if wait_s else part
+        return [0.0, *(seconds + wait_s for seconds in cautious[1:])] if wait_s else cautious
+
+    def _column(self, column: int, max_rows: int) -> _Column:
+        known = self._columns.get((column, max_rows))
+        if known is not None:
+            return known
+        if not self._weights:
+            self._weights = self._weigh()
+        weights, rivals = [0.0], []
+        first = 1
+        for row in range(row_bucket(max_rows) + 1):
+            last = min(1 << row, max_rows)
+            by_cores = self._weights.get(row) or self._weights[_UNSEEN]
+            own = most = by_cores[column - LEAST_CORE_BUCKET]
+            weights += [own] * (last + 1 - first)
+            for other in range(column + 1, MOST_CORE_BUCKET + 1):
+                weight = by_cores[other - LEAST_CORE_BUCKET]
+                if weight > most:
+                    most = weight
+                    rivals.append((first, last, 2.0**-other, weight))
             first = last + 1
-        return cautious
+        made = self._columns[column, max_rows] = _Column(weights, rivals)
+        return made
 
-    def _steps_of(self, row: int, column: int) -> tuple[float, tuple[tuple[float, float], ...]]:
-        """e^(caution·σ) of a region, and (1/cores, e^(caution·σ)) of the larger sizes that may call for more than
-        it."""
-        own = most = self._weight((row, column))
-        larger = []
-        for other in range(column + 1, MOST_CORE_BUCKET + 1):
-            weight = self._weight((row, other))
-            if weight > most:
-                most = weight
-                larger.append((2.0**-other, weight))
-        self._steps[row, column] = own, tuple(larger)
-        return self._steps[row, column]
-
-    def _weight(self, region: Region) -> float:
-        """e^(caution·σ), remembered until the next sample; regions never seen share one."""
-        key = region if region in self.spread.regions else None
-        weight = self._weights.get(key)
-        if weight is None:
-            weight = self._weights[key] = exp(self._caution * self.spread.sigma(region))
-        return weight
+    def _weigh(self) -> dict[int, list[float]]:
+        """e^(caution·σ) for every row bucket that was seen, by core bucket; and what all others share."""
+        shared = exp(self._caution * self.spread.sigma((_UNSEEN, 0)))
+        weights = {_UNSEEN: [shared] * (MOST_CORE_BUCKET - LEAST_CORE_BUCKET + 1)}
+        for row, column in self.spread.regions:
+            by_cores = weights.setdefault(row, list(weights[_UNSEEN]))
+            by_cores[column - LEAST_CORE_BUCKET] = exp(self._caution * self.spread.sigma((row, column)))
+        return weights

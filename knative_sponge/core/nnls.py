@@ -31,7 +31,7 @@ def solve_regular(matrix: Sequence[Sequence[float]], vector: Sequence[float]) ->
     Raises ValueError when the matrix is singular to working precision.
     """
     scale, scaled, target = _scaled(matrix, vector)
-    solution = _solve_on(range(len(target)), scaled, target)
+    solution = _solve_on(range(len(target)), scaled, target) if all(scale) else None
     if solution is None:
         raise ValueError("the matrix is singular: the samples do not determine every unknown")
     return [value * factor for value, factor in zip(solution, scale, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any, Final, Unpack
 from knative_sponge.core.curve import LEAST_CORE_BUCKET, MOST_CORE_BUCKET, LatencyParams, Region
 from knative_sponge.core.evidence import EVIDENCE_SIZE, Evidence
 from knative_sponge.core.latency import LatencyModel, Levers
-from knative_sponge.core.learning import RegionMemory
+from knative_sponge.core.learning import Held, RegionMemory
 from knative_sponge.core.spread import Scatter
 from knative_sponge.errors import ProfileError
 
@@ -31,12 +31,18 @@ def to_json(model: LatencyModel) -> dict[str, Any]:
     return {
         "version": VERSION,
         "params": _parameters(learner.params),
-        "prior": _parameters(learner.prior),
+        "prior": _parameters(learner.anchor),
         "level": learner.level,
         "samples": learner.samples,
         "recent": list(learner.recent),
         "regions": [
-            {"rows": rows, "cores": cores, "visits": memory.visits, "evidence": list(memory.evidence)}
+            {
+                "rows": rows,
+                "cores": cores,
+                "visits": memory.visits,
+                "evidence": list(memory.evidence),
+                "held": memory.held and {"residual": memory.held.residual, "evidence": list(memory.held.evidence)},
+            }
             for (rows, cores), memory in learner.regions.items()
         ],
         "spread": {
@@ -71,10 +77,7 @@ def from_json(document: Mapping[str, Any], **levers: Unpack[Levers]) -> LatencyM
             samples=root.at("samples").whole(0),
             level=root.at("level").number(1.0 / _LARGEST),
             recent=_read_evidence(root.at("recent")),
-            regions={
-                _read_region(item): RegionMemory(item.at("visits").whole(0), _read_evidence(item.at("evidence")))
-                for item in root.at("regions").items()
-            },
+            regions={_read_region(item): _read_memory(item) for item in root.at("regions").items()},
         )
         model.spread.restore(
             _read_scatter(spread), {_read_region(item): _read_scatter(item) for item in spread.at("regions").items()}
@@ -84,6 +87,17 @@ def from_json(document: Mapping[str, Any], **levers: Unpack[Levers]) -> LatencyM
 
 def _read_region(item: _Field) -> Region:
     return item.at("rows").whole(0, _MOST_ROW_BUCKET), item.at("cores").whole(LEAST_CORE_BUCKET, MOST_CORE_BUCKET)
+
+
+def _read_memory(item: _Field) -> RegionMemory:
+    held = item.at("held")
+    return RegionMemory(
+        item.at("visits").whole(0),
+        _read_evidence(item.at("evidence")),
+        None
+        if held.value is None
+        else Held(held.at("residual").number(-_LARGEST), _read_evidence(held.at("evidence"))),
+    )
 
 
 def _read_scatter(item: _Field) -> Scatter:
