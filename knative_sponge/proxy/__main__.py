@@ -6,14 +6,17 @@ import asyncio
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from knative_sponge.errors import SettingError
-from knative_sponge.proxy.inference import Inference
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings, ServingSettings
+
+if TYPE_CHECKING:
+    from knative_sponge.proxy.inference import Inference
 
 
 def main() -> int:
@@ -24,7 +27,12 @@ def main() -> int:
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
         upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
         serving = ServingSettings.from_env(os.environ)
-        inference = None if serving.slo_s is None else Inference(settings, serving, upstream)
+        inference = None
+        if serving.slo_s is not None:
+            # Here, because it is the largest import and a plain queue-proxy starts without it.
+            from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
+
+            inference = Inference(settings, serving, upstream)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, upstream, inference))
     except (SettingError, OSError) as error:

@@ -185,7 +185,7 @@ def test_a_profile_that_cannot_be_used_is_a_setting_error(tmp_path: Path, conten
 
 def test_the_sidecar_imports_nothing_heavy() -> None:
     code = (
-        "import sys, knative_sponge.proxy.__main__; "
+        "import sys, knative_sponge.proxy.__main__, knative_sponge.proxy.inference; "
         "print([m for m in ('numpy','ortools','kubernetes','pandas','rich','PIL','aiohttp','matplotlib') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
