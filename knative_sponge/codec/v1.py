@@ -16,7 +16,7 @@ from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import call_headers, header_key, is_encoded, says_json, share_headers
 from knative_sponge.codec.json_text import JsonError, JsonText, json_fault, object_tail
 from knative_sponge.codec.rows import Rows, cut_rows, merge_rows, read_rows
-from knative_sponge.errors import BadRequest, UpstreamBroken
+from knative_sponge.errors import BadRequest, UpstreamBroken, UpstreamMismatch
 
 _PATH = re.compile(rb"/v1/models/[^/?:]+(?:/(?:versions|labels)/[^/?:]+)?:predict(?:\?.*)?", re.DOTALL)
 
@@ -61,7 +61,8 @@ class V1Codec:
         return Call(head.method, head.target, call_headers(head.headers, len(body)), body)
 
     def split(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
-        """Each part's own predictions and the answer's other members, in order; a single part's is the answer itself.
+        """Each part's own predictions, its elements of other lists of that length, and the answer's other members, in
+        order; a single part's is the answer itself.
 
         Raises UpstreamMismatch when the rows do not add up, UpstreamBroken when the answer is not of the protocol.
         """
@@ -76,11 +77,26 @@ class V1Codec:
             raise UpstreamBroken(f"the answer to a merged call is not V1: {error}") from error
         if "predictions" not in members:
             raise UpstreamBroken("the answer to a merged call is not V1: no predictions")
-        shares = cut_rows(text, members.pop("predictions"), [part.rows for part in parts])
-        end = object_tail(members)
+        counts = [part.rows for part in parts]
+        shares = cut_rows(text, members.pop("predictions"), counts)
+        # A list beside the predictions that is as long as they are has an element per row: nobody gets another's.
+        lists = {key: cut for key, value in members.items() if (cut := _rowwise(text, value, counts)) is not None}
         headers = share_headers(answer.headers)
-        bodies = [b'{"predictions":' + share + end for share in shares]
+        bodies = []
+        for at, share in enumerate(shares):
+            own = {key: lists[key][at] if key in lists else value for key, value in members.items()}
+            bodies.append(b'{"predictions":' + share + object_tail(own))
         return [Answer(answer.status, [*headers, (b"content-length", b"%d" % len(body))], body) for body in bodies]
+
+
+def _rowwise(text: JsonText, raw: bytes, counts: Sequence[int]) -> list[bytes] | None:
+    """The parts' shares of a list that has an element per row; None for any other value."""
+    if not raw.lstrip().startswith(b"["):
+        return None
+    try:
+        return cut_rows(text, raw, counts)
+    except UpstreamMismatch:
+        return None
 
 
 def _read(head: RequestHead, body: bytes) -> Part | None:

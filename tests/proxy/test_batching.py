@@ -329,3 +329,16 @@ async def test_ten_thousand_requests_in_random_order_each_get_their_own_answer()
         for number, client in clients.items():
             assert (await client).json == {"predictions": [number]}
     assert len(kit.server.calls) < 5_000
+
+
+@on_loop
+async def test_lists_beside_the_predictions_are_cut_by_row_and_other_members_go_to_all() -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send("a"), kit.send("b", "c")]
+    await asyncio.sleep(0)
+    first.reply()
+    (await kit.server.call(1)).reply(200, b'{"predictions":[1,2,3],"owners":["a","b","c"],"shape":[3,1],"version":"7"}')
+    one, two = await asyncio.gather(*clients)
+    assert one.json == {"predictions": [1], "owners": ["a"], "shape": [3, 1], "version": "7"}
+    assert two.json == {"predictions": [2, 3], "owners": ["b", "c"], "shape": [3, 1], "version": "7"}
