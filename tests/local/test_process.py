@@ -91,7 +91,9 @@ def test_a_command_sees_default_signals_and_no_input() -> None:
     async def main() -> None:
         async with run_guarded(["sh", "-c", "cat; grep -E 'SigIgn|SigBlk' /proc/self/status"]) as tree:
             assert await tree.wait() == 0
-            assert tree.last_lines().split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+            _, blocked, _, ignored = tree.last_lines().split()
+            # Signals 32 and 33 are the C library's own; whether they are masked is up to whoever started the tests.
+            assert (int(blocked, 16) | int(ignored, 16)) & 0x7FFFFFFF == 0
 
     asyncio.run(main())
 
