@@ -39,7 +39,7 @@ from knative_sponge.core.events import (
     Tick,
     WakeAt,
 )
-from knative_sponge.core.late import LateLane
+from knative_sponge.core.fcfs import FcfsQueue
 from knative_sponge.core.latency import LatencyModel, Sample
 from knative_sponge.core.plan import choose_batch
 from knative_sponge.core.running import Running
@@ -91,7 +91,7 @@ class Batcher:
         self.queue = EdfQueue()
         self.running: dict[int, Running] = {}
         self.arrivals = Arrivals()
-        self.late = LateLane()
+        self.late = FcfsQueue()
         self._batches = 0
         self._cold = True
         self._probed_s = -math.inf
@@ -127,11 +127,16 @@ class Batcher:
         return commands
 
     def _arrive(self, work: Work, now: float, commands: list[Command]) -> None:
-        self.arrivals.add(now, work.rows, work.deadline_s - now)
         if work.deadline_s <= now and not self.rules.serve_late:
             commands.append(Refuse(work, Reason.EXPIRED))
             return
-        if len(self.queue) + len(self.late) >= self.rules.max_queue and not self._make_room(work, commands):
+        hopeless = self._hopeless_s(work) < now
+        if not hopeless:
+            # What no size can serve says nothing about the size that is needed.
+            self.arrivals.add(now, work.rows, work.deadline_s - now)
+        if len(self.queue) + len(self.late) >= self.rules.max_queue and (
+            hopeless or not self._make_room(work, commands)
+        ):
             commands.append(Refuse(work, Reason.QUEUE_FULL))
             return
         self.queue.push(work)
@@ -230,7 +235,9 @@ class Batcher:
     def _choose(self, now: float) -> list[Work]:
         """Take out the works that start now; empty when none should."""
         if not len(self.queue):
-            return self.late.pop_batch(self.rules.max_rows)
+            works = self.late.front_batch(self.rules.max_rows)
+            self.late.take(works)
+            return works
         rules = self.rules
         window = self.queue.prefix(rules.window_batches * rules.max_rows)
         longest = rules.max_rows
@@ -240,7 +247,7 @@ class Batcher:
         works = choose_batch(window, now, rules.max_rows, median, cautious)
         if not works:
             works = self._choose_anyway(window, now, longest)
-        elif len(works) == len(self.queue):
+        elif len(works) == len(self.queue) and not len(self.late):
             rate = self.arrivals.rate(now)
             self._hold_s = rules.defer.hold_until(works, rules.max_rows, now, rate, median, cautious)
             if self._hold_s is not None:

@@ -135,7 +135,7 @@ def _claim(claims: Mapping[bytes, bytes], name: str, parse: Callable[[str], floa
         return None
     try:
         return parse(value.decode("ascii").strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         ignored.append(name)
         return None
 

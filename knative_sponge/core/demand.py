@@ -149,12 +149,17 @@ class DemandEstimator:
         if rules.headroom is None or rate <= 0:
             return 0.0
         slack_s = batcher.arrivals.slack_s(rules.slack_share)
-        least = floor_cores(batcher.model.params, rate, batcher.rules.max_rows, slack_s or math.inf, rules.headroom)
-        return rules.max_cores if least is None else _ceil_milli(least)
+        slots, params, cap = batcher.rules.max_inflight, batcher.model.params, batcher.rules.max_rows
+        for bound_s in (slack_s or math.inf, math.inf):  # batches too slow for the tightest still serve the others
+            each = floor_cores(params, rate / slots, cap, bound_s, rules.headroom)
+            if each is not None:
+                return _ceil_milli(each * slots)
+        return rules.max_cores
 
     def _throughput(self, cores: float) -> float:
-        median, _ = self._batcher.model.tables(cores, self._batcher.rules.max_rows)
-        return max(rows / median[rows] for rows in targets(len(median) - 1, len(median) - 1))
+        slots, cap = self._batcher.rules.max_inflight, self._batcher.rules.max_rows
+        median, _ = self._batcher.model.tables(cores / slots, cap)
+        return slots * max(rows / median[rows] for rows in targets(cap, cap))
 
     def _outlook(self, now: float, *, expected: bool) -> Outlook:
         batcher, rules = self._batcher, self.rules
@@ -173,8 +178,11 @@ class DemandEstimator:
         slack_s = arrivals.slack_s(self.rules.slack_share)
         if not self.rules.newcomer or slack_s is None or arrivals.rate(now) == 0:
             return []
+        rows = max(1, round(arrivals.mean_rows()))
+        if slack_s < self._batcher.model.cautious_s(rows, self.rules.max_cores / self._batcher.rules.max_inflight):
+            return []
         group = works[0].group if works else None
-        return [Work(key=-1, deadline_s=now + slack_s, rows=max(1, round(arrivals.mean_rows())), group=group)]
+        return [Work(key=-1, deadline_s=now + slack_s, rows=rows, group=group)]
 
     def _expected(self, now: float) -> list[Work]:
         """Arrivals that may come before a growth asked for now is there, as dense as they have been (the arrival curve)."""

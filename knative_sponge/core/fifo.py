@@ -8,7 +8,6 @@ waited for the timeout.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from knative_sponge.core.arrivals import Arrivals
@@ -27,6 +26,7 @@ from knative_sponge.core.events import (
     Tick,
     WakeAt,
 )
+from knative_sponge.core.fcfs import FcfsQueue
 from knative_sponge.core.latency import LatencyModel, Sample
 from knative_sponge.core.running import Running
 from knative_sponge.core.work import Work
@@ -56,7 +56,7 @@ class FifoBatcher:
         self.model = model
         self.cores = cores
         self.arrivals = Arrivals()
-        self.queue: OrderedDict[int, Work] = OrderedDict()
+        self.queue = FcfsQueue()
         self.running: dict[int, Running] = {}
         self._batches = 0
         self._wake_s: float | None = None
@@ -70,7 +70,7 @@ class FifoBatcher:
                 if len(self.queue) >= self.rules.max_queue:
                     commands.append(Refuse(work, Reason.QUEUE_FULL))
                 else:
-                    self.queue[work.key] = work
+                    self.queue.push(work)
             case Cancelled(key):
                 self._cancel(key, commands)
             case BatchDone(batch, infer_s, sample):
@@ -79,8 +79,7 @@ class FifoBatcher:
                 self.running.pop(batch, None)
             case BatchRefused(batch):
                 for work in reversed(self.running.pop(batch).members.values()):
-                    self.queue[work.key] = replace(work, alone=True)
-                    self.queue.move_to_end(work.key, last=False)
+                    self.queue.push_front(replace(work, alone=True))
             case CoresChanged(cores):
                 self.cores = cores
                 for running in self.running.values():
@@ -97,7 +96,7 @@ class FifoBatcher:
         return commands
 
     def _cancel(self, key: int, commands: list[Command]) -> None:
-        if self.queue.pop(key, None) is None:
+        if self.queue.cancel(key) is None:
             for batch, running in self.running.items():
                 if running.members.pop(key, None) is not None and not running.members:
                     commands.append(Abandon(batch))
@@ -112,9 +111,7 @@ class FifoBatcher:
             self.model.observe(Sample(running.rows, cores, seconds), now)
 
     def _give_up(self, now: float, commands: list[Command]) -> None:
-        for work in [w for w in self.queue.values() if w.give_up_s <= now]:
-            del self.queue[work.key]
-            commands.append(Refuse(work, Reason.TIMEOUT))
+        commands += [Refuse(work, Reason.TIMEOUT) for work in self.queue.pop_given_up(now)]
         for batch, running in self.running.items():
             for work in [w for w in running.members.values() if w.give_up_s <= now]:
                 del running.members[work.key]
@@ -123,24 +120,15 @@ class FifoBatcher:
                     commands.append(Abandon(batch))
 
     def _ready(self, now: float) -> list[Work]:
-        works: list[Work] = []
-        rows, group = 0, None
-        full = False
-        for work in self.queue.values():
-            if works and (work.alone or works[0].alone or work.group != group):
-                continue
-            if works and rows + work.rows > self.rules.max_rows:
-                full = True
-                break
-            works.append(work)
-            rows, group = rows + work.rows, work.group
-        if not works or full or rows >= self.rules.max_rows or works[0].alone:
+        works = self.queue.front_batch(self.rules.max_rows)
+        # Nothing more joins a batch that is full, or that the next request in line does not fit.
+        complete = len(works) < len(self.queue) or sum(work.rows for work in works) >= self.rules.max_rows
+        if not works or complete or works[0].alone:
             return works
         return works if now >= works[0].arrived_s + self.rules.timeout_s else []
 
     def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
-        for work in works:
-            del self.queue[work.key]
+        self.queue.take(works)
         self._batches += 1
         slots = self.rules.max_inflight
         self.running[self._batches] = Running(tuple(works), now, self.cores / slots, slots, cold=False)
@@ -148,10 +136,12 @@ class FifoBatcher:
 
     def _next_wake(self) -> float | None:
         wake_s = math.inf
-        if self.queue and len(self.running) < self.rules.max_inflight:
-            wake_s = next(iter(self.queue.values())).arrived_s + self.rules.timeout_s
-        for work in self.queue.values():
-            wake_s = min(wake_s, work.give_up_s)
+        first = self.queue.first()
+        if first is not None and len(self.running) < self.rules.max_inflight:
+            wake_s = first.arrived_s + self.rules.timeout_s
+        give_up_s = self.queue.next_give_up()
+        if give_up_s is not None:
+            wake_s = min(wake_s, give_up_s)
         for running in self.running.values():
             wake_s = min(wake_s, running.give_up_s)
         return None if wake_s == math.inf else wake_s

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heapreplace
+from heapq import heapify, heappop, heapreplace
 
 from knative_sponge.core.work import Work
 
@@ -131,9 +131,7 @@ def _served(
         if at < len(lane.rows):
             heapreplace(heads, (lane.deadlines[at], number))
         else:
-            heads[0] = heads[-1]
-            heads.pop()
-            heapify(heads)
+            heappop(heads)
     return count
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -28,7 +29,7 @@ def parse_duration_s(text: str) -> float:
             break
         total += float(match.group(1)) * _UNIT_S[match.group(2)]
         end = match.end()
-    if not stripped or end != len(stripped):
+    if not stripped or end != len(stripped) or math.isinf(total):
         raise ValueError(f"{text!r} is not a duration; write a number and a unit, such as 500ms, 1.5s or 1m30s")
     return total
 
@@ -43,8 +44,12 @@ def parse_quantity(text: str) -> float:
         raise ValueError(f"{text!r} is not a quantity; write a number such as 2, 1.5, 250m, 512Mi")
     suffix = match.group(3) or ""
     if suffix[:1] in ("e", "E") and len(suffix) > 1 and suffix != "Ei":
-        return float(match.group(2) + suffix)
-    return float(match.group(2)) * _SUFFIX[suffix]
+        number = float(match.group(2) + suffix)
+    else:
+        number = float(match.group(2)) * _SUFFIX[suffix]
+    if math.isinf(number):
+        raise ValueError(f"{text!r} is too large a quantity")
+    return number
 
 
 def format_cores(cores: float) -> str:

@@ -32,9 +32,10 @@ class Size:
         """`cores` are in force."""
         return Size(cores, None, cores)
 
-    def measured(self, rows: int, seconds: float, model: LatencyModel) -> Size:
-        """A batch of `rows` took `seconds`: one that already fits the larger size proves the growth before its confirmation."""
+    def measured(self, rows: int, seconds: float, model: LatencyModel, slots: int = 1) -> Size:
+        """A batch of `rows`, one of `slots` at once, took `seconds`: one that already fits the larger size proves the growth
+        before its confirmation."""
         if self.coming is None:
             return self
-        slow, fast = model.predict_s(rows, self.cores), model.predict_s(rows, self.coming)
+        slow, fast = model.predict_s(rows, self.cores / slots), model.predict_s(rows, self.coming / slots)
         return self.actuated(self.coming) if seconds < math.sqrt(slow * fast) and fast < 0.9 * slow else self

@@ -40,6 +40,8 @@ from knative_sponge.proxy.plain import deliver
 
 logger = logging.getLogger(__name__)
 
+_LEAST_S = 1e-6
+"""Of a measured call: clocks tick, and nothing takes no time."""
 _TIMER_SLACK_S = 0.0005
 """Loop timers count whole milliseconds: half of one more spares a tick that would come too early."""
 
@@ -68,6 +70,7 @@ class Admission:
     grace_s: how long after its deadline a request is still answered by the model server; then it gets a 504.
     serve_late: whether late requests are served for as long as the revision timeout.
     max_body: bytes of a request body.
+    most_rows: a request with more counts as so many: what is planned grows with rows, and it goes alone anyway.
     """
 
     slo_s: float
@@ -76,6 +79,7 @@ class Admission:
     grace_s: float = 0.5
     serve_late: bool = False
     max_body: int = 32 * 2**20
+    most_rows: int = 1024
 
 
 @dataclass(slots=True)
@@ -152,8 +156,6 @@ class InferenceEndpoint:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # --- one request ----------------------------------------------------------------------------------------------
-
     async def _answer(self, part: Part, deadline: Deadline, arrived_s: float) -> Answer:
         loop = asyncio.get_running_loop()
         key = next(self._keys)
@@ -165,7 +167,7 @@ class InferenceEndpoint:
         work = Work(
             key,
             deadline.at_s,
-            rows=part.rows,
+            rows=min(part.rows, self._admission.most_rows),
             group=part.group,
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
@@ -179,14 +181,12 @@ class InferenceEndpoint:
                 self._metrics.gone()
                 self._tell(Cancelled(key))
 
-    # --- the machine's commands -----------------------------------------------------------------------------------
-
     def _tell(self, event: Event) -> None:
-        self._execute(self._machine.handle(event, time.monotonic()))
+        self.tell(event)
         self.on_change()
 
     def tell(self, event: Event) -> None:
-        """Pass an event from outside (CoresChanged) to the machine and do what it asks for."""
+        """Tell the machine, and do what it asks for; from outside it is told of CoresChanged."""
         self._execute(self._machine.handle(event, time.monotonic()))
 
     def _execute(self, commands: Sequence[Command]) -> None:
@@ -219,8 +219,6 @@ class InferenceEndpoint:
             self._metrics.refused(reason)
             waiting.answer.set_result(failure(reason, message, status=status))
 
-    # --- one batch ------------------------------------------------------------------------------------------------
-
     def _start(self, batch: int, works: tuple[Work, ...]) -> None:
         task = asyncio.get_running_loop().create_task(self._call(batch, works))
         self._batches[batch] = task
@@ -232,15 +230,14 @@ class InferenceEndpoint:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, RequestFailed):
             logger.error("batch %d failed inside the proxy", batch, exc_info=error)
-        if self._batches.pop(batch, None) is None:
-            return
         if isinstance(error, RequestFailed):
             for work in works:
                 self._fail(work.key, error.reason, str(error), status=error.status)
-        elif error is not None:
+        elif error is not None:  # also after the slot was freed: whoever has no answer yet gets this one
             for work in works:
                 self._fail(work.key, Reason.UPSTREAM_ERROR, "the queue-proxy failed to process the batch")
-        self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
+        if self._batches.pop(batch, None) is not None:
+            self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
 
     async def _call(self, batch: int, works: tuple[Work, ...]) -> None:
         members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
@@ -250,7 +247,7 @@ class InferenceEndpoint:
         call = self._codec.merge(parts)
         started_s = time.monotonic()
         answer = await self._upstream.fetch(call)
-        infer_s = time.monotonic() - started_s
+        infer_s = max(time.monotonic() - started_s, _LEAST_S)
         self._batches.pop(batch, None)
         rows = sum(part.rows for part in parts)
         if 400 <= answer.status < 500 and len(parts) > 1:
@@ -258,9 +255,10 @@ class InferenceEndpoint:
             return
         good = 200 <= answer.status < 300
         # The slot is free: the next batch goes out before this one's answers are cut up.
-        self._tell(BatchDone(batch, infer_s, sample=good))
+        exact = all(part.rows <= self._admission.most_rows for part in parts)
+        self._tell(BatchDone(batch, infer_s, sample=good and exact))
         self._metrics.batch(rows, infer_s, ok=good)
-        if good:
+        if good and exact:
             self.on_sample(rows, infer_s)
         try:
             answers = self._shares(parts, answer)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,8 +69,8 @@ def control_routes(
             number, phase = float(message["cores"]), message["phase"]
         except (ValueError, TypeError, KeyError):
             return _wrong('{"cores": 1.2, "phase": "patched"} or {"cores": 1.2, "phase": "actuated"}')
-        if not (math.isfinite(number) and number > 0):
-            return _wrong("cores to be a number above 0")
+        if not 0.001 <= number <= 4096:
+            return _wrong("cores to be a number from 0.001 to 4096")
         size = resizing.size
         if phase == "patched":
             resizing.take(size.patched(number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator
 
@@ -15,6 +16,10 @@ _BEAT_S = 1.0
 """A message at least so often, changed or not."""
 _SPACING_S = 0.01
 """Arrivals in quick succession share an estimate: one takes about a millisecond."""
+_MOST_SHARE = 10.0
+"""An estimate is followed by at least so many times its own duration without one, however long the queue."""
+
+logger = logging.getLogger(__name__)
 
 
 class DemandFeed:
@@ -25,6 +30,7 @@ class DemandFeed:
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._last_s = 0.0
+        self._quiet_s = _SPACING_S
         self._seq = 0
         self._sent_s = 0.0
         self._changed = asyncio.Event()
@@ -45,7 +51,7 @@ class DemandFeed:
 
     def poke(self) -> None:
         """Something changed: estimate within a few milliseconds."""
-        due_s = self._last_s + _SPACING_S
+        due_s = self._last_s + self._quiet_s
         if self._timer is not None and due_s < self._due_s:
             self._arm(due_s)
 
@@ -65,11 +71,17 @@ class DemandFeed:
 
     def _estimate(self) -> None:
         now = time.monotonic()
-        want = self._estimator.want(now)
-        if want != self.wanted or not self.line or now - self._sent_s >= _BEAT_S:
-            self._publish(self._estimator.demand(now), now)
-        self._last_s = now
-        self._arm(now + _PERIOD_S)
+        try:
+            want = self._estimator.want(now)
+            if want != self.wanted or not self.line or now - self._sent_s >= _BEAT_S:
+                self._publish(self._estimator.demand(now), now)
+        except Exception:
+            # The last demand stands: subscribers keep it, and the next estimate may succeed.
+            logger.exception("the demand could not be estimated")
+        done_s = time.monotonic()
+        self._quiet_s = max(_SPACING_S, _MOST_SHARE * (done_s - now))
+        self._last_s = done_s
+        self._arm(done_s + max(_PERIOD_S, self._quiet_s))
 
     def _publish(self, demand: Demand, now: float) -> None:
         self._seq += 1

@@ -29,8 +29,9 @@ from knative_sponge.proxy.hook import CpuHook
 from knative_sponge.proxy.metrics import Metrics
 from knative_sponge.proxy.plain import deliver
 from knative_sponge.proxy.upstream import Upstream
-from knative_sponge.settings import Late, ProxySettings, ServingSettings
+from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSettings
 
+_MOST_ROWS = 1024
 _START_CORES = 1.0
 _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,9 +50,10 @@ class Inference:
         max_cores = max(serving.max_cores or os.cpu_count() or 1, cores)
         self._max_cores = max_cores
         model = _model(settings)
+        max_rows = 1 if serving.protocol is ProtocolName.NONE else serving.max_batch  # nothing is merged: plan so
         self._batcher = Batcher(
             BatchRules(
-                max_rows=serving.max_batch,
+                max_rows=max_rows,
                 max_inflight=serving.max_inflight,
                 serve_late=serving.late is Late.SERVE,
                 defer=DeferRules(mode=serving.defer.value),
@@ -62,8 +64,9 @@ class Inference:
         )
         machine: Batcher | FifoBatcher = self._batcher
         if settings.policy == "fifo":
-            rules = FifoRules(serving.max_batch, settings.fifo_timeout_s, serving.max_inflight)
+            rules = FifoRules(max_rows, settings.fifo_timeout_s, serving.max_inflight)
             machine = FifoBatcher(rules, model, cores)
+            max_cores = cores  # the baseline has no opinion: its size stays
         self._machine = machine
         self.metrics = Metrics()
         admission = Admission(
@@ -72,9 +75,11 @@ class Inference:
             max_network_share=serving.max_network_share,
             serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
             max_body=settings.max_body,
+            most_rows=max(_MOST_ROWS, serving.max_batch),
         )
         self.endpoint = InferenceEndpoint(codec_for(serving.protocol), machine, upstream, admission, self.metrics)
-        rules_of_cores = CoresRules(min(serving.min_cores, max_cores), max_cores)
+        min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)
+        rules_of_cores = CoresRules(min_cores, max_cores)
         self._feed = DemandFeed(DemandEstimator(rules_of_cores, self._batcher))
         self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
         self._resizing = Resizing(cores, self.endpoint.tell, self._hook)
@@ -144,13 +149,14 @@ class Inference:
         return None if head is None else round(head.deadline_s - now, 4)
 
     def _sampled(self, rows: int, seconds: float) -> None:
-        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model))
+        slots = self._serving.max_inflight
+        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, slots))
 
 
 def _rows(machine: Batcher | FifoBatcher) -> int:
     if isinstance(machine, Batcher):
         return machine.queue.rows
-    return sum(work.rows for work in machine.queue.values())
+    return sum(work.rows for work in machine.queue)
 
 
 def _model(settings: ProxySettings) -> LatencyModel:

@@ -117,9 +117,9 @@ def _bytes(text: str) -> int:
 
 
 def _cores(text: str) -> float:
-    """a CPU quantity above 0, such as 250m or 2"""
+    """a CPU quantity from 1m to 4096, such as 250m or 2"""
     cores = parse_quantity(text)
-    if cores <= 0:
+    if not 0.001 <= cores <= 4096:
         raise ValueError
     return cores
 

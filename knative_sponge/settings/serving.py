@@ -106,9 +106,9 @@ def _share_or_one(text: str) -> float:
 
 
 def _cores(text: str) -> float:
-    """a CPU quantity of at least 10m, such as 250m or 2"""
+    """a CPU quantity from 10m to 4096, such as 250m or 2"""
     cores = parse_quantity(text)
-    if cores < 0.01:
+    if not 0.01 <= cores <= 4096:
         raise ValueError
     return cores
 

@@ -258,6 +258,25 @@ def test_late_requests_are_served_after_all_that_can_make_it() -> None:
     assert batches(driver) == [[1], [3], [2]]
 
 
+def test_a_held_batch_does_not_keep_late_requests_from_an_idle_slot() -> None:
+    driver = Driver(machine(serve_late=True, defer=DeferRules(mode="always")).handle)
+    driver.arrive(works(30.0)[0])
+    assert not driver.running, "held"
+    driver.arrive(Work(2, -1.0, give_up_s=50.0))
+    assert driver.running
+    driver.finish(min(driver.running), "done")
+    driver.finish(min(driver.running), "done")
+    assert set(driver.ended) == {1, 2}
+
+
+def test_a_hopeless_request_takes_nobodys_place() -> None:
+    driver = Driver(machine(max_queue=2).handle)
+    for work in works(100.0, 100.0, 100.0):
+        driver.arrive(work)
+    driver.arrive(Work(9, 1e-6))
+    assert driver.ended == {9: Reason.QUEUE_FULL}
+
+
 def test_with_a_model_that_calls_everything_hopeless_one_is_served_every_second() -> None:
     model = LatencyModel(LatencyParams(100.0, 0.0, 0.0, 0.0))
     driver = Driver(machine(model=model).handle)

@@ -75,6 +75,8 @@ def test_the_first_valid_claim_sets_the_deadline(claims: dict[str, str], left_s:
         ("x-sponge-slo-ms", "\xb2"),
         ("ce-expirytime", "2023-11-14"),
         ("ce-expirytime", "2023-11-14T22:13:22"),
+        ("ce-expirytime", "9999-12-31T23:59:59-01:00"),
+        ("ce-time", "0001-01-01T00:00:00+01:00"),
         ("grpc-timeout", "250"),
         ("grpc-timeout", "123456789m"),
         ("grpc-timeout", "0S"),

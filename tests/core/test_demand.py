@@ -10,7 +10,7 @@ from knative_sponge.core.arrivals import Arrivals
 from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.defer import DeferRules
 from knative_sponge.core.demand import CoresRules, DemandEstimator, Outlook
-from knative_sponge.core.events import Arrived, CoresChanged
+from knative_sponge.core.events import Arrived, BatchDone, CoresChanged
 from knative_sponge.core.latency import LatencyModel, LatencyParams
 from knative_sponge.core.plan import best_target, lanes_of
 from knative_sponge.core.work import Work
@@ -161,6 +161,29 @@ def test_room_is_left_for_one_urgent_newcomer() -> None:
     without = DemandEstimator(rules(headroom=None, newcomer=False), machine).need(5.0)
     assert without == 0.1
     assert machine.model.cautious_s(1, with_room) <= 0.1 + 1e-9
+
+
+def test_a_request_that_nothing_can_save_does_not_change_the_size() -> None:
+    machine = batcher()
+    estimator = DemandEstimator(rules(), machine)
+    wants = []
+    for step in range(100):
+        now = step * 0.1
+        slack_s = -0.1 if step == 50 else 0.001 if step % 7 == 3 else 2.0
+        machine.handle(Arrived(Work(step, now + slack_s, give_up_s=now + 10.0)), now)
+        machine.handle(BatchDone(max(machine.running, default=0), sample=False), now)
+        wants.append(estimator.want(now))
+    assert max(wants[30:]) == max(wants[30:50]) < 2.0
+
+
+def test_several_calls_at_once_share_the_cores_but_not_the_serial_part() -> None:
+    serial = LatencyParams(0.001, 0.0, 0.0, 0.1)  # 10 calls a second each, on hardly any core
+    machine = Batcher(BatchRules(max_rows=1, max_inflight=8), LatencyModel(serial, period_s=0.0), 1.0, 4.0)
+    for step in range(500):
+        machine.arrivals.add(step * 0.02, 1, 5.0)  # 50 rows/s
+    estimator = DemandEstimator(rules(), machine)
+    assert estimator.need(10.0) < 0.5
+    assert estimator.curve(10.0)[-1][1] == 0.0
 
 
 def test_when_resizes_are_slow_the_densest_burst_seen_is_planned_for() -> None:

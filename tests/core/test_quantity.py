@@ -17,7 +17,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "-1s", "1 s", "s", "1x", "1s2", "½s", "1e3ms", "inf"])
+@pytest.mark.parametrize("text", ["", "5", "-1s", "1 s", "s", "1x", "1s2", "½s", "1e3ms", "inf", "9" * 400 + "s"])
 def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration_s(text)
@@ -35,6 +35,11 @@ def test_quantities(text: str, number: float) -> None:
 def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="is not a quantity"):
         parse_quantity(text)
+
+
+def test_a_quantity_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="too large"):
+        parse_quantity("1e400")
 
 
 @given(st.integers(1, 10**6))

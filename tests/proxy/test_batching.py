@@ -332,6 +332,39 @@ async def test_ten_thousand_requests_in_random_order_each_get_their_own_answer()
 
 
 @on_loop
+async def test_a_defect_of_ours_after_the_call_leaves_nobody_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [kit.send(n) for n in range(3)]
+    await asyncio.sleep(0)
+    first.reply()
+
+    def broken(*_: object) -> None:
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(kit.endpoint._codec, "split", broken)
+    (await kit.server.call(1)).reply()
+    for reply in await asyncio.gather(*clients):
+        assert (reply.status, reply.reason) == (502, b"upstream-error")
+    again = kit.send("again")
+    (await kit.server.call(2)).reply()
+    assert (await again).status == 200
+
+
+@on_loop
+async def test_a_request_of_a_hundred_thousand_rows_is_served_alone_and_planned_as_a_thousand() -> None:
+    kit = Kit()
+    client = kit.send(*([0] * 100_000))
+    call = await kit.server.call(0)
+    assert next(iter(kit.batcher.running.values())).rows == kit.admission.most_rows
+    call.reply()
+    reply = await client
+    assert len(reply.json["predictions"]) == 100_000
+    assert reply.headers[b"sponge-batch"] == b"100000"
+    assert kit.batcher.model.last_sample_s is None, "not a measurement of a thousand rows"
+
+
+@on_loop
 async def test_lists_beside_the_predictions_are_cut_by_row_and_other_members_go_to_all() -> None:
     kit = Kit()
     first = await behind_a_batch(kit)

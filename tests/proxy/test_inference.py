@@ -121,6 +121,35 @@ async def test_the_demand_is_repeated_every_second_though_nothing_changes() -> N
 
 
 @on_loop
+async def test_a_failed_estimate_does_not_end_the_feed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live() as proxy:
+        estimator = proxy.inference._feed._estimator
+        healthy, failures = estimator.want, [KeyError("a defect")]
+
+        def want(now: float) -> float:
+            if failures:
+                raise failures.pop()
+            return healthy(now)
+
+        monkeypatch.setattr(estimator, "want", want)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with proxy.session.get(f"{proxy.admin}/sponge/v1/demand", headers=headers) as answer:
+            lines = aiter(answer.content)
+            for _ in range(3):
+                await next_line(lines)
+        assert not failures
+
+
+@on_loop
+async def test_the_baseline_asks_for_the_size_it_has_and_still_serves() -> None:
+    async with live(policy="fifo", cores=2.0) as proxy:
+        replies = await asyncio.gather(*(proxy.predict(f"i{n}") for n in range(20)))
+        assert [reply for _, _, reply in replies] == [{"predictions": [{"of": f"i{n}"}]} for n in range(20)]
+        state = await proxy.state()
+        assert (state["cores"]["now"], state["cores"]["want"]) == (2.0, 2.0)
+
+
+@on_loop
 async def test_the_state_shows_settings_cores_queue_and_model_but_no_request() -> None:
     async with live({"max-batch": "4"}) as proxy:
         await proxy.predict("very-private")

@@ -1,16 +1,16 @@
-"""Requests that cannot make their deadline and are to be served all the same (`late: serve`): first come, first served."""
+"""First come, first served: the queue of requests whose deadline does not count, and of the baseline. It orders only."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
 from knative_sponge.core.work import Work
 
 
-class LateLane:
-    """Works in order of arrival in the lane, with the earliest time at which one's client gives up."""
+class FcfsQueue:
+    """Works in order of arrival, with the earliest time at which one's client gives up."""
 
     __slots__ = ("_give_up", "_works")
 
@@ -28,6 +28,15 @@ class LateLane:
         """Behind all others."""
         self._works[work.key] = work
         heappush(self._give_up, (work.give_up_s, work.key))
+
+    def push_front(self, work: Work) -> None:
+        """Before all others."""
+        self.push(work)
+        self._works.move_to_end(work.key, last=False)
+
+    def first(self) -> Work | None:
+        """The oldest work; None when empty."""
+        return next(iter(self._works.values()), None)
 
     def cancel(self, key: int) -> Work | None:
         """Take the work with this key out; None when it is not here."""
@@ -48,8 +57,8 @@ class LateLane:
         while (give_up_s := self.next_give_up()) is not None and give_up_s <= now:
             yield self._works.pop(self._give_up[0][1])
 
-    def pop_batch(self, cap: int) -> list[Work]:
-        """Take out the longest run from the front that may share a batch of `cap` rows; never less than one work."""
+    def front_batch(self, cap: int) -> list[Work]:
+        """The longest run from the front that may share a batch of `cap` rows; one work at least, none when empty."""
         batch: list[Work] = []
         rows = 0
         for work in self._works.values():
@@ -57,6 +66,9 @@ class LateLane:
                 break
             batch.append(work)
             rows += work.rows
-        for work in batch:
-            del self._works[work.key]
         return batch
+
+    def take(self, works: Sequence[Work]) -> None:
+        """Take these works out; all must be queued."""
+        for work in works:
+            del self._works[work.key]
