@@ -1,6 +1,6 @@
 """What the codecs cost: parse, merge and split of 16 requests, beside a merge by the standard library's json.
 
-`python benchmarks/codec.py`. Medians of repeated runs in one process. JSON: 124 KB of FP32 each, answers of 1000 scores
+`python -m benchmarks.codec`. Medians of repeated runs in one process. JSON: 124 KB of FP32 each, answers of 1000 scores
 per row and answers as large as the requests. Binary: 150 KB each. Whatever runs beside it on the machine shows.
 """
 

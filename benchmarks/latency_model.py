@@ -14,32 +14,18 @@ import argparse
 import random
 import time
 from collections.abc import Callable, Iterator
-from math import exp, log, log2
+from math import exp, log
 from statistics import mean, median
 
 from knative_sponge.core.fit import fit_latency
 from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
-from tests.core.profiles import RESNET18_OTHER_SOURCE, YOLOV5S, samples_of, wandering
+from tests.core.profiles import RESNET18_OTHER_SOURCE, YOLOV5S, interpolated, samples_of, wandering
 
 Latency = Callable[[int, float], float]
 
 ROWS = 32
 SIZES = tuple(0.5 + 1.07 * step for step in range(14))
 """Core counts of one bisection, about: the solver asks for tables at each."""
-
-
-def interpolated(table: tuple[tuple[float, ...], ...]) -> Latency:
-    """The profile between its points: linear in the logarithms of rows, cores and seconds."""
-    logs = [[log(milliseconds / 1000.0) for milliseconds in row] for row in table]
-
-    def latency(rows: int, cores: float) -> float:
-        x, y = min(log2(rows), len(logs) - 1.0), min(log2(cores), len(logs[0]) - 1.0)
-        i, j = min(int(x), len(logs) - 2), min(int(y), len(logs[0]) - 2)
-        below = logs[i][j] + (y - j) * (logs[i][j + 1] - logs[i][j])
-        above = logs[i + 1][j] + (y - j) * (logs[i + 1][j + 1] - logs[i + 1][j])
-        return exp(below + (x - i) * (above - below))
-
-    return latency
 
 
 def calls(latency: Latency, most_rows: int, count: int, rng: random.Random) -> Iterator[tuple[Sample, float]]:

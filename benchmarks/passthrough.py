@@ -1,6 +1,6 @@
 """How many requests per second the proxy passes through on one core: wrk → proxy → nginx, nothing batched.
 
-    python benchmarks/passthrough.py [--runs 5] [--seconds 3] [--path /] [--connections 32]
+    python -m benchmarks.passthrough [--runs 5] [--seconds 3] [--path /] [--connections 32]
 
 The proxy runs on core 0; load and model server share core 1. Printed for each run and as medians: requests/s and the
 proxy's own CPU microseconds per request, which other work on the machine disturbs less. Peers of the same run: nginx as

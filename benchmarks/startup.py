@@ -1,6 +1,6 @@
 """How soon a new proxy answers, and what it weighs: the kubelet probes it at once, and every pod has one.
 
-    python benchmarks/startup.py [--runs 10] [--slo 500ms]
+    python -m benchmarks.startup [--runs 10] [--slo 500ms]
 
 Time from starting the process to its first answer to a health check, with warm file caches, and memory (RSS) and CPU
 while nothing happens. Targets: 400 ms and 64 MiB.

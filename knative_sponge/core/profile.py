@@ -9,7 +9,7 @@ from typing import Any, Final, Unpack
 from knative_sponge.core.curve import LEAST_CORE_BUCKET, MOST_CORE_BUCKET, LatencyParams, Region
 from knative_sponge.core.evidence import EVIDENCE_SIZE, Evidence
 from knative_sponge.core.latency import LatencyModel, Levers
-from knative_sponge.core.learning import Held, RegionMemory
+from knative_sponge.core.learning import RegionMemory
 from knative_sponge.core.spread import Scatter
 from knative_sponge.errors import ProfileError
 
@@ -41,7 +41,6 @@ def to_json(model: LatencyModel) -> dict[str, Any]:
                 "cores": cores,
                 "visits": memory.visits,
                 "evidence": list(memory.evidence),
-                "held": memory.held and {"residual": memory.held.residual, "evidence": list(memory.held.evidence)},
             }
             for (rows, cores), memory in learner.regions.items()
         ],
@@ -90,14 +89,7 @@ def _read_region(item: _Field) -> Region:
 
 
 def _read_memory(item: _Field) -> RegionMemory:
-    held = item.at("held")
-    return RegionMemory(
-        item.at("visits").whole(0),
-        _read_evidence(item.at("evidence")),
-        None
-        if held.value is None
-        else Held(held.at("residual").number(-_LARGEST), _read_evidence(held.at("evidence"))),
-    )
+    return RegionMemory(item.at("visits").whole(0), _read_evidence(item.at("evidence")))
 
 
 def _read_scatter(item: _Field) -> Scatter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from math import exp
+from math import exp, log, log2
 
 from knative_sponge.core.latency import LatencyModel, Sample
 
@@ -45,6 +45,21 @@ def samples_of(table: Sequence[Sequence[float]]) -> list[Sample]:
         for i, row in enumerate(table)
         for j, milliseconds in enumerate(row)
     ]
+
+
+def interpolated(table: Sequence[Sequence[float]]) -> Callable[[int, float], float]:
+    """Seconds between the points of a table: linear in the logarithms of rows, cores and latency; clamped outside."""
+    logs = [[log(milliseconds / 1000.0) for milliseconds in row] for row in table]
+    last_row, last_column = len(logs) - 1, len(logs[0]) - 1
+
+    def latency(rows: int, cores: float) -> float:
+        x, y = min(log2(rows), last_row), max(0.0, min(log2(cores), last_column))
+        i, j = min(int(x), last_row - 1), min(int(y), last_column - 1)
+        below = logs[i][j] + (y - j) * (logs[i][j + 1] - logs[i][j])
+        above = logs[i + 1][j] + (y - j) * (logs[i + 1][j + 1] - logs[i + 1][j])
+        return exp(below + (x - i) * (above - below))
+
+    return latency
 
 
 def measured(

@@ -10,11 +10,11 @@ from math import exp, log
 from statistics import mean, median
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
-from tests.core.profiles import RESNET18, YOLOV5S, measured, samples_of, teach, wandering
+from tests.core.profiles import RESNET18, YOLOV5S, interpolated, measured, samples_of, teach, wandering
 
 CURVE = LatencyParams(gamma=0.02, delta=0.002, epsilon=0.01, eta=0.003)
 GRID = tuple((rows, cores) for rows in (1, 2, 4, 8) for cores in (1.0, 2.0, 4.0, 8.0, 16.0))
@@ -115,16 +115,72 @@ def test_sizes_not_visited_for_long_are_not_forgotten() -> None:
     assert off(fresh, serial.latency_s) > 0.5
 
 
+@pytest.mark.parametrize("sigma", [0.15, 0.3])
+def test_cores_that_hardly_vary_do_not_bend_the_curve(sigma: float) -> None:
+    """Sizes of 1.8 to 2.2 cores say little about 16; noise must not be read as a slope."""
+    for seed in range(5):
+        rng = random.Random(seed)
+        sizes = ((rng.randint(1, 6), rng.choice((1.8, 1.9, 2.0, 2.1, 2.2))) for _ in range(300))
+        model = teach(LatencyModel(CURVE), measured(CURVE.latency_s, sizes, sigma, rng))
+
+        assert off(model, CURVE.latency_s) < 2.5 * sigma
+
+
+def test_news_about_one_size_is_believed_when_it_comes_again() -> None:
+    """A batch of 16 takes ten times what the prior says, while single rows are as known: both measurements of it
+    count."""
+    model = LatencyModel(LatencyParams(0.0, 0.0, 0.0, 0.1))
+    for rows in (1, 16, 1):
+        model.observe(Sample(rows, 1.0, CURVE.latency_s(rows, 1.0)), 0.0)
+    assert off(model, CURVE.latency_s, [(16, 1.0)]) > 2.0
+
+    model.observe(Sample(16, 1.0, CURVE.latency_s(16, 1.0)), 0.0)
+
+    assert off(model, CURVE.latency_s, [(16, 1.0)]) < 0.5
+    assert off(model, CURVE.latency_s, [(1, 1.0)]) < 0.05
+
+
+@pytest.mark.parametrize("table", [YOLOV5S, RESNET18], ids=["YOLOv5s", "ResNet18"])
+def test_a_profile_that_no_curve_fits_does_not_look_like_changes(table: tuple[tuple[float, ...], ...]) -> None:
+    """Four parameters miss these by up to a quarter here and there; measured with 1 % noise that is no news each
+    time."""
+    for seed in range(3):
+        rng = random.Random(seed)
+        model = teach(LatencyModel(), measured(interpolated(table), wandering(1000, rng), 0.01, rng))
+
+        assert model.learner.samples == 1000
+
+
+def test_a_core_count_never_seen_teaches_without_changing_what_is_known() -> None:
+    """A serial model known on one core only: on eight it is 3.4 times slower than assumed, and that is no change of
+    level."""
+    serial = LatencyParams(gamma=0.002, delta=0.012, epsilon=0.0, eta=0.03)
+    on_one, on_eight = ([(rows, cores) for rows in (1, 2, 4)] for cores in (1.0, 8.0))
+    for seed in range(5):
+        rng = random.Random(seed)
+        model = teach(LatencyModel(), measured(serial.latency_s, iter(on_one * 30), 0.05, rng))
+        assert off(model, serial.latency_s, on_eight) > 1.0
+
+        teach(model, measured(serial.latency_s, iter(on_eight * 2), 0.05, rng))
+
+        assert off(model, serial.latency_s, on_eight) < 0.2
+        assert off(model, serial.latency_s, on_one) < 0.1
+        assert model.cautious_s(2, 8.0) < 1.6 * model.predict_s(2, 8.0)  # having been wrong once is not scatter
+
+
 @pytest.mark.parametrize("factor", [0.02, 0.1, 10.0, 100.0])
-def test_one_wild_sample_hardly_moves_the_curve(factor: float) -> None:
+def test_a_wild_sample_is_dropped_when_its_region_is_measured_again(factor: float) -> None:
     for seed in range(8):
         model, _ = grown(seed)
-        model.observe(Sample(2, 2.0, CURVE.latency_s(2, 2.0)), 0.0)
+        for _ in range(2):
+            model.observe(Sample(2, 2.0, CURVE.latency_s(2, 2.0)), 0.0)
         before = {size: model.predict_s(*size) for size in SMALL_GRID}
 
-        model.observe(Sample(2, 2.0, factor * CURVE.latency_s(2, 2.0)), 0.0)
+        for _ in range(3):
+            model.observe(Sample(2, 2.0, factor * CURVE.latency_s(2, 2.0)), 0.0)
+            model.observe(Sample(2, 2.0, CURVE.latency_s(2, 2.0)), 0.0)
 
-        assert max(abs(log(model.predict_s(*size) / known)) for size, known in before.items()) < 0.03
+        assert max(abs(log(model.predict_s(*size) / known)) for size, known in before.items()) < 0.01
 
 
 def test_two_wild_samples_in_a_row_do_not_change_the_level() -> None:
@@ -144,12 +200,12 @@ def test_a_lasting_change_is_learned_within_three_samples_at_all_sizes(factor: f
 
         teach(model, measured(now.latency_s, ((rows, 2.0) for rows in (2, 1, 4)), 0.05, rng))
 
-        assert off(model, now.latency_s, SMALL_GRID) < 0.2
+        assert off(model, now.latency_s, SMALL_GRID) < 0.25
 
 
 def test_a_lasting_change_is_seen_through_heavy_noise() -> None:
     delays = []
-    for seed in range(10):
+    for seed in range(30):
         model, rng = grown(seed, sigma=0.3, calls=400)
         delay = 0
         for sample in measured(CURVE.times(3.0).latency_s, ((2, 2.0) for _ in range(60)), 0.3, rng):
@@ -159,20 +215,33 @@ def test_a_lasting_change_is_seen_through_heavy_noise() -> None:
             delay += 1
         delays.append(delay)
 
-    assert median(delays) <= 5
-    assert max(delays) <= 10
+    assert median(delays) <= 4
+    assert max(delays) <= 8
 
 
-def test_noise_alone_never_changes_the_level() -> None:
-    """A change of level starts the count of samples over; with 1 % of wild ones none must be seen."""
-    for seed, sigma in enumerate((0.05, 0.1, 0.3)):
+@pytest.mark.parametrize(("deviation", "changes"), [(2.3, False), (4.0, True)])
+def test_three_in_a_row_change_the_level_only_when_they_are_far_off(deviation: float, changes: bool) -> None:
+    model = LatencyModel(CURVE)
+    for step in range(400):
+        noise = 0.15 if step % 2 else -0.15
+        model.observe(Sample(2, 2.0, CURVE.latency_s(2, 2.0) * exp(noise)), 0.0)
+    for _ in range(3):
+        model.observe(Sample(2, 2.0, CURVE.latency_s(2, 2.0) * exp(0.16 * deviation)), 0.0)
+
+    assert (model.learner.samples < 400) == changes
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.1])
+def test_noise_alone_never_changes_the_level(sigma: float) -> None:
+    """A change of level starts the count of samples over; 1 % of the calls take 3 to 10 times as long."""
+    for seed in range(3):
         rng = random.Random(seed)
         model = LatencyModel()
-        for sample in measured(CURVE.latency_s, wandering(3000, rng), sigma, rng):
+        for sample in measured(CURVE.latency_s, wandering(1500, rng), sigma, rng):
             wild = rng.uniform(3.0, 10.0) if rng.random() < 0.01 else 1.0
             model.observe(Sample(sample.rows, sample.cores, sample.seconds * wild), 0.0)
 
-        assert model.learner.samples == 3000
+        assert model.learner.samples == 1500
 
 
 def test_what_changed_at_one_size_only_is_put_right_by_visiting_the_others() -> None:
@@ -244,7 +313,12 @@ def test_a_history_on_which_a_clipped_recursion_diverges_is_learned(variance: fl
 sizes = st.tuples(st.integers(1, 32), st.sampled_from([0.1, 0.5, 1.0, 1.3, 2.0, 4.0, 16.0]))
 
 
-@given(st.lists(st.tuples(sizes, st.floats(1e-9, 1e9)), min_size=1, max_size=60))
+LOPSIDED = [((1, 0.1), 1e-6), ((2, 0.1), 2e5), ((2, 0.1), 4e5), ((2, 0.1), 300.0), ((1, 0.1), 1.0)]
+"""Evidence of such different weight that some of it is lost in rounding."""
+
+
+@example(LOPSIDED)
+@given(st.lists(st.tuples(sizes, st.floats(1e-300, 1e300)), min_size=1, max_size=60))
 def test_predictions_stay_positive_and_finite_whatever_is_measured(
     history: list[tuple[tuple[int, float], float]],
 ) -> None:

@@ -1,4 +1,5 @@
-"""The published solvers against their golden answers, and the throughput floor that keeps ours stable where they are not."""
+"""The published solvers against their golden answers, and the throughput floor that keeps ours stable where they are
+not."""
 
 from __future__ import annotations
 
@@ -86,6 +87,11 @@ def test_sponge_can_be_asked_of_a_profile_instead_of_a_fit() -> None:
     )
 
     assert setting == pytest.approx((1, 1, 0.1516))
+
+
+def test_a_setting_that_just_fits_is_taken() -> None:
+    """Seven batches of 0.1 s in the 0.7 s that are left; in floating point their sum is more."""
+    assert sponge_solver(lambda *_: 0.1, 7.0, 0.2, 1.0, max_rows=1) == Setting(1, 1, 0.1)
 
 
 @given(
