@@ -65,9 +65,9 @@ class LatencyModel:
     compared, not σ: a scattered 5 ms on 16 cores says nothing about a steady 60 ms on one.
 
     The quota term is the longest that a batch waits for the next period once a neighbour, or its own start, used the
-    quota up: ``P·(1 − c/k)`` while k threads outnumber the c cores. With k = ⌈c⌉ that is a sawtooth in c; only its part
-    below one core is added, where it is largest. Above, giving a server one core less never makes it faster, so the
-    term at the last whole core (nil) stands, and what throttling is left there shows in the measured spread.
+    quota up: ``P·(1 − c/k)`` while k threads outnumber the c cores. With k = ⌈c⌉ that is a sawtooth in c, and only its
+    part below one core, the longest, is added. Its hull above would charge every whole core count for a wait that only
+    the sizes just beyond it have; what throttling there is shows in their measured spread.
     """
 
     __slots__ = (
