@@ -269,8 +269,8 @@ class Batcher:
     def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
         self._batches += 1
         members = tuple(works)
-        slots = self.rules.max_inflight
-        self.running[self._batches] = Running(members, now, self.cores / slots, slots, cold=self._cold)
+        each = self.cores / self.rules.max_inflight
+        self.running[self._batches] = Running(members, now, each, cold=self._cold)
         commands.append(Dispatch(self._batches, members))
 
     def _latency_s(self, rows: int, cores: float) -> float:

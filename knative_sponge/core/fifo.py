@@ -130,8 +130,8 @@ class FifoBatcher:
     def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
         self.queue.take(works)
         self._batches += 1
-        slots = self.rules.max_inflight
-        self.running[self._batches] = Running(tuple(works), now, self.cores / slots, slots, cold=False)
+        each = self.cores / self.rules.max_inflight
+        self.running[self._batches] = Running(tuple(works), now, each, cold=False)
         commands.append(Dispatch(self._batches, tuple(works)))
 
     def _next_wake(self) -> float | None:
