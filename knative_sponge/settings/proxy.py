@@ -64,6 +64,8 @@ class ProxySettings:
     """`fifo` is the baseline that the demo compares with: first come, first served, fixed batch and timeout."""
     fifo_timeout_s: float = 0.05
     """How long the oldest request of a batch waits for it to fill under `fifo`."""
+    certificates: str = "/var/lib/knative/certs"
+    """Directory of `tls.crt` and `tls.key`; the TLS port is served when it holds them (system-internal-tls)."""
     drain_quiet_s: float = 30.0
     """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
 
@@ -178,6 +180,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_PROFILE": ("profile", str),
+    "SPONGE_CERTIFICATES": ("certificates", str),
     "SPONGE_CFS_PERIOD": ("cfs_period_s", _duration),
     "SPONGE_POLICY": ("policy", _policy),
     "SPONGE_FIFO_TIMEOUT": ("fifo_timeout_s", _duration),
