@@ -5,6 +5,12 @@ The tree::
     SpongeError
     ├── SettingError          a setting that cannot be used: names it, the value and what is allowed
     ├── ProfileError          a latency profile that cannot be read
+    ├── KubeError             the API server did not do what was asked; carries its status and reason
+    │   ├── KubeUnreachable       no answer, or none that can be read
+    │   ├── KubeNotFound          no such object (404)
+    │   ├── KubeConflict          changed meanwhile, or exists already (409)
+    │   └── KubeGone              the watched history is gone: list again (410)
+    ├── NotLeader             a write was held back because this replica does not lead
     └── RequestFailed         one request ends without the model server's answer; carries a Reason
         ├── BadRequest            the client's request cannot be understood (400, 413)
         └── UpstreamError         the model server's side
@@ -73,6 +79,35 @@ class SettingError(SpongeError):
 
 class ProfileError(SpongeError):
     """A latency profile (JSON) is malformed; the message says where."""
+
+
+class KubeError(SpongeError):
+    """The API server refused; `status` is HTTP's, 0 for no answer; `reason` is the word of its Status object."""
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class KubeUnreachable(KubeError):
+    """No answer in time, or none that can be read; a write may have had an effect."""
+
+
+class KubeNotFound(KubeError):
+    """There is no such object."""
+
+
+class KubeConflict(KubeError):
+    """The object was changed since it was read, or exists already (`reason` is `AlreadyExists`)."""
+
+
+class KubeGone(KubeError):
+    """The resource version to watch from is too old: list again."""
+
+
+class NotLeader(SpongeError):
+    """A write was held back: this replica does not hold the lease, or not surely."""
 
 
 class RequestFailed(SpongeError):

@@ -1,7 +1,18 @@
 """What can be set, one frozen dataclass per program; annotations and environment are parsed here and nowhere else."""
 
+from knative_sponge.settings.controller import ControllerSettings
 from knative_sponge.settings.probe import Probe
 from knative_sponge.settings.proxy import ProxySettings
 from knative_sponge.settings.serving import CpuLimit, Defer, Late, ProtocolName, Scaling, ServingSettings
 
-__all__ = ["CpuLimit", "Defer", "Late", "Probe", "ProtocolName", "ProxySettings", "Scaling", "ServingSettings"]
+__all__ = [
+    "ControllerSettings",
+    "CpuLimit",
+    "Defer",
+    "Late",
+    "Probe",
+    "ProtocolName",
+    "ProxySettings",
+    "Scaling",
+    "ServingSettings",
+]

@@ -1,0 +1,130 @@
+"""What the autoscaler's process is told by its environment; it reads no cluster object and no annotation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+from knative_sponge.core.quantity import parse_duration_s
+from knative_sponge.errors import SettingError
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """Everything one replica of the autoscaler is told at start (environment of its Deployment)."""
+
+    pod: str
+    """Name of this replica: its identity in the leader election and in events."""
+    namespace: str
+    """Where it runs; its Secret, Lease and webhook Service are here."""
+    proxy_image: str
+    """Image that the webhook puts into the `queue-proxy` container."""
+    system_namespace: str = "knative-serving"
+    webhook_port: int = 8443
+    health_port: int = 8080
+    metrics_port: int = 9090
+    webhook_service: str = "webhook"
+    """Service that the API server calls; the certificate is made for its DNS names."""
+    cert_secret: str = "webhook-certs"
+    cert_lifetime_s: float = 2160 * 3600.0
+    cert_renew_share: float = 0.33
+    """A certificate is renewed when this share of its lifetime is left: a month of three, time to notice a failure."""
+    lease: str = "autoscaler"
+    lease_duration_s: float = 15.0
+    """How long after its last sign of life a leader may be replaced; it stops writing well before."""
+    log_level: LogLevel = "info"
+
+    def __post_init__(self) -> None:
+        for name in ("pod", "namespace", "proxy_image", "system_namespace", "webhook_service", "cert_secret", "lease"):
+            if not getattr(self, name):
+                raise SettingError(name, "", "a name")
+        if not 0 < self.cert_renew_share < 1:
+            raise SettingError("cert_renew_share", self.cert_renew_share, str(_share.__doc__))
+        if self.cert_lifetime_s < 60:
+            raise SettingError("cert_lifetime_s", self.cert_lifetime_s, str(_lifetime.__doc__))
+        if self.lease_duration_s < 3:
+            raise SettingError("lease_duration_s", self.lease_duration_s, str(_lease_duration.__doc__))
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> ControllerSettings:
+        """From the process environment; unknown variables are ignored. Raises SettingError naming the variable."""
+        missing = [name for name in _REQUIRED if not env.get(name)]
+        if missing:
+            raise SettingError(", ".join(missing), None, "every one of these variables to be set")
+        values: dict[str, Any] = {setting: env[name] for name, setting in _REQUIRED.items()}
+        for name, (setting, parse) in _OPTIONAL.items():
+            if text := env.get(name):
+                try:
+                    values[setting] = parse(text)
+                except ValueError as error:
+                    raise SettingError(name, text, str(parse.__doc__)) from error
+        return cls(**values)
+
+
+def _name(text: str) -> str:
+    """a name"""
+    return text
+
+
+def _port(text: str) -> int:
+    """a port number from 0 to 65535"""
+    number = int(text)
+    if not 0 <= number < 65536:
+        raise ValueError
+    return number
+
+
+def _lifetime(text: str) -> float:
+    """a duration of at least 1m, such as 2160h"""
+    seconds = parse_duration_s(text)
+    if seconds < 60:
+        raise ValueError
+    return seconds
+
+
+def _lease_duration(text: str) -> float:
+    """a duration of at least 3s, such as 15s"""
+    seconds = parse_duration_s(text)
+    if seconds < 3:
+        raise ValueError
+    return seconds
+
+
+def _share(text: str) -> float:
+    """a number above 0 and below 1, such as 0.33"""
+    number = float(text)
+    if not 0 < number < 1:
+        raise ValueError
+    return number
+
+
+def _log_level(text: str) -> LogLevel:
+    """debug, info, warning or error"""
+    level = text.lower()
+    if level not in ("debug", "info", "warning", "error"):
+        raise ValueError
+    return cast("LogLevel", level)
+
+
+_REQUIRED: Final[Mapping[str, str]] = {
+    "POD_NAME": "pod",
+    "POD_NAMESPACE": "namespace",
+    "SPONGE_QUEUE_PROXY_IMAGE": "proxy_image",
+}
+
+_OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "SPONGE_SYSTEM_NAMESPACE": ("system_namespace", _name),
+    "SPONGE_WEBHOOK_PORT": ("webhook_port", _port),
+    "SPONGE_HEALTH_PORT": ("health_port", _port),
+    "SPONGE_METRICS_PORT": ("metrics_port", _port),
+    "SPONGE_WEBHOOK_SERVICE": ("webhook_service", _name),
+    "SPONGE_CERT_SECRET": ("cert_secret", _name),
+    "SPONGE_CERT_LIFETIME": ("cert_lifetime_s", _lifetime),
+    "SPONGE_CERT_RENEW_SHARE": ("cert_renew_share", _share),
+    "SPONGE_LEASE": ("lease", _name),
+    "SPONGE_LEASE_DURATION": ("lease_duration_s", _lease_duration),
+    "SPONGE_LOG_LEVEL": ("log_level", _log_level),
+}
