@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
 
 ANNOTATION_PREFIX = "knative-sponge.dev/"
 ENV_PREFIX = "SPONGE_"
+
+EFFECTIVE: Final = ANNOTATION_PREFIX + "effective"
+PROXY: Final = ANNOTATION_PREFIX + "proxy"
+INTERNAL: Final = frozenset({EFFECTIVE, PROXY})
+"""What the webhook itself writes on pods: all effective settings as JSON, and which proxy the pod runs. Not settings."""
 
 
 class ProtocolName(StrEnum):
@@ -184,8 +189,11 @@ class ServingSettings:
 
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, str]) -> ServingSettings:
-        """From `knative-sponge.dev/*` annotations. Raises SettingError naming the annotation, unknown ones included."""
-        known = {ANNOTATION_PREFIX + name for name in cls.names()}
+        """From `knative-sponge.dev/*` annotations. Raises SettingError naming the annotation, unknown ones included.
+
+        Those in INTERNAL are passed over.
+        """
+        known = {ANNOTATION_PREFIX + name for name in cls.names()} | INTERNAL
         for key in annotations:
             if key.startswith(ANNOTATION_PREFIX) and key not in known:
                 raise SettingError(key, annotations[key], "one of " + ", ".join(sorted(cls.names())))

@@ -1,0 +1,74 @@
+"""One listening port of the controller's process, plain or TLS; knows nothing of what is served on it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import uvicorn
+from starlette.types import ASGIApp
+
+_KEEP_ALIVE_S = 120
+"""The API server's connections are idle for up to 90 s before it closes them; whoever closes first must not be us."""
+
+
+class Listener(uvicorn.Server):
+    """Unlike uvicorn's own server it takes no signals and has no ticking loop: its owner starts and stops it.
+
+    host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose. tls: the context's certificate may be
+    exchanged while it listens; connections that are open keep theirs.
+    grace_s: how long requests in flight may hold up `stop`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, host: str | None, port: int, *, tls: ssl.SSLContext | None = None, grace_s: int = 1
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=grace_s,
+                ssl_context_factory=None if tls is None else lambda *_: tls,
+            )
+        )
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        self._socket = _bind(self._host, self._port)
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets=[self._socket])
+
+    async def stop(self) -> None:
+        """Accept no more connections, close idle ones, finish what is in flight."""
+        if self._socket is not None:
+            await self.shutdown(sockets=[self._socket])
+            self._socket = None
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        assert self._socket is not None
+        port: int = self._socket.getsockname()[1]
+        return port
+
+
+def _bind(host: str | None, port: int) -> socket.socket:
+    if host is None:
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", port))
+    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address, family=family)

@@ -1,0 +1,151 @@
+"""What the webhook does to a revision's pod: our proxy, the start size, in-place resize. Pure: no I/O, no clock.
+
+Whatever the pod carries, it is never refused: what cannot be served by our proxy keeps the stock one, and says why.
+
+QoS classes (Kubernetes fixes a pod's class when it is created, and a resize may not change it): a pod without any
+resources would be BestEffort and could never be resized, so the CPU request that is written here makes it Burstable. A
+Guaranteed pod stays Guaranteed with `cpu-limit: equal`, since request and limit are written as one; `burst` makes it
+Burstable at birth. Memory is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from knative_sponge.controller.annotations import SLO_ANNOTATION
+from knative_sponge.controller.choice import read_settings
+from knative_sponge.controller.review import Object, Verdict, member
+from knative_sponge.core.quantity import format_cores, parse_quantity
+from knative_sponge.errors import SettingError
+from knative_sponge.settings.serving import EFFECTIVE, PROXY, CpuLimit, ServingSettings
+
+_PROXY_CONTAINER: Final = "queue-proxy"
+_USER_PORT: Final = "user-port"
+_TOKEN: Final = "SPONGE_CONTROL_TOKEN"
+_DEFAULT_CORES: Final = 1.0
+"""Start size of a container that asks for no CPU and has no limit."""
+
+
+class _KeepStock(Exception):
+    """This pod runs Knative's own proxy; the text says why, for its owner."""
+
+
+def review_pod(pod: Object, image: str, new_token: Callable[[], str]) -> Verdict:
+    """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
+
+    image: of our queue-proxy. new_token: makes the control token of a pod that has none. Reviewing the result again
+    changes nothing.
+    """
+    annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
+    if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == _PROXY_CONTAINER for one in _containers(pod)):
+        return Verdict("untouched")
+    effective: dict[str, str] = {}
+    changed = pod
+    try:
+        settings = read_settings(annotations)
+        effective = settings.effective()
+        changed = _with_sponge(pod, settings, image, new_token)
+        outcome = "sponge"
+    except (_KeepStock, SettingError) as error:
+        outcome = "stock"
+        effective["why"] = str(error)
+    effective["proxy"] = outcome
+    shown = json.dumps(effective, ensure_ascii=False, separators=(",", ":"))
+    annotations = {**annotations, EFFECTIVE: shown, PROXY: outcome}
+    return Verdict(outcome, changed={**changed, "metadata": {**member(pod, "metadata"), "annotations": annotations}})
+
+
+def pull_policy(image: str) -> str:
+    """The imagePullPolicy that the API server gives an image without one."""
+    reference, _, digest = image.partition("@")
+    tag = reference.rpartition("/")[2].partition(":")[2] or ("" if digest else "latest")
+    return "Always" if tag == "latest" else "IfNotPresent"
+
+
+def _with_sponge(pod: Object, settings: ServingSettings, image: str, new_token: Callable[[], str]) -> Object:
+    containers = _containers(pod)
+    proxy = next(one for one in containers if one.get("name") == _PROXY_CONTAINER)
+    if any(one.get("name") == "QUEUE_SERVING_PORT" and one.get("value") == "8013" for one in proxy.get("env") or ()):
+        raise _KeepStock("the user port is named h2c, and HTTP/2 is not served")
+    serving = next((one for one in containers if _is_serving(one)), None)
+    if serving is None:
+        raise _KeepStock(f"no container has a port named {_USER_PORT}")
+    cores = _start_cores(serving, settings)
+    changed = {
+        id(serving): _sized(serving, settings, cores),
+        id(proxy): _exchanged(proxy, image, settings.to_env() | {"SPONGE_CORES": format_cores(cores)}, new_token),
+    }
+    return {**pod, "spec": {**pod["spec"], "containers": [changed.get(id(one), one) for one in containers]}}
+
+
+def _is_serving(container: Object) -> bool:
+    ports = container.get("ports") or ()
+    return container.get("name") != _PROXY_CONTAINER and any(port.get("name") == _USER_PORT for port in ports)
+
+
+def _exchanged(proxy: Object, image: str, env: Mapping[str, str], new_token: Callable[[], str]) -> Object:
+    """The queue-proxy container with our image and variables; those that are there already keep their place."""
+    present: Sequence[Mapping[str, Any]] = proxy.get("env") or ()
+    names = {one.get("name") for one in present}
+    kept = [{**one, "value": env[one["name"]]} if one.get("name") in env else one for one in present]
+    added = [{"name": name, "value": value} for name, value in env.items() if name not in names]
+    if _TOKEN not in names:
+        added.append({"name": _TOKEN, "value": new_token()})
+    changed = {**proxy, "env": [*kept, *added]}
+    if proxy.get("image") != image:
+        # The present policy was defaulted from the stock image. With our image in place it is somebody's decision:
+        # admission plugins such as AlwaysPullImages run between two reviews of a pod.
+        changed |= {"image": image, "imagePullPolicy": pull_policy(image)}
+    return changed
+
+
+def _start_cores(container: Object, settings: ServingSettings) -> float:
+    """The container's own request, else its limit, else one core; within the bounds that the user set."""
+    resources = member(container, "resources")
+    text = member(resources, "requests").get("cpu", member(resources, "limits").get("cpu"))
+    cores = _DEFAULT_CORES if text is None else _quantity(text)
+    most = cores if settings.max_cores is None else settings.max_cores
+    return max(settings.min_cores, min(cores, most))
+
+
+def _sized(container: Object, settings: ServingSettings, cores: float) -> Object:
+    resources = member(container, "resources")
+    requests, limits = member(resources, "requests"), member(resources, "limits")
+    limit: float | None = cores
+    if settings.cpu_limit is CpuLimit.BURST:
+        limit = settings.max_cores
+        if limit is None and "cpu" in limits:
+            limit = max(cores, _quantity(limits["cpu"]))  # a request above its limit would be refused
+    resources = {**resources, "requests": _with_cpu(requests, cores)}
+    if limit is not None:
+        resources["limits"] = _with_cpu(limits, limit)
+    return {**container, "resources": resources, "resizePolicy": _resize_policy(container.get("resizePolicy") or ())}
+
+
+def _with_cpu(amounts: Mapping[str, Any], cores: float) -> Mapping[str, Any]:
+    text = format_cores(cores)
+    if "cpu" in amounts and format_cores(_quantity(amounts["cpu"])) == text:
+        return amounts
+    return {**amounts, "cpu": text}
+
+
+def _resize_policy(present: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
+    """CPU is resized without a restart in any case. For memory another webhook may know better (a JVM's heap)."""
+    policies = {one.get("resourceName"): one for one in present}
+    memory = policies.get("memory", {"resourceName": "memory", "restartPolicy": "NotRequired"})
+    wanted = {"cpu": {"resourceName": "cpu", "restartPolicy": "NotRequired"}, "memory": memory}
+    return list((policies | wanted).values())
+
+
+def _quantity(text: object) -> float:
+    try:
+        return parse_quantity(str(text))
+    except ValueError as error:
+        raise _KeepStock(str(error)) from error
+
+
+def _containers(pod: Object) -> Sequence[Mapping[str, Any]]:
+    containers: Sequence[Mapping[str, Any]] = member(pod, "spec").get("containers") or ()
+    return containers
