@@ -13,6 +13,7 @@ The tree::
     ├── NotLeader             a write was held back because this replica does not lead
     └── RequestFailed         one request ends without the model server's answer; carries a Reason
         ├── BadRequest            the client's request cannot be understood (400, 413)
+        ├── QueueFull             as many requests wait as may (503)
         └── UpstreamError         the model server's side
             ├── UpstreamRefused       no connection could be made (502)
             ├── UpstreamBroken        connection lost or answer unreadable (502)
@@ -23,7 +24,7 @@ The tree::
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Reason(StrEnum):
@@ -48,6 +49,23 @@ class Reason(StrEnum):
         """The HTTP status that goes with the reason."""
         return _STATUS[self]
 
+    def event_status(self, left_s: float, status: int | None = None) -> int:
+        """The HTTP status for a CloudEvent, `left_s` seconds before its deadline; it tells eventing what to do next.
+
+        Knative's eventing sends an event again after 404, 408, 409, 429, 5xx and silence, and hands it to the dead
+        letter sink at once after any other 4xx (knative-contract §7). No repetition saves an event that is late, so
+        that is `UNDELIVERABLE`; what failed with time left keeps `status`, or else the reason's own.
+        """
+        usual = self.status if status is None else status
+        if self is Reason.BAD_REQUEST:
+            return usual
+        late = left_s <= 0 or self in (Reason.EXPIRED, Reason.HOPELESS)
+        return UNDELIVERABLE if late else usual
+
+
+UNDELIVERABLE: Final = 422
+"""Understood, and cannot be done any more. Not 408, which is sent again; not 410, which tells senders of CloudEvents to
+stop sending to this address altogether (HTTP 1.1 Web Hooks for Event Delivery §2.1)."""
 
 _STATUS = {
     Reason.EXPIRED: 504,
@@ -124,6 +142,12 @@ class BadRequest(RequestFailed):
     """The client sent something that cannot be understood; `status` may be 413 or 417."""
 
     reason = Reason.BAD_REQUEST
+
+
+class QueueFull(RequestFailed):
+    """As many requests are in the proxy as may be; the request had no effect."""
+
+    reason = Reason.QUEUE_FULL
 
 
 class UpstreamError(RequestFailed):

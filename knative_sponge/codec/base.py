@@ -3,7 +3,7 @@ no sockets, no clocks, no scheduling."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,33 @@ class RequestHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A CloudEvent, whichever mode it came in; at least `specversion`, `id`, `source` and `type` are there.
+
+    attributes: by name, extensions too, each as its canonical text, percent-decoded; `datacontenttype` when known.
+    data: what the body is in binary mode; empty when the event has none.
+    """
+
+    attributes: Mapping[str, str]
+    data: bytes
+
+    @property
+    def id(self) -> str:
+        """Unique among all events of its source."""
+        return self.attributes["id"]
+
+    @property
+    def source(self) -> str:
+        """Who it comes from, a URI reference."""
+        return self.attributes["source"]
+
+    @property
+    def type(self) -> str:
+        """What kind of event it is."""
+        return self.attributes["type"]
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One parsed request, ready to be merged with others of the same group.
 
@@ -32,6 +59,8 @@ class Part:
     group: equal for two requests exactly when they may share one upstream call.
     head, body: the request as received, for sending it alone unchanged.
     detail: what the codec needs to merge it and to split the answer; opaque to everyone else.
+    event: the event it came as, None for a plain request.
+    unwrapped: head and body are those of a plain request made of the event's data, so its answer is no event yet.
     """
 
     rows: int
@@ -39,6 +68,8 @@ class Part:
     head: RequestHead
     body: bytes
     detail: Any = None
+    event: Event | None = None
+    unwrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

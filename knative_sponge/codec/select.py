@@ -7,7 +7,9 @@ from types import MappingProxyType
 
 from knative_sponge.codec.alone import AloneCodec
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
+from knative_sponge.codec.cloudevents import CloudEventsCodec
 from knative_sponge.codec.json_array import JsonArrayCodec
+from knative_sponge.codec.unwrap import NoticeCodec, UnwrapCodec
 from knative_sponge.codec.v1 import V1Codec
 from knative_sponge.codec.v2 import V2Codec
 from knative_sponge.errors import SettingError
@@ -46,7 +48,14 @@ class AutoCodec:
 
 
 _CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType(
-    {codec.name: codec for codec in (AutoCodec, V2Codec, V1Codec, JsonArrayCodec, AloneCodec)}
+    {
+        AutoCodec.name: lambda: UnwrapCodec(AutoCodec()),
+        V2Codec.name: lambda: UnwrapCodec(V2Codec()),
+        V1Codec.name: lambda: UnwrapCodec(V1Codec()),
+        CloudEventsCodec.name: CloudEventsCodec,
+        JsonArrayCodec.name: lambda: UnwrapCodec(JsonArrayCodec()),
+        AloneCodec.name: lambda: NoticeCodec(AloneCodec()),
+    }
 )
 
 

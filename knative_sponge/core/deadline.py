@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 
 class Source(StrEnum):
@@ -44,6 +45,7 @@ CLAIM_HEADERS: Final = frozenset(
 _GRPC: Final = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _NUMBER: Final = re.compile(r"\d{1,19}(\.\d{0,9})?")
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _LATEST_WALL_S: Final = 253402300799.0  # the end of year 9999
 
 
@@ -67,12 +69,23 @@ class Deadline:
     ignored: tuple[str, ...] = ()
 
 
-def claims_of(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The headers this module looks at, first of duplicates. Names must be lower-case."""
+def claims_of(
+    headers: Iterable[tuple[bytes, bytes]], attributes: Mapping[str, str] | None = None
+) -> dict[bytes, bytes]:
+    """The headers this module looks at, first of duplicates. Names must be lower-case.
+
+    attributes: of the CloudEvent that the request is; they count in place of the `ce-` headers, which a structured event
+    does not have. Without them `ce-` headers are percent-decoded, as the CloudEvents HTTP binding has them.
+    """
     claims: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in CLAIM_HEADERS and name not in claims:
-            claims[name] = value
+            claims[name] = unquote_to_bytes(value) if b"%" in value and name.startswith(b"ce-") else value
+    if attributes is not None:
+        for name, attribute in ((b"ce-expirytime", "expirytime"), (b"ce-time", "time")):
+            claims.pop(name, None)
+            if attribute in attributes:
+                claims[name] = attributes[attribute].encode()
     return claims
 
 
@@ -93,7 +106,7 @@ def deadline_of(
     if not claims:
         return Deadline(now + min(slo_s, timeout_s), slo_s, 0.0, Source.SETTING)
     ignored: list[str] = []
-    for source, parse_wall in ((Source.DEADLINE_HEADER, _unix_ms), (Source.EXPIRYTIME, _rfc3339)):
+    for source, parse_wall in ((Source.DEADLINE_HEADER, _unix_ms), (Source.EXPIRYTIME, rfc3339_s)):
         wall_s = _claim(claims, source.value, parse_wall, ignored)
         if wall_s is not None:
             left_s = wall_s - wall_now_s
@@ -113,11 +126,18 @@ def deadline_of(
     return Deadline(now + min(budget_s - network_s, timeout_s), budget_s, network_s, source, skew, tuple(ignored))
 
 
+def rfc3339_s(text: str) -> float:
+    """Unix seconds of a timestamp as RFC 3339 §5.6 spells it. Raises ValueError or OverflowError for any other text."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(text)
+    return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
+
+
 def _network(
     claims: Mapping[bytes, bytes], wall_now_s: float, most_s: float, ignored: list[str]
 ) -> tuple[float, Skew | None]:
     """Seconds between send and arrival, clamped to [0, most_s]; and what was wrong when it had to be clamped."""
-    for name, parse in (("x-sponge-sent", _unix_ms), ("x-request-start", _request_start), ("ce-time", _rfc3339)):
+    for name, parse in (("x-sponge-sent", _unix_ms), ("x-request-start", _request_start), ("ce-time", rfc3339_s)):
         sent_s = _claim(claims, name, parse, ignored)
         if sent_s is not None:
             passed_s = wall_now_s - sent_s
@@ -174,12 +194,3 @@ def _request_start(text: str) -> float:
         if 1e9 <= value * unit_s < 1e10:
             return value * unit_s
     raise ValueError(text)
-
-
-def _rfc3339(text: str) -> float:
-    if "t" not in text.lower():
-        raise ValueError(text)
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(text)
-    return moment.astimezone(UTC).timestamp()

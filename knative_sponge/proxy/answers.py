@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Final
 
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason
+
+EXPLAIN: Final = {
+    Reason.EXPIRED: "the deadline had passed on arrival or while waiting",
+    Reason.HOPELESS: "the deadline cannot be met, not even with all the cores within reach",
+    Reason.EVICTED: "made room in a full queue for a more urgent request",
+    Reason.QUEUE_FULL: "the queue is full",
+    Reason.TIMEOUT: "the model server did not answer in time",
+    Reason.DRAINING: "the queue-proxy is shutting down",
+}
+"""What the queue's own refusals mean."""
 
 
 def failure(reason: Reason, message: str, *, status: int | None = None) -> Answer:
