@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from knative_sponge.errors import SettingError
+from knative_sponge.proxy.breaker import Breaker, breaker_for
 from knative_sponge.proxy.server import build
+from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings, ServingSettings
 
@@ -26,30 +28,37 @@ def main() -> int:
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
         upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
+        breaker = breaker_for(settings.container_concurrency)
         serving = ServingSettings.from_env(os.environ)
         inference = None
         if serving.slo_s is not None:
             # Here, because it is the largest import and a plain queue-proxy starts without it.
             from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
 
-            inference = Inference(settings, serving, upstream)
+            inference = Inference(settings, serving, upstream, breaker)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, upstream, inference))
+            runner.run(_serve(settings, upstream, breaker, inference))
     except (SettingError, OSError) as error:
         print(f"knative-sponge queue-proxy: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: ProxySettings, upstream: Upstream, inference: Inference | None) -> None:
+async def _serve(
+    settings: ProxySettings, upstream: Upstream, breaker: Breaker | None, inference: Inference | None
+) -> None:
+    stat = StatReporter(settings.pod)
+    stat.start()
     if inference is None:
-        await build(settings, upstream=upstream).run()
+        await build(settings, upstream=upstream, breaker=breaker, stat=stat).run()
         return
     servers = build(
         settings,
         upstream=upstream,
         inference=inference.endpoint,
         admin_routes=inference.admin_routes,
+        breaker=breaker,
+        stat=stat,
         metrics_app=inference.metrics_app,
         finish=inference.close,
     )

@@ -9,11 +9,14 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from knative_sponge.proxy.breaker import Breaker, breaker_for
 from knative_sponge.proxy.contract import Contract
 from knative_sponge.proxy.drain import Drain, WaitForDrain
+from knative_sponge.proxy.entrance import Entrance, Turns
 from knative_sponge.proxy.readiness import Readiness
 from knative_sponge.proxy.relay import Relay
 from knative_sponge.proxy.shims import HeaderShims
+from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.timeouts import Timeouts
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings
@@ -35,9 +38,9 @@ class InferenceHandler(Protocol):
 
 
 class _Fork:
-    """ASGI application: inference requests to the queue, all others to the model server at once."""
+    """ASGI application: inference requests to the queue, all others to the model server."""
 
-    def __init__(self, inference: InferenceHandler, relay: Relay) -> None:
+    def __init__(self, inference: InferenceHandler, relay: ASGIApp) -> None:
         self._inference = inference
         self._relay = relay
 
@@ -46,11 +49,26 @@ class _Fork:
 
 
 def data_app(
-    settings: ProxySettings, upstream: Upstream, drain: Drain, inference: InferenceHandler | None = None
+    settings: ProxySettings,
+    upstream: Upstream,
+    drain: Drain,
+    inference: InferenceHandler | None = None,
+    *,
+    breaker: Breaker | None = None,
+    stat: StatReporter | None = None,
 ) -> ASGIApp:
-    """What the data port serves. No path of it is ours: all belong to the user's application."""
-    relay = Relay(upstream)
-    app: ASGIApp = relay if inference is None else _Fork(inference, relay)
+    """What the data port serves. No path of it is ours: all belong to the user's application.
+
+    breaker: the one that `inference` takes its turns from; by default one of its own as the settings say.
+    stat: where requests are counted; None counts nothing.
+    """
+    if breaker is None:
+        breaker = breaker_for(settings.container_concurrency)
+    relay: ASGIApp = Relay(upstream)
+    app = relay if breaker is None else Turns(relay, breaker)
+    if inference is not None:
+        app = _Fork(inference, app)
+    app = Entrance(app, relay, breaker, stat)
     app = HeaderShims(app, upstream.authority)
     app = Timeouts(
         app,

@@ -6,6 +6,7 @@ One request's way: head → body → codec.parse → deadline → Arrived → (D
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
@@ -40,10 +41,8 @@ from knative_sponge.proxy.plain import deliver
 
 logger = logging.getLogger(__name__)
 
-_LEAST_S = 1e-6
-"""Of a measured call: clocks tick, and nothing takes no time."""
-_TIMER_SLACK_S = 0.0005
-"""Loop timers count whole milliseconds: half of one more spares a tick that would come too early."""
+_LEAST_S = 1e-6  # of a measured call: clocks tick, and nothing takes no time
+_TIMER_SLACK_S = 0.0005  # loop timers count whole milliseconds: half of one spares a tick that would come too early
 
 
 class Machine(Protocol):
@@ -95,7 +94,8 @@ class _Waiting:
 class InferenceEndpoint:
     """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
 
-    on_sample is told (rows, seconds) of each successful upstream call, on_change that queue or batches changed.
+    Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds) of each successful one, on_change that
+    queue or batches changed.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class InferenceEndpoint:
         self._batches: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self.turns: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
         self.on_change: Callable[[], None] = lambda: None
         self.on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None
 
@@ -240,14 +241,15 @@ class InferenceEndpoint:
             self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
 
     async def _call(self, batch: int, works: tuple[Work, ...]) -> None:
-        members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
-        if not members:  # all of them gave up in this very turn of the loop
-            return
-        parts = [waiting.part for _, waiting in members]
-        call = self._codec.merge(parts)
-        started_s = time.monotonic()
-        answer = await self._upstream.fetch(call)
-        infer_s = max(time.monotonic() - started_s, _LEAST_S)
+        async with self.turns:
+            members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
+            if not members:  # all of them gave up before their turn came
+                return
+            parts = [waiting.part for _, waiting in members]
+            call = self._codec.merge(parts)
+            started_s = time.monotonic()
+            answer = await self._upstream.fetch(call)
+            infer_s = max(time.monotonic() - started_s, _LEAST_S)
         self._batches.pop(batch, None)
         rows = sum(part.rows for part in parts)
         if 400 <= answer.status < 500 and len(parts) > 1:

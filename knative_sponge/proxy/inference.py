@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from knative_sponge import __version__
-from knative_sponge.codec.base import Answer
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.defer import DeferRules
@@ -23,29 +21,32 @@ from knative_sponge.core.latency import LatencyModel
 from knative_sponge.core.profile import from_json, to_json
 from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.batching import Admission, InferenceEndpoint
+from knative_sponge.proxy.breaker import Breaker
 from knative_sponge.proxy.control import Resizing, control_routes
 from knative_sponge.proxy.demand import DemandFeed
 from knative_sponge.proxy.hook import CpuHook
-from knative_sponge.proxy.metrics import Metrics
-from knative_sponge.proxy.plain import deliver
+from knative_sponge.proxy.metrics import Metrics, MetricsPage
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSettings
 
 _MOST_ROWS = 1024
 _START_CORES = 1.0
-_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Inference:
     """Everything that `knative-sponge.dev/slo` switches on in one proxy.
 
+    breaker: where upstream calls wait for their turn; None lets them go at once.
     Raises SettingError when the settings contradict each other or the profile cannot be used.
     """
 
-    def __init__(self, settings: ProxySettings, serving: ServingSettings, upstream: Upstream) -> None:
+    def __init__(
+        self, settings: ProxySettings, serving: ServingSettings, upstream: Upstream, breaker: Breaker | None = None
+    ) -> None:
         if serving.slo_s is None:
             raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
         self._serving = serving
+        self._slots = min(serving.max_inflight, settings.container_concurrency or serving.max_inflight)
         cores = settings.cores or serving.max_cores or _START_CORES
         max_cores = max(serving.max_cores or os.cpu_count() or 1, cores)
         self._max_cores = max_cores
@@ -54,7 +55,7 @@ class Inference:
         self._batcher = Batcher(
             BatchRules(
                 max_rows=max_rows,
-                max_inflight=serving.max_inflight,
+                max_inflight=self._slots,
                 serve_late=serving.late is Late.SERVE,
                 defer=DeferRules(mode=serving.defer.value),
             ),
@@ -64,11 +65,12 @@ class Inference:
         )
         machine: Batcher | FifoBatcher = self._batcher
         if settings.policy == "fifo":
-            rules = FifoRules(max_rows, settings.fifo_timeout_s, serving.max_inflight)
+            rules = FifoRules(max_rows, settings.fifo_timeout_s, self._slots)
             machine = FifoBatcher(rules, model, cores)
             max_cores = cores  # the baseline has no opinion: its size stays
         self._machine = machine
         self.metrics = Metrics()
+        self.metrics_app = MetricsPage(self.metrics.registry)
         admission = Admission(
             slo_s=serving.slo_s,
             timeout_s=settings.timeout_s,
@@ -83,6 +85,8 @@ class Inference:
         self._feed = DemandFeed(DemandEstimator(rules_of_cores, self._batcher))
         self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
         self._resizing = Resizing(cores, self.endpoint.tell, self._hook)
+        if breaker is not None:
+            self.endpoint.turns = breaker
         self.endpoint.on_change = self._feed.poke
         self.endpoint.on_sample = self._sampled
         self.admin_routes: Sequence[Route] = control_routes(
@@ -106,15 +110,6 @@ class Inference:
         await self.endpoint.close()
         if self._hook is not None:
             await self._hook.close()
-
-    async def metrics_app(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI)
-        """ASGI application of the metrics port."""
-        if scope["path"] != "/metrics":
-            await deliver(Answer(404, ((b"content-length", b"0"),), b""), send)
-            return
-        body = self.metrics.text()
-        headers = ((b"content-type", _METRICS_TYPE), (b"content-length", b"%d" % len(body)))
-        await deliver(Answer(200, headers, body), send)
 
     def state(self) -> dict[str, Any]:
         """What `GET /sponge/v1/state` shows: sizes, counts and the model; nothing of any request."""
@@ -149,8 +144,7 @@ class Inference:
         return None if head is None else round(head.deadline_s - now, 4)
 
     def _sampled(self, rows: int, seconds: float) -> None:
-        slots = self._serving.max_inflight
-        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, slots))
+        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, self._slots))
 
 
 def _rows(machine: Batcher | FifoBatcher) -> int:

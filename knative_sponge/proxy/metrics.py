@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import Receive, Scope, Send
 
+from knative_sponge.codec.base import Answer
 from knative_sponge.core.deadline import CLAIM_HEADERS, Deadline, Skew, Source
 from knative_sponge.errors import Reason
+from knative_sponge.proxy.plain import deliver, error
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SLACKS = (-1.0, -0.25, -0.05, 0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_TYPE = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+_NOT_FOUND = error(404, "404 page not found")
+_NOT_ALLOWED = error(405, "Method Not Allowed", (b"allow", b"GET, HEAD"))
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -95,6 +101,18 @@ class Metrics:
         if not ok:
             self._failed.inc()
 
-    def text(self) -> bytes:
-        """The Prometheus text exposition."""
-        return generate_latest(self.registry)
+
+class MetricsPage:
+    """ASGI application of the metrics port: `GET /metrics` shows a registry as Prometheus text."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        if scope["path"] != "/metrics":
+            await deliver(_NOT_FOUND, send)
+        elif scope["method"] not in ("GET", "HEAD"):
+            await deliver(_NOT_ALLOWED, send)
+        else:
+            body = generate_latest(self._registry)
+            await deliver(Answer(200, (_TYPE, (b"content-length", b"%d" % len(body))), body), send)

@@ -13,8 +13,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
+from knative_sponge.proxy.breaker import Breaker
 from knative_sponge.proxy.drain import Drain
 from knative_sponge.proxy.protocol import HttpProtocol
+from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings
 
@@ -151,7 +153,8 @@ def build(
     upstream: Upstream,
     inference: InferenceHandler | None = None,
     admin_routes: Sequence[BaseRoute] = (),
-    stat_app: ASGIApp | None = None,
+    breaker: Breaker | None = None,
+    stat: StatReporter | None = None,
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
 ) -> Servers:
@@ -161,9 +164,9 @@ def build(
         settings,
         drain,
         upstream,
-        data=data_app(settings, upstream, drain, inference),
+        data=data_app(settings, upstream, drain, inference, breaker=breaker, stat=stat),
         admin=admin_app(drain, admin_routes),
-        stat=stat_app,
+        stat=stat,
         metrics=metrics_app,
         finish=finish,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from knative_sponge.proxy.breaker import Breaker, breaker_for
 from knative_sponge.proxy.inference import Inference
 from knative_sponge.proxy.server import Servers, build
 from knative_sponge.proxy.upstream import Upstream
@@ -88,6 +89,7 @@ class Live:
     servers: Servers
     inference: Inference
     session: aiohttp.ClientSession
+    breaker: Breaker | None = None
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -143,16 +145,19 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
     settings = proxy_settings(model.port, **proxy)
     env = {"slo": "5s", "max-cores": "4", "min-cores": "100m", **(serving or {})}
     upstream = Upstream(settings.upstream_host, settings.user_port)
+    breaker = breaker_for(settings.container_concurrency)
     inference = Inference(
         settings,
         ServingSettings.from_env({"SPONGE_" + name.replace("-", "_").upper(): value for name, value in env.items()}),
         upstream,
+        breaker,
     )
     servers = build(
         settings,
         upstream=upstream,
         inference=inference.endpoint,
         admin_routes=inference.admin_routes,
+        breaker=breaker,
         metrics_app=inference.metrics_app,
         finish=inference.close,
     )
@@ -160,7 +165,7 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
     inference.start()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         try:
-            yield Live(model, servers, inference, session)
+            yield Live(model, servers, inference, session, breaker)
         finally:
             await session.close()
             await servers.stop()

@@ -21,6 +21,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from knative_sponge.proxy.server import build
+from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.upstream import Upstream
 from tests.proxy.harness import SETTINGS, closed_port, on_loop
 from tests.proxy.test_proxy_settings import KNATIVE
@@ -253,7 +254,7 @@ async def test_all_ports_listen_and_stop_in_order() -> None:
         raise AssertionError
 
     upstream = Upstream(LOCAL, closed_port())
-    servers = build(SETTINGS, upstream=upstream, metrics_app=hello, stat_app=hello)
+    servers = build(SETTINGS, upstream=upstream, metrics_app=hello, stat=StatReporter("pod"))
     assert servers.stat is not None
     assert servers.metrics is not None
     servers.stat._port = servers.metrics._port = 0
