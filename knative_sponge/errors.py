@@ -9,8 +9,8 @@ The tree::
     │   ├── KubeUnreachable       no answer, or none that can be read
     │   ├── KubeNotFound          no such object (404)
     │   ├── KubeConflict          changed meanwhile, or exists already (409)
-    │   └── KubeGone              the watched history is gone: list again (410)
-    ├── NotLeader             a write was held back because this replica does not lead
+    │   ├── KubeGone              the watched history is gone: list again (410)
+    │   └── NotLeader             never asked: this replica does not lead
     └── RequestFailed         one request ends without the model server's answer; carries a Reason
         ├── BadRequest            the client's request cannot be understood (400, 413)
         ├── QueueFull             as many requests wait as may (503)
@@ -124,7 +124,7 @@ class KubeGone(KubeError):
     """The resource version to watch from is too old: list again."""
 
 
-class NotLeader(SpongeError):
+class NotLeader(KubeError):
     """A write was held back: this replica does not hold the lease, or not surely."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,7 +107,7 @@ class Kube:
 
     async def watch(
         self, resource: Resource, version: str, *, namespace: str | None = None, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[tuple[Change, Object]]:
+    ) -> AsyncGenerator[tuple[Change, Object]]:
         """What changes after `version`, until the server ends the watch. Raises KubeGone when it cannot tell any more."""
         _check(resource, Verb.WATCH)
         query = _selectors(labels, fields) | {

@@ -1,0 +1,21 @@
+"""Names that Knative and this product put on objects, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CLASS: Final = "sponge.knative-sponge.dev"
+"""Our PodAutoscaler class."""
+
+CLASS_ANNOTATION: Final = "autoscaling.knative.dev/class"
+METRIC_ANNOTATION: Final = "autoscaling.knative.dev/metric"
+MIN_SCALE: Final = "autoscaling.knative.dev/min-scale"
+MAX_SCALE: Final = "autoscaling.knative.dev/max-scale"
+INITIAL_SCALE: Final = "autoscaling.knative.dev/initial-scale"
+
+REVISION_LABEL: Final = "serving.knative.dev/revision"
+ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
+
+SLO_ANNOTATION: Final = "knative-sponge.dev/slo"
+PROXY_ANNOTATION: Final = "knative-sponge.dev/proxy"
+EFFECTIVE_ANNOTATION: Final = "knative-sponge.dev/effective"

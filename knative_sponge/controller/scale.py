@@ -1,0 +1,94 @@
+"""How many pods a revision shall have; pure functions of what is known, no object is read or written here.
+
+Until the revision's cores decide about pods too, the count follows the annotations: the product grows pods in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from knative_sponge.controller.annotations import INITIAL_SCALE, MAX_SCALE, MIN_SCALE
+
+
+class Routing(StrEnum):
+    """Does any Route send requests to the revision? The label `serving.knative.dev/routingState` of the Revision."""
+
+    ACTIVE = "active"
+    PENDING = "pending"
+    """Not yet, or not known."""
+    RESERVE = "reserve"
+    """No Route names it."""
+
+    @classmethod
+    def of(cls, label: str | None) -> Routing:
+        """From the label's value; whatever is not understood counts as pending, which never takes pods away."""
+        try:
+            return cls(label or "pending")
+        except ValueError:
+            return cls.PENDING
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many pods the user asks for.
+
+    least: 0 is the class's own least, one pod. most: 0 is unbounded. initial: pods that must have been ready once.
+    """
+
+    least: int = 0
+    most: int = 0
+    initial: int = 1
+
+    @classmethod
+    def of(cls, annotations: Mapping[str, str], defaults: Mapping[str, str]) -> Bounds:
+        """From a PodAutoscaler's annotations; `defaults` is the data of Knative's ConfigMap `config-autoscaler`.
+
+        Knative's webhook checked both; a value that is no count all the same is passed over.
+        """
+        return cls(
+            least=_count(annotations.get(MIN_SCALE), defaults.get("min-scale"), 0),
+            most=_count(annotations.get(MAX_SCALE), defaults.get("max-scale"), 0),
+            initial=_count(annotations.get(INITIAL_SCALE), defaults.get("initial-scale"), 1),
+        )
+
+    @property
+    def initial_goal(self) -> int:
+        """Pods that must be ready before the revision counts as started; at least one."""
+        return self._bounded(max(self.least, self.initial))
+
+    @property
+    def goal(self) -> int:
+        """Pods of a started revision that is in use; at least one: this class never goes to zero under a Route."""
+        return self._bounded(self.least)
+
+    def _bounded(self, pods: int) -> int:
+        pods = max(1, pods)
+        return min(pods, self.most) if self.most else pods
+
+
+def desired(bounds: Bounds, routing: Routing, *, initialized: bool, replicas: int, stuck: bool) -> int:
+    """Pods that the revision shall have, from 0.
+
+    initialized: it was ready once. replicas: pods its Deployment asks for now. stuck: its Deployment gave up on progress.
+
+    A revision that nobody routes to still gets its first start, because its Service waits to see it ready; one that
+    never comes up is given up when the Deployment gives up, and then stays at zero.
+    """
+    if routing is not Routing.RESERVE:
+        return bounds.goal if initialized else bounds.initial_goal
+    if initialized or stuck or replicas == 0:
+        return 0
+    return bounds.initial_goal
+
+
+def _count(*texts: str | int | None) -> int:
+    for text in texts:
+        try:
+            number = int(text if text is not None else "")
+        except ValueError:
+            continue
+        if number >= 0:
+            return number
+    raise ValueError("the last default must be a count")

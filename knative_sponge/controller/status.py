@@ -1,0 +1,131 @@
+"""What a PodAutoscaler of our class reports to Knative, computed from what is known; nothing is written here.
+
+Knative copies it to the Revision and makes that ready by it (knative-contract §3.3). The rule that matters most: until the
+revision was ready once nothing is False, or the Revision fails for good with "Initial scale was never achieved".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from knative_sponge.controller.resource import Object
+
+_QUEUED = "Requests to the target are being buffered as resources are provisioned."
+_NO_TRAFFIC = "The target is not receiving traffic."
+_PARTS = ("Active", "ScaleTargetInitialized", "SKSReady")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition without its time. status: `True`, `False` or `Unknown`."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in ("True", "False", "Unknown"):
+            raise ValueError(f"a condition is True, False or Unknown, not {self.status!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the status is computed from.
+
+    goal: pods wanted now. threshold: ready pods from which the revision is active, or has started. ready: ready pods;
+    None is not known. service, private: names from the SKS status, empty until Knative made them.
+    """
+
+    generation: int
+    goal: int
+    threshold: int
+    ready: int | None
+    service: str
+    private: str
+    service_ready: bool
+    initialized: bool
+    not_owned: bool = False
+
+
+def initialized(autoscaler: Object) -> bool:
+    """Was the revision ready once? It stays so for ever."""
+    conditions = (autoscaler.get("status") or {}).get("conditions") or ()
+    return any(entry["type"] == "ScaleTargetInitialized" and entry["status"] == "True" for entry in conditions)
+
+
+def conditions(facts: Facts, name: str) -> tuple[Condition, ...]:
+    """Active, ScaleTargetInitialized, SKSReady, and Ready as all three together. `name` is the autoscaler's."""
+    started = facts.initialized or _started(facts)
+    parts = (
+        _active(facts, name, started),
+        Condition("ScaleTargetInitialized", "True" if started else "Unknown"),
+        Condition("SKSReady", "True")
+        if facts.service_ready
+        else Condition("SKSReady", "Unknown", "NotReady", "The revision's Services have no ready endpoint."),
+    )
+    return (*parts, _ready(parts))
+
+
+def status(autoscaler: Object, facts: Facts, now: datetime) -> Object | None:
+    """The new status, or None when the present one says the same already.
+
+    A condition keeps its lastTransitionTime while its status, reason and message stay.
+    """
+    old = autoscaler.get("status") or {}
+    name = autoscaler["metadata"]["name"]
+    new: Object = {
+        "observedGeneration": facts.generation,
+        "serviceName": facts.service,
+        "metricsServiceName": facts.private,
+        "desiredScale": facts.goal,
+        "conditions": _timed(conditions(facts, name), old.get("conditions") or (), now),
+    }
+    if facts.ready is not None:
+        new["actualScale"] = facts.ready
+    return None if all(old.get(field) == value for field, value in new.items()) else new
+
+
+def _started(facts: Facts) -> bool:
+    return bool(facts.service) and facts.goal > 0 and (facts.ready or 0) >= facts.threshold
+
+
+def _active(facts: Facts, name: str, started: bool) -> Condition:
+    if facts.not_owned:
+        message = f'There is an existing ServerlessService "{name}" that we do not own.'
+        return Condition("Active", "False", "NotOwned", message)
+    if facts.goal == 0:
+        return Condition("Active", "False" if started else "Unknown", "NoTraffic", _NO_TRAFFIC)
+    if (facts.ready or 0) >= facts.threshold:
+        return Condition("Active", "True")
+    return Condition("Active", "Unknown", "Queued", _QUEUED)
+
+
+def _ready(parts: Iterable[Condition]) -> Condition:
+    """The first False, else the first Unknown, else True."""
+    by_type = {part.type: part for part in parts}
+    for wanted in ("False", "Unknown"):
+        for name in _PARTS:
+            part = by_type[name]
+            if part.status == wanted:
+                return Condition("Ready", wanted, part.reason, part.message)
+    return Condition("Ready", "True")
+
+
+def _timed(new: Iterable[Condition], old: Iterable[Object], now: datetime) -> list[Object]:
+    before = {entry["type"]: entry for entry in old}
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    timed = []
+    for condition in sorted(new, key=lambda condition: condition.type):
+        entry: Object = {"type": condition.type, "status": condition.status}
+        if condition.reason:
+            entry["reason"] = condition.reason
+        if condition.message:
+            entry["message"] = condition.message
+        past = before.get(condition.type, {})
+        same = all(past.get(field, "") == entry.get(field, "") for field in ("status", "reason", "message", "severity"))
+        entry["lastTransitionTime"] = past.get("lastTransitionTime", stamp) if same else stamp
+        timed.append(entry)
+    return timed
