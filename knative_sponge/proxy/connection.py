@@ -42,6 +42,8 @@ class Connection(asyncio.Protocol):
         self.head_complete = False
         self.chunked = False
         """The answer's body comes in chunks, so that trailers may follow it."""
+        self.switched = False
+        """The model server has switched protocols: the body is its bytes, until its side ends."""
         self.complete = True
         self.sent = True
         """The request is written completely."""
@@ -50,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
         self._busy = False
+        self._upgradable = False
         self._persistent = False
         self._bodyless = False
         self._until_end = False
@@ -62,9 +65,10 @@ class Connection(asyncio.Protocol):
 
     # One exchange, as its owner sees it.
 
-    def begin(self, method: str) -> None:
-        """A new exchange starts."""
+    def begin(self, method: str, upgrade: bool = False) -> None:
+        """A new exchange starts; `upgrade` allows the model server to switch protocols."""
         self._busy = True
+        self._upgradable = upgrade
         self._persistent = False
         self._bodyless = method == "HEAD"
         self._until_end = False
@@ -76,12 +80,17 @@ class Connection(asyncio.Protocol):
         # What a cancelled exchange did not take must not reach the next one.
         self._chunks = []
         self._buffered = 0
-        self.received = self.head_complete = self.chunked = self.complete = self.sent = False
+        self.received = self.head_complete = self.chunked = self.switched = self.complete = self.sent = False
 
     def write(self, data: bytes) -> None:
         """Send a piece of the request."""
         if not self.lost:
             self.transport.write(data)
+
+    def end(self) -> None:
+        """Nothing more is sent; the other direction stays open."""
+        if not self.lost and not self.transport.is_closing():
+            self.transport.write_eof()
 
     async def head(self) -> None:
         """Return once the answer's head, or an informational answer, is there."""
@@ -92,6 +101,12 @@ class Connection(asyncio.Protocol):
         """Return once there is more of the body, or it is complete."""
         while not (self._chunks or self.complete):
             await self._wait()
+
+    async def over(self) -> None:
+        """Return once the connection is lost."""
+        while not self.lost:
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     def take(self) -> bytes:
         """What has come of the body since the last call."""
@@ -111,6 +126,8 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if reusable:
             self.reused = True
+        elif self.switched and self.complete:
+            self.transport.close()  # once all is written
         else:
             self.abort()
         return reusable
@@ -131,25 +148,35 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         self.received = True
+        if self.switched:
+            self.on_body(data)
+        else:
+            self._parse(data)
+        if self._buffered > HIGH_WATER and not self._read_paused and not self.complete:
+            self._read_paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def _parse(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail("the model server switched protocols unasked")
+        except httptools.HttpParserUpgrade as upgrade:
+            self.status = 101
+            self.head_complete = self.switched = True
+            self.on_body(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._fail(f"the model server's answer is not HTTP: {error.__context__ or error}")
         if not self.head_complete:
             self._head_size += len(data)
             if self._head_size > HEAD_LIMIT:
                 self._fail("the head of the model server's answer is too large")
-        if self._buffered > HIGH_WATER and not self._read_paused and not self.complete:
-            self._read_paused = True
-            self.transport.pause_reading()
-        self._wake()
 
-    def eof_received(self) -> None:
-        """Returning None closes the transport."""
-        if self._until_end and self.head_complete:
+    def eof_received(self) -> bool:
+        """True keeps the transport open in the other direction."""
+        if (self._until_end or self.switched) and self.head_complete:
             self.complete = True
+            self._wake()
+        return self.switched
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
@@ -204,13 +231,17 @@ class Connection(asyncio.Protocol):
         self._until_end = until_end
 
     def on_body(self, body: bytes) -> None:
-        if not self.complete:
+        if not self.complete and body:
             self._chunks.append(body)
             self._buffered += len(body)
 
     def on_message_complete(self) -> None:
         if not self.head_complete:
-            self.informational.append((self._parser.get_status_code(), self.headers))
+            status = self._parser.get_status_code()
+            if status != 101:
+                self.informational.append((status, self.headers))
+            elif not (self._upgradable and self._parser.should_upgrade()):
+                raise ValueError("a switch of protocols that nobody asked for")
         elif not self._bodyless:
             self.complete = True
             self._persistent = self._parser.should_keep_alive()

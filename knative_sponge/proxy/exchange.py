@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from enum import Enum, auto
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Message, Scope
 
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import RequestFailed
+from knative_sponge.proxy.framing import BODYLESS, CONTINUE, FRAMING_FIELDS, STATUS_LINE, Framing, field_lines
 from knative_sponge.proxy.headers import Pair
 from knative_sponge.proxy.plain import error, refusal
 
@@ -24,21 +23,6 @@ logger = logging.getLogger(__name__)
 HIGH_WATER: Final = 64 * 1024
 """Bytes of a request's body that wait in memory before its connection is read no further."""
 
-_STATUS_LINE: Final = {
-    code: b"HTTP/1.1 %d \r\n" % code for code in range(100, 1000)
-} | {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}  # fmt: skip
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
-_BODYLESS: Final = frozenset({204, 304})
-
-
-class _Framing(Enum):
-    """How the client can tell where the answer's body ends."""
-
-    NONE = auto()
-    LENGTH = auto()
-    CHUNKED = auto()
-    CLOSE = auto()
-
 
 class Exchange:
     """One request and its answer; `receive` and `send` are the ASGI callables.
@@ -46,15 +30,17 @@ class Exchange:
     Beyond ASGI 3 (scope extension `sponge.http`): `sponge.arrived()` in the scope tells whether `receive` would return at
     once; the last `http.request` message has `trailers` when there were any;
     `http.response.informational` with `status` and `headers` sends a 1xx answer; `http.response.start` with
-    `trailers: True` is followed by `http.response.trailers`, as in ASGI's own extension. A client that goes away
+    `trailers: True` is followed by `http.response.trailers`, as in ASGI's own extension. Where the scope has
+    `sponge.upgrade`, the protocols offered, a start with status 101 makes the connection the application's until it
+    returns: `receive` gives the client's bytes as a body, `send` writes a body unframed. A client that goes away
     cancels the task that runs the application. A RequestFailed that the application raises becomes the answer when
     none was begun; otherwise, and after any other error, the connection is cut so that the client sees a broken answer.
     """
 
     __slots__ = (
         "_chunks", "_continued", "_framing", "_head", "_protocol", "_remaining", "_trailers_due", "_waiter",
-        "buffered", "delivered", "disconnected", "ended", "finished", "keep_alive", "scope", "started", "task",
-        "trailers",
+        "buffered", "delivered", "disconnected", "ended", "finished", "keep_alive", "scope", "started", "switched",
+        "task", "trailers",
     )  # fmt: skip
 
     def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool) -> None:
@@ -69,6 +55,8 @@ class Exchange:
         """… and the application has all of it."""
         self.started = False
         """The answer's head is written."""
+        self.switched = False
+        """The connection carries another protocol."""
         self.finished = False
         self.disconnected = False
         self.trailers: list[Pair] = []
@@ -77,7 +65,7 @@ class Exchange:
         self._chunks: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
         self._head: bytes | None = None
-        self._framing = _Framing.NONE
+        self._framing = Framing.NONE
         self._remaining = 0
         self._trailers_due = False
 
@@ -88,6 +76,8 @@ class Exchange:
         if not self.finished:
             self._chunks.append(body)
             self.buffered += len(body)
+            if self.buffered > HIGH_WATER:
+                self._protocol.body_waits()
             self._wake()
 
     def feed_end(self) -> None:
@@ -101,6 +91,14 @@ class Exchange:
         if self.task is not None and not self.finished:
             self.task.cancel()
         self._wake()
+
+    def probe(self) -> None:
+        """Send what means nothing, so that the system of a client that is gone answers it with a reset."""
+        if not self.started:
+            if self.scope["http_version"] == "1.1":
+                self._protocol.transport.write(CONTINUE)
+        elif self._framing is Framing.CHUNKED:
+            self._protocol.transport.write(b"0")  # a leading zero of the next chunk's size
 
     # The application.
 
@@ -117,7 +115,9 @@ class Exchange:
             logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
             self._fail(error(500, "Internal Server Error"))
         else:
-            if not self.finished and not self.disconnected:
+            if self.switched and not self.disconnected:
+                self._finish()
+            elif not self.finished and not self.disconnected:
                 logger.error("%s %s was not answered completely", self.scope["method"], self.scope["path"])
                 self._fail(error(500, "Internal Server Error"))
 
@@ -149,7 +149,7 @@ class Exchange:
         """Ask for a body that the client holds back until it is told to go on."""
         self._continued = True
         if self.scope["http_version"] == "1.1" and any(name == b"expect" for name, _ in self.scope["headers"]):
-            self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._protocol.transport.write(CONTINUE)
 
     async def send(self, message: Message) -> None:
         """One piece of the answer. The head is held until a body message follows, so that both leave in one write."""
@@ -174,12 +174,15 @@ class Exchange:
     def _start(self, status: int, headers: Sequence[Pair], trailers: bool) -> None:
         if self._head is not None or self.started:
             raise RuntimeError("the answer was started twice")
-        parts = [_STATUS_LINE[status]]
-        framing = _Framing.CHUNKED if self.scope["http_version"] == "1.1" else _Framing.CLOSE
+        if status == 101:
+            self._switch(headers)
+            return
+        parts = [STATUS_LINE[status]]
+        framing = Framing.CHUNKED if self.scope["http_version"] == "1.1" else Framing.CLOSE
         for name, value in headers:
-            if name in _FRAMING:
+            if name in FRAMING_FIELDS:
                 if name == b"content-length":
-                    framing = _Framing.LENGTH
+                    framing = Framing.LENGTH
                     self._remaining = int(value)
                 else:
                     if name == b"connection" and value.lower() == b"close":
@@ -189,18 +192,27 @@ class Exchange:
         head = b"".join(parts)
         if head.count(b"\n") != 1 + (len(parts) - 1) // 4:
             raise RuntimeError("a header field of the answer holds a line end")
-        if self.scope["method"] == "HEAD" or status in _BODYLESS:
-            framing = _Framing.NONE
-        elif framing is _Framing.CHUNKED:
+        if self.scope["method"] == "HEAD" or status in BODYLESS:
+            framing = Framing.NONE
+        elif framing is Framing.CHUNKED:
             head += b"transfer-encoding: chunked\r\n"
         # An unfinished request leaves the connection in the middle of a message.
-        if framing is _Framing.CLOSE or not self.ended:
+        if framing is Framing.CLOSE or not self.ended:
             self.keep_alive = False
         if not self.keep_alive:
             head += b"connection: close\r\n"
         self._framing = framing
         self._trailers_due = trailers
         self._head = head + b"\r\n"
+
+    def _switch(self, headers: Sequence[Pair]) -> None:
+        if "sponge.upgrade" not in self.scope:
+            raise RuntimeError("a protocol was switched to that nobody offered")
+        self._write([STATUS_LINE[101], field_lines(headers), b"\r\n"])
+        self.started = self.switched = True
+        self.keep_alive = self.ended = self.delivered = False
+        self._framing = Framing.CLOSE
+        self._protocol.switch(self)
 
     def _body(self, body: bytes, more: bool) -> None:
         if self._head is None and not self.started:
@@ -213,30 +225,31 @@ class Exchange:
             self._head = None
             self.started = True
         framing = self._framing
-        if framing is _Framing.LENGTH:
+        if framing is Framing.LENGTH:
             self._remaining -= len(body)
             if self._remaining < 0 or (self._remaining and not more):
                 raise RuntimeError("the body does not have the announced length")
             frame.append(body)
-        elif framing is _Framing.CHUNKED:
+        elif framing is Framing.CHUNKED:
             if body:
                 frame += (b"%x\r\n" % len(body), body, b"\r\n")
             if not more:
                 frame.append(b"0\r\n" if self._trailers_due else b"0\r\n\r\n")
-        elif framing is _Framing.CLOSE:
+                self._framing = Framing.TRAILERS
+        elif framing is Framing.CLOSE:
             frame.append(body)
         self._write(frame)
-        if not more and not self._trailers_due:
+        if not more and self.switched:
+            if self._protocol.transport.can_write_eof():
+                self._protocol.transport.write_eof()
+        elif not more and not self._trailers_due:
             self._finish()
 
     def _trailers(self, trailers: Sequence[Pair], more: bool) -> None:
         if not self._trailers_due or self.finished or not self.started:
             raise RuntimeError("trailers were not announced")
-        if self._framing is _Framing.CHUNKED:
-            lines = [b"%b: %b\r\n" % pair for pair in trailers]
-            if not more:
-                lines.append(b"\r\n")
-            self._write(lines)
+        if self._framing is Framing.TRAILERS:
+            self._write([field_lines(trailers), b"" if more else b"\r\n"])
         if not more:
             self._finish()
 
@@ -245,7 +258,7 @@ class Exchange:
             raise RuntimeError("an informational answer came after the start")
         if self.scope["http_version"] != "1.1":
             return
-        self._write([_STATUS_LINE[status], *(b"%b: %b\r\n" % pair for pair in headers), b"\r\n"])
+        self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
 
     def _write(self, frame: list[bytes]) -> None:
         transport = self._protocol.transport
@@ -271,7 +284,7 @@ class Exchange:
     @property
     def unframed(self) -> bool:
         """Whether only the end of the connection ends the answer's body."""
-        return self.started and self._framing is _Framing.CLOSE
+        return self.started and self._framing is Framing.CLOSE
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -37,14 +37,14 @@ def end_to_end(headers: Sequence[Pair]) -> list[Pair]:
     if len(kept) != len(headers):
         for name, value in headers:
             if name == b"connection" and value not in _REPEATED:
-                named = _tokens(value) - _ALWAYS_KEPT
+                named = tokens(value) - _ALWAYS_KEPT
                 kept = [pair for pair in kept if pair[0] not in named]
-            elif name == b"te" and b"trailers" in _tokens(value):
+            elif name == b"te" and b"trailers" in tokens(value):
                 kept.append((b"te", b"trailers"))
     return kept
 
 
-def _tokens(value: bytes) -> set[bytes]:
+def tokens(value: bytes) -> set[bytes]:
     """The elements of a comma-separated value, lower-case."""
     return {token.strip().lower() for token in value.split(b",")}
 

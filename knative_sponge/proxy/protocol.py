@@ -2,7 +2,7 @@
 
 uvicorn runs this in place of its own protocol class (`Config(http=HttpProtocol)`), because a transparent proxy must
 carry what that one cannot: informational answers, trailers, the request target byte for byte, answers that overtake
-the request, and an abort that a client can see.
+the request, other protocols behind an upgrade, and an abort that a client can see.
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-import httptools
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from knative_sponge.errors import BadRequest, RequestFailed
+from knative_sponge.errors import RequestFailed
+from knative_sponge.proxy.departure import Departure
 from knative_sponge.proxy.exchange import HIGH_WATER, Exchange
 from knative_sponge.proxy.flow import WriteGate
 from knative_sponge.proxy.headers import Pair
 from knative_sponge.proxy.plain import deliver, refusal
+from knative_sponge.proxy.reader import RequestReader
 from knative_sponge.proxy.scope import address, http_scope
 
-_BODY_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class HttpProtocol(asyncio.Protocol):
     """One client connection. Requests are answered in order; a pipelined one waits for the answer before it.
 
-    The end of the client's side counts as its departure, as it does for Go's server: a close and a half-close look the
-    same, and a client that gave up must not keep its place in a queue.
+    A client that ends its side behind a complete request still gets its answer; one that is gone, or that ends in the
+    middle of a request, loses it (see `Departure`). TLS cannot be ended on one side here: its end is a departure.
     """
 
-    head_limit: ClassVar[int] = 2**20
-    """Bytes of a request's head or trailers, as in Go's server."""
     head_timeout_s: ClassVar[float] = 60.0
     """From the first byte of a head (or the connection's start) to its end; idle connections are kept for ever."""
     linger_s: ClassVar[float] = 5.0
@@ -56,19 +55,18 @@ class HttpProtocol(asyncio.Protocol):
         self._app = config.loaded_app
         self._connections: set[Any] = server_state.connections
         self._tasks = server_state.tasks
-        self._parser = self._new_parser()
+        self._reader = RequestReader(self)
         self._current: Exchange | None = None
         self._waiting: deque[tuple[Exchange, ASGIApp]] = deque()
-        self._parsing: Exchange | None = None
+        self._offer: Exchange | None = None
+        self._behind = bytearray()
+        self._raw: Callable[[bytes], None] | None = None
         self._read_paused = False
         self._timer: asyncio.TimerHandle | None = None
+        self._departure: Departure | None = None
         self._closing = False
         self._deaf = False
-        self._in_head = False
-        self._head_size = 0
-        self._replaying = False
-        self._url = b""
-        self._headers: list[Pair] = []
+        self._ended = False
 
     # The connection.
 
@@ -77,18 +75,39 @@ class HttpProtocol(asyncio.Protocol):
         self.transport = transport
         self._client = address(transport.get_extra_info("peername"))
         self._server = address(transport.get_extra_info("sockname"))
+        self._scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._await_head()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._connections.discard(self)
         self._stop_timer()
+        if self._departure is not None:
+            self._departure.close()
         self._closing = self._deaf = True
         self.gate.open()
         self._waiting.clear()
         exchange, self._current = self._current, None
         if exchange is not None:
             self._abandon(exchange)
+
+    def eof_received(self) -> bool:
+        """The client's side has ended. True keeps ours open for the answers that are still to come."""
+        current, unfinished = self._current, self._reader.unfinished
+        self._reader.unfinished = None
+        self._ended = True
+        if current is None or self._scheme == "https" or (unfinished is current and not current.switched):
+            return False
+        if unfinished is current:
+            current.feed_end()
+        elif unfinished is not None:
+            self._waiting.pop()
+        try:
+            self._departure = Departure(self.loop, self.transport)
+        except OSError:
+            return False
+        current.probe()
+        return True
 
     def pause_writing(self) -> None:
         self.gate.close()
@@ -104,96 +123,68 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self._current.keep_alive = False
 
-    # The parser.
+    def cut_tunnel(self) -> None:
+        """End the connection if it carries another protocol."""
+        if self._current is not None and self._current.switched:
+            self.cut(self._current)
 
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        # Bytes behind the last request of a connection are ignored, instead of failing that request.
-        parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        return parser
+    # What comes in.
 
     def data_received(self, data: bytes) -> None:
-        while data and not self._deaf:
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                self._replace_parser()
-                data = data[upgrade.args[0] :]
-                continue
-            except httptools.HttpParserError as error:
-                cause = error.__context__
-                self._refuse(cause if isinstance(cause, RequestFailed) else BadRequest(f"malformed HTTP: {error}"))
-                return
-            if self._in_head:
-                self._head_size += len(data)
-                if self._head_size > self.head_limit:
-                    self._refuse(BadRequest("the request's head is too large", status=431))
-                elif self._timer is None:
-                    self._await_head()
+        if self._deaf:
             return
-
-    def on_message_begin(self) -> None:
-        if not self._replaying:
-            self._in_head = True
-            self._head_size = 0
-            self._url = b""
-            self._headers = []
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:
-            self._headers.append((name.lower(), value.rstrip(b" \t")))
-        elif self._parsing is not None and not self._replaying:
-            self._parsing.trailers.append((name.lower(), value.rstrip(b" \t")))
-            self._head_size += len(name) + len(value)
-            if self._head_size > self.head_limit:
-                raise BadRequest("the request's trailers are too large", status=431)
-
-    def on_headers_complete(self) -> None:
-        if self._replaying:
+        if self._raw is not None:
+            self._raw(data)
             return
-        self._in_head = False
-        self._head_size = 0
+        try:
+            behind = self._reader.feed(data)
+        except RequestFailed as failure:
+            self._refuse(failure)
+            return
+        if behind:
+            self._hold(behind)
+        elif self._reader.in_head and self._timer is None:
+            self._await_head()
+
+    def request(
+        self, method: str, version: str, target: bytes, headers: list[Pair], keep_alive: bool, upgrade: bytes
+    ) -> Exchange:
+        """A request's head is complete; see `reader.Owner`."""
         self._stop_timer()
-        parser = self._parser
-        version = parser.get_http_version()
-        method = parser.get_method().decode("ascii")
-        scope = http_scope(method, version, self._url, self._headers, client=self._client, server=self._server)
-        keep_alive = version == "1.1" and parser.should_keep_alive() and not self._closing
-        self._parsing = exchange = Exchange(self, scope, keep_alive=keep_alive)
+        scope = http_scope(method, version, target, headers, self._scheme, self._client, self._server)
+        exchange = Exchange(self, scope, keep_alive=keep_alive and not self._closing)
+        if upgrade:
+            scope["sponge.upgrade"] = upgrade
+            self._offer = exchange
+            self._raw = self._hold
         self._enqueue(exchange, self._app)
+        return exchange
 
-    def on_body(self, body: bytes) -> None:
-        exchange = self._parsing
-        if exchange is not None:
-            exchange.feed(body)
-            if exchange.buffered > HIGH_WATER:
-                self._set_reading()
+    def _hold(self, data: bytes) -> None:
+        """Whether these bytes are requests or another protocol depends on an answer that is still to come."""
+        self._behind += data
+        self._set_reading()
 
-    def on_message_complete(self) -> None:
-        if self._parser.should_upgrade() and self._has_body():
-            return  # of the head only, see _replace_parser
-        exchange, self._parsing = self._parsing, None
-        if exchange is not None:
+    def switch(self, exchange: Exchange) -> None:
+        """The answer is another protocol: what comes in belongs to this exchange until the end of the connection."""
+        self._offer = None
+        self._raw = exchange.feed
+        if self._behind:
+            exchange.feed(bytes(self._behind))
+            self._behind.clear()
+        if self._ended:
             exchange.feed_end()
+        else:
+            self._reader.unfinished = exchange
+        self._set_reading()
 
-    def _has_body(self) -> bool:
-        return any(name in _BODY_FRAMING and value != b"0" for name, value in self._headers)
-
-    def _replace_parser(self) -> None:
-        """Parse on behind the head of a request that offers an upgrade.
-
-        No upgrade is taken, so what follows is its body, if any, then the next request. llhttp stops at such a head;
-        a new parser that is told only how the body is framed reads on.
-        """
-        self._parser = self._new_parser()
-        if self._has_body():
-            framing = [b"%b: %b\r\n" % pair for pair in self._headers if pair[0] in _BODY_FRAMING]
-            self._replaying = True
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
-            self._replaying = False
+    def _read_behind(self) -> bool:
+        """No protocol was switched to: what came behind the offer are requests; whether one has begun."""
+        self._offer = self._raw = None
+        behind, self._behind = bytes(self._behind), bytearray()
+        self.data_received(behind)
+        self._set_reading()
+        return self._current is not None
 
     def _await_head(self) -> None:
         self._timer = self.loop.call_later(self.head_timeout_s, self._head_overdue)
@@ -217,6 +208,10 @@ class HttpProtocol(asyncio.Protocol):
         self._current = exchange
         exchange.task = self.loop.create_task(exchange.run(app))
 
+    def body_waits(self) -> None:
+        """More of a request is buffered than the application keeps up with."""
+        self._set_reading()
+
     def body_taken(self) -> None:
         """The application took what was buffered of a request."""
         if self._read_paused:
@@ -225,12 +220,14 @@ class HttpProtocol(asyncio.Protocol):
     def answered(self, exchange: Exchange) -> None:
         """An answer is written completely."""
         self._current = None
+        if exchange is self._offer and exchange.keep_alive and self._read_behind():
+            return
         if self._waiting and exchange.keep_alive:
             self._begin(*self._waiting.popleft())
             self._set_reading()
-        elif self._deaf or exchange is self._parsing:
+        elif self._deaf or exchange is self._reader.unfinished:
             self._linger()
-        elif not exchange.keep_alive:
+        elif self._ended or not exchange.keep_alive:
             self.transport.close()
 
     def cut(self, exchange: Exchange) -> None:
@@ -250,13 +247,13 @@ class HttpProtocol(asyncio.Protocol):
         """What came is no request, or no end of one: say so after the answers to the requests before it, and close."""
         self._stop_timer()
         self._deaf = True
-        broken, self._parsing = self._parsing, None
+        broken, self._reader.unfinished = self._reader.unfinished, None
         if broken is not None and broken is self._current:
-            if broken.started:
-                self.cut(broken)
+            if self._current.started:
+                self.cut(self._current)
                 return
-            self._current = None
-            self._abandon(broken)
+            exchange, self._current = self._current, None
+            self._abandon(exchange)
         elif broken is not None:
             self._waiting.pop()
         last = Exchange(self, {"method": "GET", "http_version": "1.1", "headers": ()}, keep_alive=False)
@@ -274,11 +271,12 @@ class HttpProtocol(asyncio.Protocol):
         """Close after an answer that came before the end of its request."""
         self._stop_timer()
         self._deaf = self._closing = True
-        if self._read_paused:
+        if self._read_paused and not self._ended:
             self._read_paused = False
             self.transport.resume_reading()
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
             self._timer = self.loop.call_later(self.linger_s, self._stop_lingering)
 
     def _stop_lingering(self) -> None:
@@ -288,8 +286,11 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.abort()
 
     def _set_reading(self) -> None:
-        parsing = self._parsing
-        pause = not self._deaf and (bool(self._waiting) or (parsing is not None and parsing.buffered > HIGH_WATER))
+        if self._ended:
+            return
+        unfinished = self._reader.unfinished
+        full = len(self._behind) > HIGH_WATER or (unfinished is not None and unfinished.buffered > HIGH_WATER)
+        pause = not self._deaf and (full or bool(self._waiting))
         if pause is not self._read_paused:
             self._read_paused = pause
             (self.transport.pause_reading if pause else self.transport.resume_reading)()

@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 from knative_sponge.errors import UpstreamBroken
 from knative_sponge.proxy.connection import Connection
 from knative_sponge.proxy.headers import Pair, end_to_end, request_head
+from knative_sponge.proxy.tunnel import splice
 from knative_sponge.proxy.upstream import Upstream, may_repeat
 
 
@@ -37,6 +38,9 @@ class Relay:
                 fields.append((b"transfer-encoding", b"chunked"))
             elif name == b"expect":
                 expects_continue = True
+        offer: bytes = scope.get("sponge.upgrade", b"")
+        if offer:
+            fields += ((b"connection", b"Upgrade"), (b"upgrade", offer))
         head = request_head(method, scope["sponge.target"], fields)
         # A body of which nothing has come yet may depend on the answer: it must not hold back the head.
         first = await receive() if scope["sponge.arrived"]() else None
@@ -47,10 +51,12 @@ class Relay:
             return
         while True:
             try:
-                connection.begin(method)
+                connection.begin(method, bool(offer))
                 connection.write(head + _frame(first, chunked))
                 connection.sent = True
                 await _answer(connection, send)
+                if connection.switched:
+                    await splice(connection, offer, receive, send)
                 return
             except UpstreamBroken:
                 if first["body"] or not may_repeat(connection, method):
@@ -106,6 +112,7 @@ class _Body:
 
 
 async def _answer(connection: Connection, send: Send) -> None:
+    """Pass the answer on; of one that switches protocols, only what comes before it."""
     await connection.head()
     while connection.informational or not connection.head_complete:
         informational, connection.informational = connection.informational, []
@@ -114,6 +121,8 @@ async def _answer(connection: Connection, send: Send) -> None:
             if status != 100:
                 await send({"type": "http.response.informational", "status": status, "headers": end_to_end(headers)})
         await connection.head()
+    if connection.switched:
+        return
     trailers = bool(connection.trailers) if connection.complete else connection.chunked
     headers = end_to_end(connection.headers)
     await send({"type": "http.response.start", "status": connection.status, "headers": headers, "trailers": trailers})

@@ -22,7 +22,7 @@ def http_scope(
     version: str,
     target: bytes,
     headers: list[Pair],
-    *,
+    scheme: str,
     client: Address | None,
     server: Address | None,
 ) -> Scope:
@@ -55,7 +55,7 @@ def http_scope(
         "asgi": _ASGI,
         "http_version": version,
         "method": method,
-        "scheme": "http",
+        "scheme": scheme,
         "path": unquote(text) if "%" in text else text,
         "raw_path": path,
         "query_string": query,
@@ -80,6 +80,17 @@ def _origin_form(method: str, target: bytes, headers: list[Pair]) -> tuple[bytes
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     path = rest[end:] if rest[end : end + 1] == b"/" else b"/" + rest[end:]
     return path, [(b"host", rest[:end]), *(pair for pair in headers if pair[0] != b"host")]
+
+
+def offered_protocols(version: str, headers: list[Pair]) -> bytes:
+    """The protocols of a request's Upgrade fields that a model server may switch to; empty when there are none.
+
+    HTTP/2 is none of them: it would need translation, and a server may ignore any offer.
+    """
+    if version != "1.1":
+        return b""
+    tokens = [token.strip() for name, value in headers if name == b"upgrade" for token in value.split(b",")]
+    return b", ".join([token for token in tokens if token and token.lower() != b"h2c"])
 
 
 def address(pair: tuple[Any, ...] | None) -> Address | None:

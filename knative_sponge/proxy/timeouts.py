@@ -1,7 +1,8 @@
 """How long a request may take (knative-contract §1.8); says nothing about deadlines, which are the batcher's.
 
 Unlike Go's queue-proxy, a timeout in mid-answer cuts the connection instead of ending the body properly, so that nobody
-takes the answer for complete, and an unfinished upload does not keep the 504 from its client.
+takes the answer for complete, and an unfinished upload does not keep the 504 from its client. As there, a connection
+that has switched protocols never counts as moving: whichever limit comes first, counted from arrival, cuts it.
 """
 
 from __future__ import annotations
@@ -92,11 +93,15 @@ class _Progress:
         self._expire = expire
         self._idle_s = idle_s
         self._moved_s: float | None = None
+        self._switched = False
         self._start = None if start_s is None else loop.call_later(start_s, self._check_start)
         self._idle = None if idle_s is None else loop.call_later(idle_s, self._check_idle)
 
     async def send(self, message: Message) -> None:
-        if message["type"] != "http.response.informational":
+        kind = message["type"]
+        if kind == "http.response.start" and message["status"] == 101:
+            self._switched = True
+        elif kind != "http.response.informational" and not self._switched:
             self._moved_s = self._loop.time()
         await self._send(message)
 

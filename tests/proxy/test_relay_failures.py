@@ -162,7 +162,7 @@ async def test_bytes_on_an_idle_connection_reach_nobody() -> None:
 
 @on_loop
 async def test_a_client_that_leaves_in_mid_answer_ends_it_at_the_model_server() -> None:
-    begun, wires = beginning(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsec")
+    begun, wires = beginning(CHUNKED + b"6\r\nsec")
     async with model_server(begun, answering(ok(b"second"))) as fake, proxy(fake) as port:
         async with client(port) as first:
             await first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -1,0 +1,38 @@
+"""Tells a client that is gone from one that has only ended its side of the connection; ends no request itself.
+
+Both look the same on the wire, a FIN. They differ in what the client's system answers to data that comes after it: an
+acknowledgement, or a reset when nobody is there to read. So something must be sent (`Exchange.probe`). Where nothing may
+be sent, TCP's keep-alive packets bring the reset once that system has forgotten the connection (Linux: after 60 s).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from typing import Final
+
+_KEEPALIVE_S: Final = 10
+
+
+class Departure:
+    """Watches a connection whose client has ended its side and aborts it when the client is gone.
+
+    The loop reads such a connection no further and so hears of a reset only when it writes twice. epoll tells at once,
+    asked for errors alone: the end of the stream would stay readable for ever. Raises OSError without file descriptors.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+        self._loop = loop
+        connection = transport.get_extra_info("socket")
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            connection.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_S)
+        self._epoll = select.epoll()
+        self._epoll.register(connection.fileno(), 0)
+        loop.add_reader(self._epoll.fileno(), transport.abort)
+
+    def close(self) -> None:
+        """Watch no longer."""
+        if not self._epoll.closed:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
