@@ -1,0 +1,3 @@
+module knative-sponge.dev/e2e/bare/pause
+
+go 1.25.0

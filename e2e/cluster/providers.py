@@ -1,0 +1,16 @@
+"""Which providers there are, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from e2e.cluster.bare.provider import Bare
+from e2e.cluster.provider import Provider
+
+PROVIDERS: Final[Mapping[str, Callable[[], Provider]]] = {"bare": Bare}
+
+
+def provider(name: str) -> Provider:
+    """The provider of that name. Raises KeyError."""
+    return PROVIDERS[name]()
