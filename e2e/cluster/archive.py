@@ -12,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import IO
 
+from e2e.cluster.provider import ClusterError
+
 NOTHING: Mapping[str, Path] = MappingProxyType({})
 
 _ELF_MACHINES = {62: "amd64", 183: "arm64"}
@@ -19,7 +21,7 @@ _PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:
 _GROUP = "root:x:0:\nnonroot:x:65532:\n"
 
 
-class ArchiveError(Exception):
+class ArchiveError(ClusterError):
     """What was given cannot become an image; the message says why."""
 
 

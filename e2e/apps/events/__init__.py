@@ -1,0 +1,1 @@
+"""A sink of CloudEvents that tells what it got, and fails on purpose when a test wants retries."""

@@ -1,0 +1,101 @@
+"""Runs in an image's build stage: lays out the root file system of the final image, which holds Python and one program.
+
+    python3 images/assemble.py ROOT
+
+ROOT/app holds the program and its packages already. Added are the interpreter, the standard library without what a server
+never imports, the shared libraries that these need, and the few files of /etc that the C library reads. No shell, no pip,
+no package manager. Everything is compiled to bytecode here that is valid whatever the files' dates, because nothing can be
+written where the image runs. Works on any glibc base with Python 3.11 or newer. Must not know which program it is.
+"""
+
+import compileall
+import py_compile
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+# Never imported by a server: tools, tutorials, tests, user interfaces, and formats that nothing of ours reads.
+UNUSED_MODULES = {
+    "__pycache__", "__phello__", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3", "pydoc_data",
+    "site-packages", "test", "tkinter", "turtle.py", "turtledemo", "venv",
+}  # fmt: skip
+UNUSED_EXTENSIONS = (
+    "_crypt", "_ctypes_test", "_curses", "_dbm", "_gdbm", "_sqlite3", "_test", "_tkinter", "_xx", "audioop", "nis",
+    "ossaudiodev", "readline", "spwd", "xx",
+)  # fmt: skip
+# Of a package: what only its builders and its own tests need.
+UNUSED_FILES = ("*.c", "*.h", "*.hpp", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "tests")
+LOADED_AT_RUN_TIME = "libgcc_s.so.1"  # by the C library, when a thread is cancelled
+ETC = {
+    "passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n",
+    "group": "root:x:0:\nnonroot:x:65532:\n",
+    "nsswitch.conf": "hosts: files dns\n",
+}
+
+
+def main(root: Path) -> None:
+    """Fill `root`. Any error ends the build."""
+    prefix = root / "usr/local"
+    library = prefix / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    interpreter = prefix / "bin" / "python3"
+    interpreter.parent.mkdir(parents=True)
+    shutil.copy(Path(sys.executable).resolve(), interpreter)
+    shutil.copytree(sysconfig.get_path("stdlib"), library, ignore=unused_of_library)
+    shutil.rmtree(root / "app/bin", ignore_errors=True)  # console scripts
+    prune(root / "app")
+    for file in shared_libraries([interpreter, *root.rglob("*.so"), *root.rglob("*.so.*")], within=root):
+        target = root / ("usr/lib" if not file.name.startswith("ld-linux") else file.parent.relative_to("/"))
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target / file.name)
+    for name, text in ETC.items():
+        (root / "etc").mkdir(exist_ok=True)
+        (root / "etc" / name).write_text(text)
+    (root / "tmp").mkdir()
+    (root / "tmp").chmod(0o1777)
+    for folder in (library, root / "app"):
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        if not compileall.compile_dir(folder, maxlevels=50, quiet=1, stripdir=root, invalidation_mode=unchecked):
+            raise SystemExit(f"not everything in {folder} compiles")
+    for path in root.rglob("*"):
+        if path != root / "tmp" and not path.is_symlink():  # whatever umask the checkout or the build had
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+
+
+def unused_of_library(folder: str, names: list[str]) -> set[str]:
+    """What of one folder of the standard library stays behind."""
+    if Path(folder).name == "lib-dynload":
+        return {name for name in names if name.startswith(UNUSED_EXTENSIONS)}
+    return {name for name in names if name in UNUSED_MODULES or name.startswith("config-")}
+
+
+def prune(folder: Path) -> None:
+    """Delete what of installed packages is never run."""
+    for pattern in UNUSED_FILES:
+        for found in list(folder.rglob(pattern)):
+            if found.is_dir():
+                shutil.rmtree(found)
+            else:
+                found.unlink(missing_ok=True)
+
+
+def shared_libraries(programs: list[Path], within: Path) -> Iterator[Path]:
+    """The system's libraries that `programs` load, each once; those that packages bring along lie `within` already."""
+    listing = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    found: dict[str, Path] = {}
+    for line in listing.splitlines():
+        name, arrow, where = line.strip().partition(" => ")
+        path = Path((where if arrow else name).partition(" (")[0])
+        if "not found" in line:
+            raise SystemExit(f"{name}: no such library here, but a package needs it")
+        if path.is_absolute() and path.suffix != ":" and not path.is_relative_to(within) and path.exists():
+            found.setdefault(path.name, path)
+    libc = next(path for name, path in found.items() if name.startswith("libc.so"))
+    found.setdefault(LOADED_AT_RUN_TIME, libc.parent / LOADED_AT_RUN_TIME)
+    yield from found.values()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
