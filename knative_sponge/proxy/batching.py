@@ -36,6 +36,7 @@ from knative_sponge.core.work import Work
 from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
 from knative_sponge.proxy.answers import failure, with_timing
 from knative_sponge.proxy.body import read_body
+from knative_sponge.proxy.events import admit, refusal, reply
 from knative_sponge.proxy.metrics import Metrics
 from knative_sponge.proxy.plain import deliver
 
@@ -94,18 +95,25 @@ class _Waiting:
 class InferenceEndpoint:
     """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
 
-    Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds) of each successful one, on_change that
-    queue or batches changed.
+    source: of the reply events made here. Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds)
+    of each successful one, on_change that queue or batches changed.
     """
 
     def __init__(
-        self, codec: Codec, machine: Machine, upstream: Upstream, admission: Admission, metrics: Metrics
+        self,
+        codec: Codec,
+        machine: Machine,
+        upstream: Upstream,
+        admission: Admission,
+        metrics: Metrics,
+        source: str = "/",
     ) -> None:
         self._codec = codec
         self._machine = machine
         self._upstream = upstream
         self._admission = admission
         self._metrics = metrics
+        self._source = source
         self._keys = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._batches: dict[int, asyncio.Task[None]] = {}
@@ -128,18 +136,18 @@ class InferenceEndpoint:
             if body is None:
                 return
             part = self._codec.parse(head, body)
+            admit(part, self._source)
         except BadRequest as error:
             self._metrics.refused(Reason.BAD_REQUEST)
             await deliver(failure(error.reason, str(error), status=error.status), send)
             return
-        admission = self._admission
         deadline = deadline_of(
-            claims_of(head.headers),
+            claims_of(head.headers, None if part.event is None else part.event.attributes),
             now=now,
             wall_now_s=wall_now_s,
-            slo_s=admission.slo_s,
-            timeout_s=admission.timeout_s,
-            max_network_share=admission.max_network_share,
+            slo_s=self._admission.slo_s,
+            timeout_s=self._admission.timeout_s,
+            max_network_share=self._admission.max_network_share,
         )
         self._metrics.admitted(deadline)
         await deliver(await self._answer(part, deadline, now), send)
@@ -149,9 +157,8 @@ class InferenceEndpoint:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for waiting in self._waiting.values():
-            if not waiting.answer.done():
-                waiting.answer.set_result(failure(Reason.DRAINING, "the queue-proxy is shutting down"))
+        for key in self._waiting:
+            self._fail(key, Reason.DRAINING)
         tasks = list(self._batches.values())
         for task in tasks:
             task.cancel()
@@ -199,7 +206,7 @@ class InferenceEndpoint:
                 case Dispatch(batch, works):
                     self._start(batch, works)
                 case Refuse(work, reason):
-                    self._fail(work.key, reason, _EXPLAIN[reason])
+                    self._fail(work.key, reason)
                 case Abandon(batch):
                     self._batches[batch].cancel()
                 case WakeAt(at_s):
@@ -214,11 +221,12 @@ class InferenceEndpoint:
         self._timer = None
         self._tell(Tick())
 
-    def _fail(self, key: int, reason: Reason, message: str, status: int | None = None) -> None:
+    def _fail(self, key: int, reason: Reason, message: str | None = None, status: int | None = None) -> None:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
-            waiting.answer.set_result(failure(reason, message, status=status))
+            left_s = waiting.deadline.at_s - time.monotonic()
+            waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
 
     def _start(self, batch: int, works: tuple[Work, ...]) -> None:
         task = asyncio.get_running_loop().create_task(self._call(batch, works))
@@ -269,8 +277,9 @@ class InferenceEndpoint:
                 self._fail(work.key, error.reason, str(error), status=error.status)
             return
         now = time.monotonic()
-        for (_, waiting), own in zip(members, answers, strict=True):
+        for (_, waiting), share in zip(members, answers, strict=True):
             if not waiting.answer.done():
+                own = reply(waiting.part, share, self._source, time.time())
                 slack_s = waiting.deadline.at_s - now
                 self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s)
                 waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
@@ -285,15 +294,6 @@ class InferenceEndpoint:
             f"the model server answered {answer.status} to a batch of {len(parts)} requests",
             status=answer.status if answer.status >= 500 else None,
         )
-
-
-_EXPLAIN = {
-    Reason.EXPIRED: "the deadline had passed on arrival or while waiting",
-    Reason.HOPELESS: "the deadline cannot be met, not even with all the cores within reach",
-    Reason.EVICTED: "made room in a full queue for a more urgent request",
-    Reason.QUEUE_FULL: "the queue is full",
-    Reason.TIMEOUT: "the model server did not answer in time",
-}
 
 
 def _head(scope: Scope) -> RequestHead:

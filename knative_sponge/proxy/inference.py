@@ -24,6 +24,7 @@ from knative_sponge.proxy.batching import Admission, InferenceEndpoint
 from knative_sponge.proxy.breaker import Breaker
 from knative_sponge.proxy.control import Resizing, control_routes
 from knative_sponge.proxy.demand import DemandFeed
+from knative_sponge.proxy.events import source_of
 from knative_sponge.proxy.hook import CpuHook
 from knative_sponge.proxy.metrics import Metrics, MetricsPage
 from knative_sponge.proxy.upstream import Upstream
@@ -79,7 +80,14 @@ class Inference:
             max_body=settings.max_body,
             most_rows=max(_MOST_ROWS, serving.max_batch),
         )
-        self.endpoint = InferenceEndpoint(codec_for(serving.protocol), machine, upstream, admission, self.metrics)
+        self.endpoint = InferenceEndpoint(
+            codec_for(serving.protocol),
+            machine,
+            upstream,
+            admission,
+            self.metrics,
+            source=source_of(settings.namespace, settings.configuration),
+        )
         min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)
         rules_of_cores = CoresRules(min_cores, max_cores)
         self._feed = DemandFeed(DemandEstimator(rules_of_cores, self._batcher))
