@@ -9,8 +9,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 Outcome = Literal["ok", "conflict", "error"]
 
-WHYS: Final = ("webhook-missed", "h2c", "invalid-settings", "other")
-"""Why a pod with deadlines runs Knative's own proxy."""
+MISSED: Final = "webhook-missed"
+"""The pod was created while the webhook was not called."""
+KEPT: Final = "kept"
+"""The webhook left it the stock proxy, and wrote on the pod why."""
 
 
 class Metrics:
@@ -29,7 +31,7 @@ class Metrics:
             ["why"],
             registry=self.registry,
         )
-        self._stock = {why: stock.labels(why) for why in WHYS}
+        self._stock = {why: stock.labels(why) for why in (MISSED, KEPT)}
         self._webhooks = Gauge(
             "sponge_webhook_configurations_broken",
             "Webhook configurations that are missing or trust nobody, so that nothing calls the webhook.",

@@ -1,0 +1,35 @@
+"""What the kubelet and Prometheus ask this process; it knows whom to ask and decides nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+
+def health_app(checks: Mapping[str, Callable[[], bool]]) -> Starlette:
+    """`/healthz` answers while the event loop runs; `/readyz` is 200 when every check passes, else 503 naming those that fail."""
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        failing = [name for name, passes in checks.items() if not passes()]
+        if failing:
+            return PlainTextResponse("".join(f"not ready: {name}\n" for name in failing), status_code=503)
+        return PlainTextResponse("ok\n")
+
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
+
+
+def metrics_app(render: Callable[[], bytes]) -> Starlette:
+    """`/metrics` in Prometheus' text format."""
+
+    async def metrics(_request: Request) -> Response:
+        return Response(render(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return Starlette(routes=[Route("/metrics", metrics)])

@@ -1,0 +1,105 @@
+"""One replica of the controller: which parts run on every replica, which on the leader only, and how they start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Final
+
+from knative_sponge.controller.events import Recorder
+from knative_sponge.controller.health import health_app, metrics_app
+from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.lease import Elector
+from knative_sponge.controller.listener import Listener
+from knative_sponge.controller.metrics import Metrics
+from knative_sponge.controller.reconciler import Reconciler
+from knative_sponge.controller.report import Reporter
+from knative_sponge.controller.rotation import Rotation, SecretSource
+from knative_sponge.controller.watches import Watches
+from knative_sponge.controller.webhook import WebhookServer
+from knative_sponge.settings import ControllerSettings
+
+_log: Final = logging.getLogger(__name__)
+
+LEAVING_S: Final = 5.0
+"""The webhook answers so long after SIGTERM: the API server's way to a pod is forgotten late, and a call that fails
+leaves a pod with the stock proxy."""
+
+
+class Process:
+    """Everything of one replica.
+
+    rng: spreads retries. host: address of all ports; None is all interfaces. leaving_s: see LEAVING_S.
+    """
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        kube: Kube,
+        rng: random.Random,
+        *,
+        host: str | None = None,
+        leaving_s: float = LEAVING_S,
+    ) -> None:
+        self._settings = settings
+        self._kube = kube
+        self._rng = rng
+        self._leaving_s = leaving_s
+        self._watches: Watches | None = None
+        self._metrics = Metrics()
+        self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s)
+        self.webhook = WebhookServer(settings, SecretSource(kube, settings), self._metrics.registry, host=host)
+        checks = {"the webhook has no certificate": self._serves, "the leader has not listed everything": self._synced}
+        self.health = Listener(health_app(checks), host, settings.health_port)
+        self.metrics = Listener(metrics_app(self._metrics.render), host, settings.metrics_port)
+
+    @property
+    def leads(self) -> bool:
+        """Does this replica lead now?"""
+        return self._elector.leads
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop` is set. Raises what a part of it raised: a replica with a dead part must not go on."""
+        parts = (self.webhook, self.health, self.metrics)
+        leading = asyncio.create_task(self._elector.run(self._lead))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            for part in parts:
+                await part.start()
+            await asyncio.wait((leading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if leading.done():
+                leading.result()
+            _log.info("stopping")
+        finally:
+            stopping.cancel()
+            leading.cancel()
+            await asyncio.gather(leading, return_exceptions=True)
+            if stop.is_set():
+                await asyncio.sleep(self._leaving_s)
+            for part in parts:
+                await part.stop()
+            await self._kube.close()
+
+    async def _lead(self) -> None:
+        """All that only one replica may do; every write of it is held back the moment that this replica leads no more."""
+        settings, metrics = self._settings, self._metrics
+        kube = self._kube.fenced(self._elector.fence)
+        self._watches = watches = Watches(kube, settings.system_namespace, self._rng)
+        reconciler = Reconciler(kube, watches, metrics, self._rng)
+        reporter = Reporter(kube, watches, Recorder(kube, settings.pod), metrics)
+        rotation = Rotation(kube, settings)
+        metrics.leads(True)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in (watches, reconciler, reporter, rotation):
+                    group.create_task(part.run(), name=type(part).__name__)
+        finally:
+            self._watches = None
+            metrics.leads(False)
+
+    def _serves(self) -> bool:
+        return self.webhook.ready
+
+    def _synced(self) -> bool:
+        return self._watches is None or self._watches.synced
