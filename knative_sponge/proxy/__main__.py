@@ -20,6 +20,8 @@ from knative_sponge.settings import ProxySettings, ServingSettings
 if TYPE_CHECKING:
     from knative_sponge.proxy.inference import Inference
 
+logger = logging.getLogger(__name__)
+
 
 def main() -> int:
     """Serve until told to stop; 0 after an orderly end, 1 when the settings or the ports cannot be used."""
@@ -27,6 +29,8 @@ def main() -> int:
         settings = ProxySettings.from_env(os.environ)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
+        for doubt in settings.doubts:
+            logger.warning("%s", doubt)
         upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
         breaker = breaker_for(settings.container_concurrency)
         serving = ServingSettings.from_env(os.environ)

@@ -38,14 +38,18 @@ class InferenceHandler(Protocol):
 
 
 class _Fork:
-    """ASGI application: inference requests to the queue, all others to the model server."""
+    """ASGI application: inference requests to the queue, all others to the model server.
+
+    What may become another protocol is never queued: there is no batch of it.
+    """
 
     def __init__(self, inference: InferenceHandler, relay: ASGIApp) -> None:
         self._inference = inference
         self._relay = relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self._inference if self._inference.wants(scope) else self._relay)(scope, receive, send)
+        queued = "sponge.upgrade" not in scope and self._inference.wants(scope)
+        await (self._inference if queued else self._relay)(scope, receive, send)
 
 
 def data_app(
@@ -76,7 +80,7 @@ def data_app(
         start_s=settings.response_start_timeout_s,
         idle_s=settings.idle_timeout_s,
     )
-    return Contract(app, Readiness(settings.probes), drain)
+    return Contract(app, Readiness(settings.probes, detect_http2=settings.detect_http2), drain)
 
 
 def admin_app(drain: Drain, routes: Sequence[BaseRoute] = ()) -> ASGIApp:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import ClassVar, Final
 from urllib.parse import urljoin, urlsplit
 
 from knative_sponge.errors import UpstreamError
@@ -12,11 +13,18 @@ from knative_sponge.proxy.connection import Connection
 from knative_sponge.proxy.headers import request_head
 from knative_sponge.settings import Probe
 
+_Ask = Callable[[str, Sequence[tuple[str, str]]], Awaitable[tuple[int, str | None]]]
+
+_HOP_BY_HOP: Final = frozenset({"host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+"""Fields of a probe that HTTP/2 does not carry."""
+
 
 class Readiness:
     """All probes must pass; none always does.
 
     Callers that come while a check runs share its result, and a caller that leaves does not stop it.
+
+    detect_http2: HTTP probes without TLS ask by HTTP/2 with prior knowledge first, and by HTTP/1.1 when that fails.
     """
 
     give_up_s: ClassVar[float] = 10.0
@@ -26,8 +34,9 @@ class Readiness:
     attempt_s: ClassVar[float] = 0.1
     """How long one of its attempts may take."""
 
-    def __init__(self, probes: Sequence[Probe]) -> None:
+    def __init__(self, probes: Sequence[Probe], *, detect_http2: bool = False) -> None:
         self._probes = tuple(probes)
+        self._detect_http2 = detect_http2
         self._running: asyncio.Task[bool] | None = None
 
     async def check(self) -> bool:
@@ -47,41 +56,58 @@ class Readiness:
 
     async def _pass(self, probe: Probe) -> bool:
         if probe.period_s:
-            return await _attempt(probe, probe.timeout_s)
+            return await self._attempt(probe, probe.timeout_s)
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         passed = 0
         while True:
             next_s = loop.time() + self.interval_s
-            passed = passed + 1 if await _attempt(probe, self.attempt_s) else 0
+            passed = passed + 1 if await self._attempt(probe, self.attempt_s) else 0
             if passed >= probe.success_threshold:
                 return True
             if next_s >= start_s + self.give_up_s:
                 return False
             await asyncio.sleep(next_s - loop.time())
 
+    async def _attempt(self, probe: Probe, timeout_s: float) -> bool:
+        if not self._detect_http2 or probe.path is None or probe.tls:
+            return await _passes(probe, timeout_s)
+        # As Go does it: the first question comes without the probe's own fields, and only HTTP/2 is asked again.
+        bare = replace(probe, headers=())
+        if not await _passes(bare, timeout_s, _status_http2):
+            return await _passes(bare, timeout_s)
+        return await _passes(probe, timeout_s, _status_http2)
 
-async def _attempt(probe: Probe, timeout_s: float) -> bool:
+
+async def _passes(probe: Probe, timeout_s: float, ask: _Ask | None = None) -> bool:
+    """One question. ask: how an HTTP probe is asked; None is HTTP/1.1."""
     try:
         async with asyncio.timeout(timeout_s):
+            if probe.service is not None:
+                # Few pods need HTTP/2 here; the others start without it.
+                from knative_sponge.proxy.http2_probe import serving  # noqa: PLC0415
+
+                return await serving(probe.host, probe.port, probe.service)
             if probe.path is None:
-                transport, _ = await asyncio.get_running_loop().create_connection(
-                    asyncio.Protocol, probe.host, probe.port
-                )
-                transport.abort()
-                return True
-            return await _get(probe)
+                return await _connect(probe)
+            return await _get(probe, ask or _status)
     except (OSError, TimeoutError, UpstreamError, ValueError):
         return False
 
 
-async def _get(probe: Probe) -> bool:
+async def _connect(probe: Probe) -> bool:
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, probe.host, probe.port)
+    transport.abort()
+    return True
+
+
+async def _get(probe: Probe, ask: _Ask) -> bool:
     """GET on a connection of its own, redirects followed as Go's client does."""
     scheme = "https" if probe.tls else "http"
     host = f"[{probe.host}]" if ":" in probe.host else probe.host
     url = f"{scheme}://{host}:{probe.port}{probe.path}"
     for _ in range(10):
-        status, location = await _status(url, probe.headers)
+        status, location = await ask(url, probe.headers)
         if location is None or not 300 <= status < 400:
             return 200 <= status < 400
         url = urljoin(url, location)
@@ -117,3 +143,18 @@ async def _status(url: str, headers: Sequence[tuple[str, str]]) -> tuple[int, st
         return connection.status, location
     finally:
         connection.abort()
+
+
+async def _status_http2(url: str, headers: Sequence[tuple[str, str]]) -> tuple[int, str | None]:
+    from knative_sponge.proxy.http2_probe import exchange  # noqa: PLC0415 (see above)
+
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"{url} cannot be probed")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    fields = {"user-agent": "kube-probe//", "accept-encoding": "gzip"}
+    fields |= {name.lower(): value for name, value in headers if name.lower() not in _HOP_BY_HOP}
+    pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", parts.netloc), (":path", target)]
+    reply = await exchange(parts.hostname, parts.port or 80, [*pseudo, *fields.items()])
+    location = reply.headers.get(b"location")
+    return reply.status, None if location is None else location.decode("latin-1")

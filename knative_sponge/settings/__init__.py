@@ -1,6 +1,7 @@
 """What can be set, one frozen dataclass per program; annotations and environment are parsed here and nowhere else."""
 
 from knative_sponge.settings.controller import ControllerSettings
+from knative_sponge.settings.observability import Observability
 from knative_sponge.settings.probe import Probe
 from knative_sponge.settings.proxy import ProxySettings
 from knative_sponge.settings.serving import CpuLimit, Defer, Late, ProtocolName, Scaling, ServingSettings
@@ -10,6 +11,7 @@ __all__ = [
     "CpuLimit",
     "Defer",
     "Late",
+    "Observability",
     "Probe",
     "ProtocolName",
     "ProxySettings",

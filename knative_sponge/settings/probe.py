@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_ALLOWED = "the JSON of a Kubernetes Probe with httpGet or tcpSocket, or an array of them"
+_ALLOWED = "the JSON of a Kubernetes Probe with httpGet, tcpSocket or grpc, or an array of them"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One readiness check of the model server (knative-contract §1.4).
 
-    path: None connects and closes (tcpSocket); otherwise a GET of this path must answer 200–399 (httpGet).
+    path: a GET of it must answer 200–399 (httpGet).
     period_s: 0 tries again until it passes; otherwise one attempt, repeated by whoever asks.
     timeout_s: bound of one attempt when period_s is not 0.
     success_threshold: passes in a row that are needed when period_s is 0.
+    service: a name, possibly empty, that gRPC's health service must call SERVING (grpc). Without path and service the
+        probe connects and closes (tcpSocket).
     """
 
     host: str
@@ -28,6 +30,7 @@ class Probe:
     period_s: float = 0.0
     timeout_s: float = 1.0
     success_threshold: int = 1
+    service: str | None = None
 
 
 def parse_probes(text: str, default_host: str, default_port: int) -> tuple[Probe, ...]:
@@ -46,17 +49,20 @@ def parse_probes(text: str, default_host: str, default_port: int) -> tuple[Probe
 
 
 def _probe(entry: Mapping[str, Any], default_host: str, default_port: int) -> Probe:
-    http = entry.get("httpGet")
-    action = http if http is not None else entry["tcpSocket"]
-    path = None
-    if http is not None:
-        path = "/" + (http.get("path") or "/").removeprefix("/")
+    path = service = None
+    if (action := entry.get("httpGet")) is not None:
+        path = "/" + (action.get("path") or "/").removeprefix("/")
+    elif (action := entry.get("grpc")) is not None:
+        service = str(action.get("service") or "")
+    else:
+        action = entry["tcpSocket"]
     period_s = float(entry.get("periodSeconds") or 0)
     port = int(action.get("port") or default_port)
     if not 0 < port < 65536 or period_s < 0:
         raise ValueError
     return Probe(
-        host=action.get("host") or default_host,
+        # gRPC's has no host: it is always asked of the pod itself.
+        host=(service is None and action.get("host")) or default_host,
         port=port,
         path=path,
         tls=(action.get("scheme") or "HTTP").upper() == "HTTPS",
@@ -64,4 +70,5 @@ def _probe(entry: Mapping[str, Any], default_host: str, default_port: int) -> Pr
         period_s=period_s,
         timeout_s=max(1.0, float(entry.get("timeoutSeconds") or 1)),
         success_threshold=max(1, int(entry.get("successThreshold") or 1)),
+        service=service,
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
+from knative_sponge.settings.observability import NONE, PROMETHEUS, Observability, parse_observability
 from knative_sponge.settings.probe import Probe, parse_probes
 
 Policy = Literal["edf", "fifo"]
+TlsVersion = Literal["1.2", "1.3"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class ProxySettings:
     """Between two pieces of the answer, and before the first one; None is off."""
     probes: tuple[Probe, ...] = ()
     """All must pass for the pod to be ready; none means always ready."""
+    detect_http2: bool = False
+    """HTTP probes try HTTP/2 with prior knowledge first (feature `autodetect-http2`)."""
+    observability: Observability = field(default_factory=Observability)
+    telemetry_name: str = ""
+    """`service.name` of the metrics; empty takes the Service, or else the Configuration."""
     log_level: str = ""
     """Knative's word for it (`debug`, `info`, …); empty is `info`."""
     host: str | None = None
@@ -66,8 +74,13 @@ class ProxySettings:
     """How long the oldest request of a batch waits for it to fill under `fifo`."""
     certificates: str = "/var/lib/knative/certs"
     """Directory of `tls.crt` and `tls.key`; the TLS port is served when it holds them (system-internal-tls)."""
+    tls_min_version: TlsVersion = "1.3"
+    tls_max_version: TlsVersion | None = None
+    """None is the newest."""
     drain_quiet_s: float = 30.0
     """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
+    doubts: tuple[str, ...] = field(default=(), compare=False)
+    """What was set but cannot be meant, or is not served; to be logged, since Go's queue-proxy starts with it too."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ProxySettings:
@@ -75,16 +88,20 @@ class ProxySettings:
         missing = [name for name in _REQUIRED if name not in env]
         if missing:
             raise SettingError(", ".join(missing), None, "every one of these variables to be set")
-        values = {setting: _read(env, name, parse) for name, (setting, parse) in _REQUIRED.items() if setting}
-        values |= {setting: _read(env, name, parse) for name, (setting, parse) in _OPTIONAL.items() if env.get(name)}
-        if env.get("OBSERVABILITY_CONFIG"):
-            _read(env, "OBSERVABILITY_CONFIG", _json)
+        values: dict[str, Any] = {}
+        for name, (setting, parse) in (*_REQUIRED.items(), *((n, s) for n, s in _OPTIONAL.items() if env.get(n))):
+            value = _read(env, name, parse)
+            if setting is not None:
+                values[setting] = value
+        observability = values.get("observability")
+        if observability is not None and observability.metrics_port is not None:
+            values.setdefault("metrics_port", observability.metrics_port)
         settings = cls(**values)
         try:
             probes = parse_probes(env.get("SERVING_READINESS_PROBE", ""), settings.upstream_host, settings.user_port)
         except ValueError as error:
             raise SettingError("SERVING_READINESS_PROBE", env["SERVING_READINESS_PROBE"], str(error)) from error
-        return replace(settings, probes=probes)
+        return replace(settings, probes=probes, doubts=tuple(_doubts(env, settings)))
 
 
 def _read(env: Mapping[str, str], name: str, parse: Callable[[str], Any]) -> Any:
@@ -131,6 +148,14 @@ def _duration(text: str) -> float:
     return parse_duration_s(text)
 
 
+def _tls_version(text: str) -> TlsVersion:
+    """1.2 or 1.3"""
+    match text:
+        case "1.2" | "1.3":
+            return text
+    raise ValueError
+
+
 def _policy(text: str) -> Policy:
     """edf or fifo"""
     match text:
@@ -139,15 +164,56 @@ def _policy(text: str) -> Policy:
     raise ValueError
 
 
-def _json(text: str) -> Any:
-    """JSON"""
-    return json.loads(text)
+def _user_port(text: str) -> int:
+    """a port number from 0 to 65535, or a service's name"""
+    if not text:
+        raise ValueError
+    if text.isascii() and text.lstrip("-").isdigit():
+        return _port(text)
+    try:
+        return socket.getservbyname(text, "tcp")
+    except OSError:
+        return 0
+
+
+def _flag(text: str) -> bool:
+    """true or false"""
+    if text in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if text in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise ValueError
+
+
+def _observability(text: str) -> Observability:
+    """the JSON of Knative's observability configuration"""
+    return parse_observability(text)
 
 
 def _limit(text: str) -> float | None:
     """a whole number of seconds, 0 for off"""
     return _count(text) or None
 
+
+def _doubts(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
+    """See `ProxySettings.doubts`."""
+    if not env["USER_PORT"].isdecimal():
+        yield f"USER_PORT: {env['USER_PORT']!r} is no port number; requests go to port {settings.user_port}"
+    if settings.log_level.lower() not in _LOG_LEVELS:
+        yield f"SERVING_LOGGING_LEVEL: {settings.log_level!r} is unknown; taken as info"
+    if env["SERVING_LOGGING_CONFIG"]:
+        try:
+            json.loads(env["SERVING_LOGGING_CONFIG"])
+        except ValueError:
+            yield "SERVING_LOGGING_CONFIG: not JSON; ignored"
+    observability = settings.observability
+    if observability.request_metrics not in (NONE, PROMETHEUS):
+        yield f"request metrics by {observability.request_metrics!r} are not offered, only by {PROMETHEUS!r}"
+    if observability.tracing != NONE:
+        yield "traces are not written; trace headers pass through"
+
+
+_LOG_LEVELS: Final = frozenset({"", "debug", "info", "warn", "error", "dpanic", "panic", "fatal"})
 
 _Setting = tuple[str | None, Callable[[str], Any]]
 
@@ -159,17 +225,25 @@ _REQUIRED: Final[Mapping[str, _Setting]] = {
     "SERVING_POD_IP": ("pod_ip", str),
     "QUEUE_SERVING_PORT": ("serving_port", _port),
     "QUEUE_SERVING_TLS_PORT": ("tls_port", _port),
-    "USER_PORT": ("user_port", _port),
+    "USER_PORT": ("user_port", _user_port),
     "CONTAINER_CONCURRENCY": ("container_concurrency", _count),
     "REVISION_TIMEOUT_SECONDS": ("timeout_s", _count),
     "SERVING_LOGGING_CONFIG": (None, str),
     "SERVING_LOGGING_LEVEL": ("log_level", str),
 }
 
-_OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+_OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SERVING_SERVICE": ("service", str),
     "REVISION_RESPONSE_START_TIMEOUT_SECONDS": ("response_start_timeout_s", _limit),
     "REVISION_IDLE_TIMEOUT_SECONDS": ("idle_timeout_s", _limit),
+    "ENABLE_HTTP2_AUTO_DETECTION": ("detect_http2", _flag),
+    "ENABLE_MULTI_CONTAINER_PROBES": (None, _flag),
+    "ENABLE_HTTP_FULL_DUPLEX": (None, _flag),
+    "OBSERVABILITY_CONFIG": ("observability", _observability),
+    "OTEL_SERVICE_NAME": ("telemetry_name", str),
+    "METRICS_PROMETHEUS_PORT": ("metrics_port", _port),
+    "QUEUE_PROXY_TLS_MIN_VERSION": ("tls_min_version", _tls_version),
+    "QUEUE_PROXY_TLS_MAX_VERSION": ("tls_max_version", _tls_version),
     "SPONGE_HOST": ("host", str),
     "SPONGE_ADMIN_PORT": ("admin_port", _port),
     "SPONGE_STAT_PORT": ("stat_port", _port),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from knative_sponge.errors import SettingError
-from knative_sponge.settings import Probe, ProxySettings
+from knative_sponge.settings import Observability, Probe, ProxySettings
 
 KNATIVE = {
     "SERVING_NAMESPACE": "ns",
@@ -61,6 +61,28 @@ def test_what_knative_must_set_is_missed_by_name(name: str) -> None:
         ("REVISION_IDLE_TIMEOUT_SECONDS", "7", replace(DEFAULT, idle_timeout_s=7)),
         ("REVISION_IDLE_TIMEOUT_SECONDS", "", DEFAULT),
         ("OBSERVABILITY_CONFIG", '{"unknown": {}}', DEFAULT),
+        ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": "none", "endpoint": "nowhere"}}', DEFAULT),
+        (
+            "OBSERVABILITY_CONFIG",
+            '{"requestMetrics": {"protocol": "prometheus", "endpoint": "", "exportInterval": 60000000000}}',
+            replace(DEFAULT, observability=Observability(request_metrics="prometheus")),
+        ),
+        (
+            "OBSERVABILITY_CONFIG",
+            '{"requestMetrics": {"protocol": "prometheus", "endpoint": ":9099"}}',
+            replace(DEFAULT, observability=Observability("prometheus", 9099), metrics_port=9099),
+        ),
+        (
+            "OBSERVABILITY_CONFIG",
+            '{"enableRequestLog": true, "requestLogTemplate": "{{.TraceID}}", "enableProbeRequestLog": true}',
+            replace(DEFAULT, observability=Observability(request_log="{{.TraceID}}", log_probes=True)),
+        ),
+        ("OBSERVABILITY_CONFIG", '{"requestLogTemplate": "{{.TraceID}}"}', DEFAULT),
+        ("METRICS_PROMETHEUS_PORT", "9100", replace(DEFAULT, metrics_port=9100)),
+        ("OTEL_SERVICE_NAME", "name", replace(DEFAULT, telemetry_name="name")),
+        ("ENABLE_HTTP2_AUTO_DETECTION", "true", replace(DEFAULT, detect_http2=True)),
+        ("ENABLE_HTTP2_AUTO_DETECTION", "false", DEFAULT),
+        ("ENABLE_HTTP_FULL_DUPLEX", "1", DEFAULT),
         ("SPONGE_HOST", "127.0.0.1", replace(DEFAULT, host="127.0.0.1")),
         ("SPONGE_ADMIN_PORT", "1", replace(DEFAULT, admin_port=1)),
         ("SPONGE_STAT_PORT", "2", replace(DEFAULT, stat_port=2)),
@@ -83,20 +105,29 @@ def test_what_may_be_set_is_read(name: str, value: str, expected: ProxySettings)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("USER_PORT", "http"),
+        ("USER_PORT", "-1"),
         ("USER_PORT", ""),
         ("QUEUE_SERVING_PORT", "65536"),
         ("CONTAINER_CONCURRENCY", "-1"),
         ("REVISION_TIMEOUT_SECONDS", "5m"),
         ("REVISION_IDLE_TIMEOUT_SECONDS", "-1"),
         ("OBSERVABILITY_CONFIG", "{"),
+        ("OBSERVABILITY_CONFIG", "[]"),
+        ("OBSERVABILITY_CONFIG", '{"requestMetrics": "prometheus"}'),
+        ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": 5}}'),
+        ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": "prometheus", "endpoint": "http://host/"}}'),
+        ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": "prometheus", "endpoint": ":70000"}}'),
+        ("OBSERVABILITY_CONFIG", '{"enableRequestLog": "yes", "requestLogTemplate": "x"}'),
         ("SPONGE_MAX_BODY", "0"),
         ("SPONGE_CORES", "0"),
         ("SPONGE_CFS_PERIOD", "-1s"),
         ("SPONGE_DRAIN_QUIET", "30"),
         ("SERVING_READINESS_PROBE", "{"),
         ("SERVING_READINESS_PROBE", '"text"'),
-        ("SERVING_READINESS_PROBE", '{"grpc": {"port": 8080}}'),
+        ("SERVING_READINESS_PROBE", '{"exec": {"command": ["true"]}}'),
+        ("ENABLE_HTTP2_AUTO_DETECTION", "yes"),
+        ("ENABLE_MULTI_CONTAINER_PROBES", "2"),
+        ("METRICS_PROMETHEUS_PORT", "metrics"),
         ("SERVING_READINESS_PROBE", '{"tcpSocket": {"port": 0.5}}'),
         ("SERVING_READINESS_PROBE", '{"tcpSocket": {"port": 70000}}'),
         ("SERVING_READINESS_PROBE", '{"httpGet": {"httpHeaders": [{"value": "nameless"}]}}'),
@@ -127,9 +158,42 @@ def test_the_control_token_does_not_show() -> None:
             '[null, {"tcpSocket":{"port":1}}, {"httpGet":{"port":2}}]',
             [Probe("127.0.0.1", 1), Probe("127.0.0.1", 2, "/")],
         ),
+        ('{"grpc":{"port":9,"service":"s"},"successThreshold":1}', [Probe("127.0.0.1", 9, service="s")]),
+        ('{"grpc":{}}', [Probe("127.0.0.1", 8080, service="")]),
+        ('[{"grpc":{"service":null}},null]', [Probe("127.0.0.1", 8080, service="")]),
+        ("[null]", []),
         ("", []),
         ("null", []),
     ],
 )
 def test_a_readiness_probe_is_what_kubernetes_says(probe: str, expected: list[Probe]) -> None:
     assert list(ProxySettings.from_env(KNATIVE | {"SERVING_READINESS_PROBE": probe}).probes) == expected
+
+
+def test_the_port_that_ours_names_wins() -> None:
+    config = '{"requestMetrics": {"protocol": "prometheus", "endpoint": ":1"}}'
+    env = KNATIVE | {"OBSERVABILITY_CONFIG": config, "METRICS_PROMETHEUS_PORT": "2", "SPONGE_METRICS_PORT": "3"}
+    assert ProxySettings.from_env(env).metrics_port == 3
+    del env["SPONGE_METRICS_PORT"]
+    assert ProxySettings.from_env(env).metrics_port == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "doubt"),
+    [
+        ("USER_PORT", "http", "'http' is no port number"),
+        ("USER_PORT", "no-such-service", "requests go to port 0"),
+        ("SERVING_LOGGING_CONFIG", "{", "not JSON"),
+        ("SERVING_LOGGING_LEVEL", "loud", "taken as info"),
+        ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": "grpc"}}', "'grpc' are not offered"),
+        ("OBSERVABILITY_CONFIG", '{"tracing": {"protocol": "grpc"}}', "traces are not written"),
+    ],
+)
+def test_what_gos_proxy_starts_with_too_is_doubted_but_taken(name: str, value: str, doubt: str) -> None:
+    (found,) = ProxySettings.from_env(KNATIVE | {name: value}).doubts
+    assert doubt in found
+
+
+def test_what_is_right_raises_no_doubt() -> None:
+    env = KNATIVE | {"SERVING_LOGGING_CONFIG": '{"level": "info"}', "SERVING_LOGGING_LEVEL": "ERROR"}
+    assert ProxySettings.from_env(env).doubts == ()
