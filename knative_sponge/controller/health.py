@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 
 def health_app(checks: Mapping[str, Callable[[], bool]]) -> Starlette:
-    """`/healthz` answers while the event loop runs; `/readyz` is 200 when every check passes, else 503 naming those that fail."""
+    """`/healthz` answers while the loop runs; `/readyz` is 200 when every check passes, else 503 naming the others."""
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
