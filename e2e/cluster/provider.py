@@ -32,6 +32,10 @@ class Provider(Protocol):
 
     name: str
 
+    def prepare(self) -> None:
+        """Build what takes long and is kept between runs; `up` does it too where it was not done. Raises ClusterError."""
+        ...
+
     def up(self) -> Cluster:
         """Make the cluster unless it is up and healthy. Raises ClusterError."""
         ...

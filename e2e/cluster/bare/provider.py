@@ -40,8 +40,14 @@ class Bare:
         self._runner = runner
         self._directory = run_directory()
 
+    def prepare(self) -> None:
+        """Build the binaries that the cache lacks: about 18 minutes of two cores when it has none."""
+        _check_machine()
+        with self._alone():
+            build_all(cache(), self._runner)
+
     def up(self) -> Cluster:
-        """Build what the cache lacks, then start everything. Takes half a minute once the binaries are built."""
+        """Start everything. Takes less than a minute once the binaries are built."""
         _check_machine()
         with self._alone():
             binaries = build_all(cache(), self._runner)

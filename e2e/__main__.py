@@ -1,0 +1,72 @@
+"""`python -m e2e [--provider bare|kind] [--keep] [pytest arguments]`: cluster up, product installed, tests, cluster down."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster.places import REPOSITORY, cache
+from e2e.cluster.provider import Cluster, ClusterError, Provider
+from e2e.cluster.providers import PROVIDERS, provider
+from e2e.harness.kube import Kube
+from e2e.harness.report import Report
+from e2e.install import build_images, install
+from e2e.running import Running, begin
+
+_REPORT = REPOSITORY / "out" / "e2e" / "report.json"
+_TEST_TIMEOUT_S = 300
+
+
+def main() -> int:
+    """pytest's exit status; 1 when there is no cluster to run on."""
+    parser = argparse.ArgumentParser(prog="python -m e2e", description=__doc__)
+    parser.add_argument("--provider", choices=PROVIDERS, default="bare")
+    parser.add_argument("--keep", action="store_true", help="use a cluster that is up, and leave it up")
+    args, more = parser.parse_known_args()
+    chosen = provider(args.provider)
+    report = Report()
+    try:
+        cluster = _prepare(chosen, report)
+        begin(Running(chosen, cluster, report))
+        here = str(Path(__file__).parent / "tests")
+        with report.phase("tests"):
+            named = [word for word in more if not word.startswith("-") and "test" in word]
+            status = int(pytest.main(["--timeout", str(_TEST_TIMEOUT_S), "-v", *([] if named else [here]), *more]))
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    finally:
+        if not args.keep:
+            with report.phase("down"):
+                chosen.down()
+    report.write(_REPORT)
+    print(f"==> {_REPORT.relative_to(REPOSITORY)}")
+    return status
+
+
+def _prepare(chosen: Provider, report: Report) -> Cluster:
+    before = _built()
+    with report.phase("build"):
+        chosen.prepare()
+    with report.phase("images"):
+        archives = build_images()
+    report.cold = _built() != before
+    with report.phase("up"):
+        cluster = chosen.up()
+        for archive in archives:
+            chosen.load(archive)
+    with report.phase("install"):
+        install(Kube(cluster), chosen.name)
+    return cluster
+
+
+def _built() -> set[str]:
+    """Names of everything that is kept: a run that adds to them is cold."""
+    return {str(path) for folder in ("bin", "images") for path in (cache() / folder).glob("*")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

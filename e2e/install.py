@@ -1,0 +1,31 @@
+"""Puts the product on a cluster as docs/install.md says, and takes it off again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from e2e.cluster.imaging import build
+from e2e.cluster.places import REPOSITORY
+from e2e.harness.kube import Kube
+
+NAMESPACE: Final = "knative-sponge"
+PRODUCT: Final = ("queue-proxy", "autoscaler")
+APPS: Final = ("echo", "affine", "events", "ocr-server")
+
+
+def build_images() -> list[Path]:
+    """Archives of the product's images and the tests' own; built where something has changed. Raises ClusterError."""
+    return [build(name) for name in (*PRODUCT, *APPS)]
+
+
+def install(kube: Kube, overlay: str) -> None:
+    """One command, and the wait until it serves."""
+    kube("apply", "-k", REPOSITORY / "manifests" / "overlays" / overlay)
+    kube("rollout", "status", "deployment/autoscaler", "-n", NAMESPACE, "--timeout=90s", timeout_s=100)
+
+
+def uninstall(kube: Kube, overlay: str) -> None:
+    """The same command backwards."""
+    where = REPOSITORY / "manifests" / "overlays" / overlay
+    kube("delete", "-k", where, "--ignore-not-found", "--timeout=90s", timeout_s=100)
