@@ -7,6 +7,7 @@ import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar
 
 import uvicorn
 from starlette.routing import BaseRoute
@@ -17,6 +18,7 @@ from knative_sponge.proxy.breaker import Breaker
 from knative_sponge.proxy.drain import Drain
 from knative_sponge.proxy.protocol import HttpProtocol
 from knative_sponge.proxy.stat import StatReporter
+from knative_sponge.proxy.tls import Certificates
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings
 
@@ -29,7 +31,11 @@ class Listener(uvicorn.Server):
 
     http: protocol class, or uvicorn's name of one.
     grace_s: how long requests in flight may hold up `stop`; None is for ever.
+    certificates: of a port that speaks TLS.
     """
+
+    tunnel_grace_s: ClassVar[float] = 60.0
+    """How long connections that have switched protocols may hold up `stop` (knative-contract §1.11)."""
 
     def __init__(
         self,
@@ -39,6 +45,7 @@ class Listener(uvicorn.Server):
         *,
         http: type[asyncio.Protocol] | str = "httptools",
         grace_s: int | None = 1,
+        certificates: Certificates | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -58,20 +65,34 @@ class Listener(uvicorn.Server):
         )
         self._host = host
         self._port = port
+        self._certificates = certificates
         self._socket: socket.socket | None = None
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
         self._socket = _bind(self._host, self._port)
         self.config.load()
+        if self._certificates is not None:
+            self.config.ssl = self._certificates.context
+            self._certificates.start()
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[self._socket])
 
     async def stop(self) -> None:
         """Accept no more connections, close idle ones, finish what is in flight."""
-        if self._socket is not None:
-            await self.shutdown(sockets=[self._socket])
-            self._socket = None
+        if self._socket is None:
+            return
+        if self._certificates is not None:
+            self._certificates.stop()
+        cutting = asyncio.get_running_loop().call_later(self.tunnel_grace_s, self._cut_tunnels)
+        await self.shutdown(sockets=[self._socket])
+        cutting.cancel()
+        self._socket = None
+
+    def _cut_tunnels(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.cut_tunnel()
 
     @property
     def port(self) -> int:
@@ -84,8 +105,8 @@ class Listener(uvicorn.Server):
 class Servers:
     """All ports of one proxy.
 
-    data: users' requests and Knative's probes. admin: the preStop hook and control. stat: Knative's autoscaler.
-    metrics: Prometheus. An application that is None leaves its port closed.
+    data: users' requests and Knative's probes; over TLS too, given certificates. admin: the preStop hook and control.
+    stat: Knative's autoscaler. metrics: Prometheus. An application that is None leaves its port closed.
     finish: awaited when no request is in flight any more; ends what would hold the other ports open.
     """
 
@@ -99,11 +120,17 @@ class Servers:
         admin: ASGIApp,
         stat: ASGIApp | None,
         metrics: ASGIApp | None,
+        certificates: Certificates | None = None,
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         host = settings.host
         self.drain = drain
         self.data = Listener(data, host, settings.serving_port, http=HttpProtocol, grace_s=None)
+        self.tls: Listener | None = None
+        if certificates is not None:
+            self.tls = Listener(
+                data, host, settings.tls_port, http=HttpProtocol, grace_s=None, certificates=certificates
+            )
         self.admin = Listener(admin, host, settings.admin_port)
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
@@ -112,14 +139,14 @@ class Servers:
 
     async def start(self) -> None:
         """Listen on every port, the data port last: who can reach it can reach all. Raises OSError."""
-        for listener in (self.metrics, self.stat, self.admin, self.data):
+        for listener in (self.metrics, self.stat, self.admin, self.tls, self.data):
             if listener is not None:
                 await listener.start()
 
     async def stop(self) -> None:
         """Leave: wait for quiet, finish requests in flight, then close the ports that tell others about them."""
         await self.drain.terminate()
-        await self.data.stop()
+        await asyncio.gather(*(one.stop() for one in (self.data, self.tls) if one is not None))
         if self._finish is not None:
             await self._finish()
         await asyncio.gather(*(one.stop() for one in (self.stat, self.metrics, self.admin) if one is not None))
@@ -158,7 +185,7 @@ def build(
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
 ) -> Servers:
-    """The whole proxy in front of `upstream`, not yet listening."""
+    """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates."""
     drain = Drain(settings.drain_quiet_s)
     return Servers(
         settings,
@@ -168,6 +195,7 @@ def build(
         admin=admin_app(drain, admin_routes),
         stat=stat,
         metrics=metrics_app,
+        certificates=Certificates.mounted(settings),
         finish=finish,
     )
 

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from knative_sponge.proxy.drain import Drain
 from knative_sponge.proxy.protocol import HttpProtocol
-from tests.proxy.harness import ModelServer, Script, answering, model_server, ok, on_loop, proxy, until
-from tests.proxy.wire import Client, Wire, client, fields_of
+from knative_sponge.proxy.server import Listener, build
+from knative_sponge.proxy.upstream import Upstream
+from tests.proxy.harness import SETTINGS, ModelServer, Script, answering, model_server, ok, on_loop, proxy, until
+from tests.proxy.wire import LOCAL, Client, Wire, client, fields_of
 
 OFFER = b"GET /chat?a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -326,3 +329,42 @@ async def test_bytes_behind_an_offer_wait_at_the_client_while_there_is_no_answer
         await one.writer.drain()
         one.half_close()
         await until(lambda: heard == [len(MANY) * 8])
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "stays"])
+@on_loop
+async def test_leaving_waits_for_a_tunnel_but_not_for_ever(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    monkeypatch.setattr(Listener, "tunnel_grace_s", 3600.0 if ends else 0.5)
+    async with model_server(switching()) as fake:
+        servers = build(SETTINGS, upstream=Upstream(LOCAL, fake.port))
+        await servers.start()
+        async with client(servers.data.port) as one:
+            await one.send(OFFER + b"\r\n")
+            await one.head()
+            leaving = asyncio.ensure_future(servers.stop())
+            await until(lambda: not servers.data.servers[0].is_serving())
+            await one.send(b"still here")
+            assert await one.exactly(10) == b"still here"
+            assert not leaving.done()
+            if ends:
+                one.half_close()
+                assert await one.rest() == b""
+            else:
+                with pytest.raises(ConnectionResetError):
+                    await one.rest()
+            await leaving
+
+
+@on_loop
+async def test_an_offer_never_waits_in_the_deadline_queue() -> None:
+    class Queue:
+        def wants(self, scope: Scope) -> bool:
+            return True
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            raise AssertionError
+
+    async with model_server(switching()) as fake, proxy(fake, inference=Queue()) as port, client(port) as one:
+        await one.send(OFFER.replace(b"GET", b"POST") + b"\r\nx")
+        assert (await one.head()).startswith(b"HTTP/1.1 101 ")
+        assert await one.exactly(1) == b"x"
