@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from knative_sponge.codec.select import codec_for
 from knative_sponge.errors import SettingError
-from knative_sponge.settings.serving import ANNOTATION_PREFIX, ServingSettings
+from knative_sponge.settings.serving import ANNOTATION_PREFIX, ProtocolName, ServingSettings
+
+_PROTOCOL: Final = ANNOTATION_PREFIX + "protocol"
 
 
 def of_sponge(annotations: Mapping[str, str]) -> dict[str, str]:
@@ -21,13 +24,13 @@ def read_settings(annotations: Mapping[str, str]) -> ServingSettings:
         if not isinstance(value, str):
             raise SettingError(key, value, "a text; put the value in quotes")
     try:
-        settings = ServingSettings.from_annotations(annotations)
-        codec_for(settings.protocol)
+        # Before the others: the settings know the names of protocols that no codec speaks yet.
+        codec_for((annotations.get(_PROTOCOL) or ProtocolName.AUTO).strip())
+        return ServingSettings.from_annotations(annotations)
     except SettingError as error:
         if error.name.startswith(ANNOTATION_PREFIX):
             raise
         raise SettingError(ANNOTATION_PREFIX + error.name, error.value, error.allowed) from error
-    return settings
 
 
 def faults(annotations: Mapping[str, str]) -> list[SettingError]:

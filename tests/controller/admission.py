@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,14 @@ import yaml
 OBJECTS = Path(__file__).parent / "objects"
 
 
+@functools.cache
+def _read(name: str) -> Any:
+    return yaml.safe_load((OBJECTS / f"{name}.yaml").read_text())
+
+
 def stored(name: str) -> dict[str, Any]:
     """An object as stock Knative made it."""
-    found: dict[str, Any] = yaml.safe_load((OBJECTS / f"{name}.yaml").read_text())
+    found: dict[str, Any] = copy.deepcopy(_read(name))
     return found
 
 
