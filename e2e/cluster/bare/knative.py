@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-DOMAIN: Final = "example.test"
+from e2e.cluster.settings import CPU_REQUEST, config_maps
 
 _OBJECTS = Path(__file__).parent / "objects"
 _KO = re.compile(r"ko://knative\.dev/(serving|eventing)/cmd/(?:[\w-]+/)*([\w-]+)")
-_SMALL = "10m"
-"""CPU request of everything that is not under test: the node has few cores."""
-
-_SETTINGS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
-    ("knative-serving", "config-network"): {"ingress-class": "traefik.ingress.networking.knative.dev"},
-    ("knative-serving", "config-domain"): {DOMAIN: ""},
-    ("knative-serving", "config-deployment"): {"registries-skipping-tag-resolving": "dev.local,kind.local,ko.local"},
-    ("knative-serving", "config-autoscaler"): {"scale-to-zero-grace-period": "6s"},
-}
+_SETTINGS: Final = config_maps("traefik.ingress.networking.knative.dev")
 _SERVING: Final = (
     "serving/core/200-roles", "serving/core/200-serviceaccount.yaml", "serving/core/configmaps",
     "networking/config-network.yaml", "serving/core/webhooks", "serving/core/deployments",
@@ -95,10 +87,9 @@ def _objects(paths: Iterable[Path]) -> Iterator[Object]:
 
 
 def _fitted(one: Object) -> Object:
-    name = (one["metadata"].get("namespace", ""), one["metadata"]["name"])
-    if one["kind"] == "ConfigMap" and name in _SETTINGS:
-        one.setdefault("data", {}).update(_SETTINGS[name])
+    if one["kind"] == "ConfigMap" and one["metadata"].get("namespace") == "knative-serving":
+        one.setdefault("data", {}).update(_SETTINGS.get(one["metadata"]["name"], {}))
     if one["kind"] == "Deployment":
         for container in one["spec"]["template"]["spec"]["containers"]:
-            container.setdefault("resources", {}).setdefault("requests", {})["cpu"] = _SMALL
+            container.setdefault("resources", {}).setdefault("requests", {})["cpu"] = CPU_REQUEST
     return one

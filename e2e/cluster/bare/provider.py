@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -20,8 +19,10 @@ from e2e.cluster.bare.config import PAUSE
 from e2e.cluster.bare.node import Node, cgroups
 from e2e.cluster.bare.process import Processes, kill_group
 from e2e.cluster.command import Runner, run
+from e2e.cluster.exclusive import alone
 from e2e.cluster.places import cache, run_directory
 from e2e.cluster.provider import Cluster, ClusterError
+from e2e.cluster.settings import DOMAIN
 
 _TOOLS: Final = {
     "containerd": "containerd", "ctr": "containerd", "runc": "runc", "iptables": "iptables", "conntrack": "conntrack",
@@ -43,19 +44,19 @@ class Bare:
     def prepare(self) -> None:
         """Build the binaries that the cache lacks: about 18 minutes of two cores when it has none."""
         _check_machine()
-        with self._alone():
+        with alone(_lock()):
             build_all(cache(), self._runner)
 
     def up(self) -> Cluster:
         """Start everything. Takes less than a minute once the binaries are built."""
         _check_machine()
-        with self._alone():
+        with alone(_lock()):
             binaries = build_all(cache(), self._runner)
             node = Node(self._directory, binaries, self._runner)
             cluster = Cluster(
                 kubeconfig=node.kubeconfig,
                 ingress=f"http://{network.INGRESS_IP}",
-                domain=knative.DOMAIN,
+                domain=DOMAIN,
                 kubectl=node.kubectl,
                 kn=binaries["kn"] / "kn",
             )
@@ -70,7 +71,7 @@ class Bare:
 
     def down(self) -> None:
         """Kill its processes, undo its mounts, delete its network, cgroup and state."""
-        with self._alone():
+        with alone(_lock()):
             self._remove()
 
     def load(self, archive: Path) -> None:
@@ -115,18 +116,6 @@ class Bare:
         with contextlib.suppress(FileNotFoundError):
             return (self._directory / "complete").read_text()
         return ""
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One at a time on a machine."""
-        file = cache() / "bare.lock"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ClusterError("another process is making or removing the cluster") from error
-            yield
 
 
 def _sick_pods(node: Node) -> str:
@@ -183,6 +172,10 @@ def _drop_old(directory: Path) -> None:
 def _apply(node: Node, objects: Sequence[knative.Object]) -> None:
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
     node.kubectl_run("apply", "--server-side", "-f", "-", stdin=text, timeout_s=120)
+
+
+def _lock() -> Path:
+    return cache() / "bare.lock"
 
 
 def _key() -> str:
