@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -14,6 +16,9 @@ Address = tuple[str, int]
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
 _EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.trailers": {}, "sponge.http": {}}
+_LEGAL: Final = (string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@[]/%?").encode()
+"""What a request target may hold as it is; the brackets as Go has it."""
+_ILLEGAL: Final = re.compile(b"[^%b]" % re.escape(_LEGAL))
 _SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding"})
 
 
@@ -26,7 +31,7 @@ def http_scope(
     client: Address | None,
     server: Address | None,
 ) -> Scope:
-    """The scope of one request; beyond ASGI, `sponge.target` is its target byte for byte, in origin form.
+    """The scope of one request; beyond ASGI, `sponge.target` is its target in origin form, byte for byte if it is legal.
 
     Of fields that frame or address a message there is one at most, and only the framings and expectations the proxy can
     honour are let in. Raises BadRequest, with status 400, 417, 501 or 505.
@@ -46,8 +51,10 @@ def http_scope(
         raise BadRequest("this transfer coding is not supported", status=501)
     if found.get(b"expect", b"100-continue") != b"100-continue":
         raise BadRequest("this expectation is not supported", status=417)
-    if not target.startswith(b"/") or b"#" in target:
+    if not target.startswith(b"/"):
         target, headers = _origin_form(method, target, headers)
+    if target.translate(None, _LEGAL):
+        target = _escaped(target)
     path, _, query = target.partition(b"?")
     text = path.decode("ascii")
     return {
@@ -80,6 +87,12 @@ def _origin_form(method: str, target: bytes, headers: list[Pair]) -> tuple[bytes
     end = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     path = rest[end:] if rest[end : end + 1] == b"/" else b"/" + rest[end:]
     return path, [(b"host", rest[:end]), *(pair for pair in headers if pair[0] != b"host")]
+
+
+def _escaped(target: bytes) -> bytes:
+    """The target with what is illegal in a path escaped there, as in Go's server; the query is left as it is."""
+    path, mark, query = target.partition(b"?")
+    return _ILLEGAL.sub(lambda found: b"%%%02X" % ord(found[0]), path) + mark + query
 
 
 def offered_protocols(version: str, headers: list[Pair]) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.proxy.headers import HOP_BY_HOP
-from tests.proxy.harness import model_server, ok, on_loop, proxy
+from tests.proxy.harness import answering, model_server, ok, on_loop, proxy
 from tests.proxy.wire import Wire, body_of, client, fields_of
 
 PATH = "".join(sorted(set(string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@/%[]")))
@@ -104,6 +104,13 @@ async def test_targets_that_servers_like_to_tidy_up_are_left_alone() -> None:
         for target in tidy:
             await one.get(target)
         assert [head.split(b" ")[1] for head in fake.seen] == tidy
+
+
+@on_loop
+async def test_what_is_illegal_in_a_path_is_escaped_there_and_the_query_is_left_raw() -> None:
+    async with model_server(answering(ok())) as fake, proxy(fake) as port, client(port) as one:
+        await one.get(b"/a\\b/^{`}/%2F#c?x=^{`}\\%20#d")
+        assert fake.seen[0].split(b" ")[1] == b"/a%5Cb/%5E%7B%60%7D/%2F%23c?x=^{`}\\%20#d"
 
 
 @on_loop

@@ -145,6 +145,9 @@ class ClientEnd(FakeTransport):
 
     abort = close
 
+    def can_write_eof(self) -> bool:
+        return True
+
     def write_eof(self) -> None:
         self.closed = True
 
