@@ -108,7 +108,8 @@ class Running:
 
 
 def environment(**more: str) -> dict[str, str]:
-    ports = {name: str(closed_port()) for name in ("QUEUE_SERVING_PORT", "SPONGE_ADMIN_PORT")}
+    names = ("QUEUE_SERVING_PORT", "SPONGE_ADMIN_PORT", "SPONGE_STAT_PORT", "SPONGE_METRICS_PORT")
+    ports = {name: str(closed_port()) for name in names}
     return os.environ | KNATIVE | ports | {"SPONGE_HOST": LOCAL, "SPONGE_DRAIN_QUIET": "0"} | more
 
 
