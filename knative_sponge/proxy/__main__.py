@@ -9,65 +9,100 @@ import sys
 from typing import TYPE_CHECKING
 
 import uvloop
+from starlette.types import ASGIApp
 
 from knative_sponge.errors import SettingError
 from knative_sponge.proxy.breaker import Breaker, breaker_for
+from knative_sponge.proxy.line_writer import LineWriter
+from knative_sponge.proxy.observe import Observer, Observers
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings, ServingSettings
+from knative_sponge.settings.observability import PROMETHEUS
 
 if TYPE_CHECKING:
     from knative_sponge.proxy.inference import Inference
 
-logger = logging.getLogger(__name__)
+# What a plain queue-proxy does not need is imported where it is used: the kubelet probes a new pod at once.
+
+logger = logging.getLogger("knative_sponge.proxy")
 
 
 def main() -> int:
     """Serve until told to stop; 0 after an orderly end, 1 when the settings or the ports cannot be used."""
     try:
         settings = ProxySettings.from_env(os.environ)
+        serving = ServingSettings.from_env(os.environ)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
         for doubt in settings.doubts:
             logger.warning("%s", doubt)
-        upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
-        breaker = breaker_for(settings.container_concurrency)
-        serving = ServingSettings.from_env(os.environ)
-        inference = None
-        if serving.slo_s is not None:
-            # Here, because it is the largest import and a plain queue-proxy starts without it.
-            from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
-
-            inference = Inference(settings, serving, upstream, breaker)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, upstream, breaker, inference))
+            runner.run(_serve(settings, serving))
     except (SettingError, OSError) as error:
         print(f"knative-sponge queue-proxy: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(
-    settings: ProxySettings, upstream: Upstream, breaker: Breaker | None, inference: Inference | None
-) -> None:
+async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
+    upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
+    breaker = breaker_for(settings.container_concurrency)
+    inference = None
+    if serving.slo_s is not None:
+        from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
+
+        inference = Inference(settings, serving, upstream, breaker)
+    lines = LineWriter(sys.stdout.fileno())
+    metrics_app, outer, inner = _request_metrics(settings, breaker, inference)
+    if settings.observability.request_log is not None:
+        outer = [*outer, _request_log(settings, settings.observability.request_log, lines)]
     stat = StatReporter(settings.pod)
-    stat.start()
-    if inference is None:
-        await build(settings, upstream=upstream, breaker=breaker, stat=stat).run()
-        return
     servers = build(
         settings,
         upstream=upstream,
-        inference=inference.endpoint,
-        admin_routes=inference.admin_routes,
+        inference=None if inference is None else inference.endpoint,
+        admin_routes=() if inference is None else inference.admin_routes,
         breaker=breaker,
         stat=stat,
-        metrics_app=inference.metrics_app,
-        finish=inference.close,
+        observers=Observers(outer, inner),
+        metrics_app=metrics_app,
+        finish=None if inference is None else inference.close,
     )
-    inference.start()
+    stat.start()
+    if inference is not None:
+        inference.start()
     await servers.run()
+    stat.stop()
+    lines.close()
+
+
+def _request_metrics(
+    settings: ProxySettings, breaker: Breaker | None, inference: Inference | None
+) -> tuple[ASGIApp | None, list[Observer], list[Observer]]:
+    """What the metrics port serves, and the outer and inner observers that this needs.
+
+    The deadline queue's own metrics are always served; those about users' requests when Knative asks for them.
+    """
+    if settings.observability.request_metrics != PROMETHEUS:
+        return None if inference is None else inference.metrics_app, [], []
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+
+    from knative_sponge.proxy.metrics import MetricsPage  # noqa: PLC0415
+    from knative_sponge.proxy.request_metrics import RequestMetrics  # noqa: PLC0415
+
+    registry = CollectorRegistry() if inference is None else inference.metrics.registry
+    metrics = RequestMetrics(settings, registry, breaker)
+    if inference is not None:
+        inference.metrics.on_invoked = metrics.invoked
+    return MetricsPage(registry), [metrics.outer], [metrics.inner]
+
+
+def _request_log(settings: ProxySettings, template: str, lines: LineWriter) -> Observer:
+    from knative_sponge.proxy.request_log import RequestLog  # noqa: PLC0415
+
+    return RequestLog(template, settings, lines.write, probes=settings.observability.log_probes)
 
 
 def _level(word: str) -> int:

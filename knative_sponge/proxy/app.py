@@ -13,6 +13,7 @@ from knative_sponge.proxy.breaker import Breaker, breaker_for
 from knative_sponge.proxy.contract import Contract
 from knative_sponge.proxy.drain import Drain, WaitForDrain
 from knative_sponge.proxy.entrance import Entrance, Turns
+from knative_sponge.proxy.observe import Observed, Observers
 from knative_sponge.proxy.readiness import Readiness
 from knative_sponge.proxy.relay import Relay
 from knative_sponge.proxy.shims import HeaderShims
@@ -60,15 +61,20 @@ def data_app(
     *,
     breaker: Breaker | None = None,
     stat: StatReporter | None = None,
+    observers: Observers | None = None,
 ) -> ASGIApp:
     """What the data port serves. No path of it is ours: all belong to the user's application.
 
     breaker: the one that `inference` takes its turns from; by default one of its own as the settings say.
     stat: where requests are counted; None counts nothing.
+    observers: who is told of exchanges.
     """
     if breaker is None:
         breaker = breaker_for(settings.container_concurrency)
+    observers = observers or Observers()
     relay: ASGIApp = Relay(upstream)
+    if observers.inner:
+        relay = Observed(relay, observers.inner)
     app = relay if breaker is None else Turns(relay, breaker)
     if inference is not None:
         app = _Fork(inference, app)
@@ -80,7 +86,8 @@ def data_app(
         start_s=settings.response_start_timeout_s,
         idle_s=settings.idle_timeout_s,
     )
-    return Contract(app, Readiness(settings.probes, detect_http2=settings.detect_http2), drain)
+    app = Contract(app, Readiness(settings.probes, detect_http2=settings.detect_http2), drain)
+    return Observed(app, observers.outer) if observers.outer else app
 
 
 def admin_app(drain: Drain, routes: Sequence[BaseRoute] = ()) -> ASGIApp:

@@ -281,7 +281,7 @@ class InferenceEndpoint:
             if not waiting.answer.done():
                 own = reply(waiting.part, share, self._source, time.time())
                 slack_s = waiting.deadline.at_s - now
-                self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s)
+                self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s, infer_s)
                 waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
 
     def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:

@@ -21,10 +21,14 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """Counts and distributions of one proxy. Label values come from enums, so their number is bounded."""
+    """Counts and distributions of one proxy. Label values come from enums, so their number is bounded.
+
+    on_invoked is told status and upstream seconds of each request that the model server answered.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.on_invoked: Callable[[int, float], None] = lambda _status, _seconds: None
         requests = Counter(
             "sponge_requests",
             "Inference requests by outcome: ok, late, app-error or a Reason.",
@@ -88,8 +92,9 @@ class Metrics:
         """A client went away before its answer."""
         self._outcomes["client-gone"].inc()
 
-    def answered(self, status: int, slack_s: float, queue_s: float) -> None:
+    def answered(self, status: int, slack_s: float, queue_s: float, infer_s: float) -> None:
         """A request was answered by the model server."""
+        self.on_invoked(status, infer_s)
         self._outcomes["app-error" if status >= 400 else "ok" if slack_s >= 0 else "late"].inc()
         self._slack.observe(slack_s)
         self._queue.observe(queue_s)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
 from knative_sponge.proxy.breaker import Breaker
 from knative_sponge.proxy.drain import Drain
+from knative_sponge.proxy.observe import Observers
 from knative_sponge.proxy.protocol import HttpProtocol
 from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.tls import Certificates
@@ -182,6 +183,7 @@ def build(
     admin_routes: Sequence[BaseRoute] = (),
     breaker: Breaker | None = None,
     stat: StatReporter | None = None,
+    observers: Observers | None = None,
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
 ) -> Servers:
@@ -191,7 +193,7 @@ def build(
         settings,
         drain,
         upstream,
-        data=data_app(settings, upstream, drain, inference, breaker=breaker, stat=stat),
+        data=data_app(settings, upstream, drain, inference, breaker=breaker, stat=stat, observers=observers),
         admin=admin_app(drain, admin_routes),
         stat=stat,
         metrics=metrics_app,
