@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,8 +33,8 @@ class Patch(StrEnum):
     """How a patch is to be read."""
 
     MERGE = "application/merge-patch+json"
-    JSON = "application/json-patch+json"
     STRATEGIC = "application/strategic-merge-patch+json"
+    """Built-in types only: lists such as containers are merged by name."""
 
 
 class Change(StrEnum):
@@ -137,7 +137,7 @@ class Kube:
         self,
         resource: Resource,
         name: str,
-        body: Object | Sequence[Object],
+        body: Object,
         namespace: str | None = None,
         *,
         kind: Patch = Patch.MERGE,

@@ -1,0 +1,308 @@
+"""What is written for one PodAutoscaler, and what Knative reads in its status."""
+
+from __future__ import annotations
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knative_sponge.controller.annotations import METRIC_ANNOTATION
+from knative_sponge.controller.decision import (
+    ChangeService,
+    CreateService,
+    Look,
+    SetReplicas,
+    Write,
+    WriteStatus,
+    decide,
+)
+from knative_sponge.controller.resource import Object
+from knative_sponge.controller.serverless import Mode, wanted
+from tests.controller.revision_kit import (
+    DEPLOYMENT,
+    NAME,
+    autoscaler,
+    condition,
+    deployment,
+    revision,
+    service_status,
+)
+
+NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+
+
+def service(mode: Mode = Mode.SERVE, **status: Any) -> Object:
+    made = wanted(autoscaler(), mode)
+    made["metadata"] |= {"generation": 1, "resourceVersion": "9"}
+    return made | {"status": service_status(**status)}
+
+
+def look(**parts: Any) -> Look:
+    known = {
+        "autoscaler": autoscaler(),
+        "revision": revision(),
+        "deployment": deployment(),
+        "service": service(),
+        "defaults": {},
+    }
+    return Look(**(known | parts))
+
+
+def started(**annotations: str) -> Object:
+    """A PodAutoscaler that was ready once, with the status written then."""
+    ready = look(
+        autoscaler=autoscaler(**annotations), deployment=deployment(replicas=9, ready=9), service=service(ready=True)
+    )
+    known = copy.deepcopy(ready.autoscaler)
+    known["status"] = status_of(decide(ready, NOW))
+    assert condition(known["status"], "ScaleTargetInitialized") == {"status": "True"}
+    return known
+
+
+def status_of(writes: tuple[Write, ...]) -> Object:
+    (found,) = (write.body["status"] for write in writes if isinstance(write, WriteStatus))
+    assert isinstance(found, dict)
+    return found
+
+
+def others(writes: tuple[Write, ...]) -> tuple[Write, ...]:
+    return tuple(write for write in writes if not isinstance(write, WriteStatus))
+
+
+def test_a_new_revision_gets_its_services() -> None:
+    (write,) = others(decide(look(service=None), NOW))
+    assert isinstance(write, CreateService)
+    metadata = write.body["metadata"]
+    assert metadata["name"] == NAME
+    assert metadata["ownerReferences"][0]["uid"] == autoscaler()["metadata"]["uid"]
+    assert metadata["ownerReferences"][0]["controller"] is True
+    assert metadata["labels"] == autoscaler()["metadata"]["labels"]
+    assert set(autoscaler()["metadata"]["annotations"]) - set(metadata["annotations"]) == {METRIC_ANNOTATION}
+    assert write.body["spec"] == {
+        "mode": "Serve",
+        "numActivators": 0,
+        "objectRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": DEPLOYMENT},
+        "protocolType": "http1",
+    }
+
+
+def test_a_revision_that_starts_is_unknown_and_nothing_is_false() -> None:
+    status = status_of(decide(look(service=None), NOW))
+    assert {entry["type"]: entry["status"] for entry in status["conditions"]} == {
+        "Active": "Unknown",
+        "Ready": "Unknown",
+        "SKSReady": "Unknown",
+        "ScaleTargetInitialized": "Unknown",
+    }
+    assert condition(status, "Active")["reason"] == "Queued"
+    assert (status["serviceName"], status["metricsServiceName"]) == ("", "")
+
+
+def test_a_revision_with_its_pod_is_ready() -> None:
+    status = status_of(decide(look(deployment=deployment(ready=1)), NOW))
+    assert {entry["status"] for entry in status["conditions"]} == {"True"}
+    assert status["serviceName"] == NAME
+    assert status["metricsServiceName"] == f"{NAME}-private"
+    assert (status["desiredScale"], status["actualScale"], status["observedGeneration"]) == (1, 1, 1)
+
+
+def test_a_revision_is_initialized_only_with_all_initial_pods_and_a_service_name() -> None:
+    scaled = autoscaler(initial_scale="3")
+    two = status_of(decide(look(autoscaler=scaled, deployment=deployment(replicas=3, ready=2)), NOW))
+    assert condition(two, "ScaleTargetInitialized") == {"status": "Unknown"}
+    nameless = look(autoscaler=scaled, deployment=deployment(replicas=3, ready=3), service=None)
+    assert condition(status_of(decide(nameless, NOW)), "ScaleTargetInitialized") == {"status": "Unknown"}
+    three = status_of(decide(look(autoscaler=scaled, deployment=deployment(replicas=3, ready=3)), NOW))
+    assert condition(three, "ScaleTargetInitialized") == {"status": "True"}
+
+
+def test_once_initialized_it_stays_so_without_pods() -> None:
+    status = status_of(
+        decide(look(autoscaler=started(), deployment=deployment(ready=0), service=service(ready=False)), LATER)
+    )
+    assert condition(status, "ScaleTargetInitialized") == {"status": "True"}
+    assert condition(status, "Active")["status"] == "Unknown"
+    assert condition(status, "Ready")["status"] == "Unknown"
+
+
+def test_when_all_is_as_it_should_be_nothing_is_written() -> None:
+    known = look(deployment=deployment(ready=1))
+    settled = autoscaler() | {"status": status_of(decide(known, NOW))}
+    assert decide(look(autoscaler=settled, deployment=deployment(ready=1)), LATER) == ()
+
+
+def test_a_condition_keeps_its_time_until_it_changes() -> None:
+    before = started()
+    status = status_of(
+        decide(look(autoscaler=before, deployment=deployment(ready=0), service=service(ready=True)), LATER)
+    )
+    times = {entry["type"]: entry["lastTransitionTime"] for entry in status["conditions"]}
+    assert times == {
+        "Active": "2026-11-22T08:05:00Z",
+        "Ready": "2026-11-22T08:05:00Z",
+        "SKSReady": "2026-11-22T08:00:00Z",
+        "ScaleTargetInitialized": "2026-11-22T08:00:00Z",
+    }
+
+
+def test_pods_are_set_to_what_the_annotations_ask_for() -> None:
+    assert others(decide(look(autoscaler=autoscaler(min_scale="2")), NOW)) == (SetReplicas(DEPLOYMENT, 2),)
+    assert others(decide(look(autoscaler=started(), deployment=deployment(replicas=3, ready=3)), NOW)) == (
+        SetReplicas(DEPLOYMENT, 1),
+    )
+    assert others(decide(look(defaults={"min-scale": "4"}), NOW)) == (SetReplicas(DEPLOYMENT, 4),)
+
+
+def test_a_revision_without_route_first_moves_to_the_activator_and_then_loses_its_pods() -> None:
+    reserve = revision(routing="reserve")
+    ready = deployment(ready=1)
+    first = decide(look(autoscaler=started(), revision=reserve, deployment=ready), LATER)
+    (write,) = others(first)
+    assert isinstance(write, ChangeService)
+    assert write.body["spec"]["mode"] == "Proxy"
+    assert write.body["metadata"] == {"resourceVersion": "9"}
+    assert condition(status_of(first), "Active") == {
+        "status": "False",
+        "reason": "NoTraffic",
+        "message": "The target is not receiving traffic.",
+    }
+    assert condition(status_of(first), "Ready")["status"] == "False"
+
+    not_yet = service(Mode.PROXY, generation=0, activator=False)
+    assert others(decide(look(autoscaler=started(), revision=reserve, deployment=ready, service=not_yet), LATER)) == ()
+    moved = service(Mode.PROXY, activator=True)
+    assert others(decide(look(autoscaler=started(), revision=reserve, deployment=ready, service=moved), LATER)) == (
+        SetReplicas(DEPLOYMENT, 0),
+    )
+
+
+def test_a_revision_that_gets_a_route_back_comes_up_at_once() -> None:
+    gone = deployment(replicas=0)
+    writes = decide(look(autoscaler=started(), deployment=gone, service=service(Mode.PROXY, ready=False)), LATER)
+    change, replicas = others(writes)
+    assert isinstance(change, ChangeService)
+    assert change.body["spec"]["mode"] == "Serve"
+    assert replicas == SetReplicas(DEPLOYMENT, 1)
+    assert condition(status_of(writes), "Active")["reason"] == "Queued"
+
+
+def test_unreachable_alone_takes_no_pod_away() -> None:
+    """A live revision whose only pod is down is Unreachable too."""
+    unreachable = started()
+    unreachable["spec"]["reachability"] = "Unreachable"
+    assert others(decide(look(autoscaler=unreachable, deployment=deployment(ready=0)), LATER)) == ()
+
+
+def test_services_of_somebody_else_are_left_alone_and_named() -> None:
+    foreign = service()
+    foreign["metadata"]["ownerReferences"][0]["uid"] = "another"
+    writes = decide(look(service=foreign, deployment=deployment(replicas=3)), NOW)
+    assert others(writes) == ()
+    assert condition(status_of(writes), "Active")["reason"] == "NotOwned"
+    assert condition(status_of(writes), "Ready")["status"] == "False"
+    assert status_of(writes)["serviceName"] == ""
+
+
+def test_services_that_are_being_deleted_are_waited_for() -> None:
+    dying = service(Mode.PROXY)
+    dying["metadata"]["deletionTimestamp"] = "2026-11-22T08:00:00Z"
+    assert others(decide(look(service=dying), NOW)) == ()
+
+
+@pytest.mark.parametrize("class_name", ["kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev", ""])
+def test_other_classes_are_not_touched(class_name: str) -> None:
+    assert decide(look(autoscaler=autoscaler(class_name=class_name), service=None), NOW) == ()
+
+
+def test_an_autoscaler_on_its_way_out_is_not_touched() -> None:
+    dying = autoscaler()
+    dying["metadata"]["deletionTimestamp"] = "2026-11-22T08:00:00Z"
+    assert decide(look(autoscaler=dying, service=None), NOW) == ()
+
+
+def test_without_the_revision_nothing_is_decided() -> None:
+    assert decide(look(revision=None, service=None), NOW) == ()
+
+
+def test_without_a_deployment_there_is_nothing_to_scale() -> None:
+    writes = decide(look(deployment=None, service=None), NOW)
+    assert [type(write) for write in writes] == [CreateService, WriteStatus]
+    assert "actualScale" not in status_of(writes)
+
+
+LOOKS = st.builds(
+    lambda routing, replicas, ready, mode, service_ready, known, was_started, progressing: look(
+        autoscaler=started() if was_started else autoscaler(initial_scale="2"),
+        revision=revision(routing=routing),
+        deployment=deployment(replicas=replicas, ready=min(ready, replicas), progressing=progressing),
+        service=service(mode, ready=service_ready, activator=mode is Mode.PROXY) if known else None,
+    ),
+    st.sampled_from(["active", "pending", "reserve", None]),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from(Mode),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["True", "False", "Unknown"]),
+)
+
+
+@given(LOOKS)
+def test_ready_is_the_worst_of_the_others_and_never_false_before_the_first_start(seen: Look) -> None:
+    writes = decide(seen, LATER)
+    status = next((write.body["status"] for write in writes if isinstance(write, WriteStatus)), None)
+    status = status or seen.autoscaler["status"]
+    states = {entry["type"]: entry["status"] for entry in status["conditions"]}
+    parts = {states[name] for name in ("Active", "ScaleTargetInitialized", "SKSReady")}
+    assert states["Ready"] == ("False" if "False" in parts else "Unknown" if "Unknown" in parts else "True")
+    if states["ScaleTargetInitialized"] != "True":
+        assert "False" not in states.values()
+
+
+@given(LOOKS)
+def test_writing_it_all_down_leaves_nothing_to_write(seen: Look) -> None:
+    """Carrying out a decision, with Knative's part played, must come to rest, or it would write for ever."""
+    for _ in range(8):
+        writes = decide(seen, LATER)
+        if not writes:
+            return
+        seen = _carried_out(seen, writes)
+    assert decide(seen, LATER) == ()
+
+
+def _carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:
+    known = copy.deepcopy(
+        {
+            "autoscaler": seen.autoscaler,
+            "deployment": seen.deployment,
+            "service": seen.service,
+            "revision": seen.revision,
+        }
+    )
+    for write in writes:
+        match write:
+            case CreateService(body):
+                known["service"] = copy.deepcopy(body)
+                known["service"]["metadata"] |= {"generation": 1, "resourceVersion": "1"}
+            case ChangeService(_, body):
+                assert known["service"] is not None
+                known["service"]["spec"] = body["spec"]
+            case SetReplicas(_, replicas):
+                assert known["deployment"] is not None
+                known["deployment"]["spec"]["replicas"] = replicas
+            case WriteStatus(body):
+                assert known["autoscaler"] is not None
+                known["autoscaler"]["status"] = (known["autoscaler"].get("status") or {}) | body["status"]
+    assert known["service"] is not None
+    assert known["deployment"] is not None
+    pods = known["deployment"]["spec"]["replicas"]
+    known["deployment"]["status"]["readyReplicas"] = pods
+    proxy = known["service"]["spec"]["mode"] == "Proxy"
+    known["service"]["status"] = service_status(ready=pods > 0, activator=proxy)
+    return look(**known)
