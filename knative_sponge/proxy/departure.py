@@ -24,12 +24,19 @@ class Departure:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
         self._loop = loop
+        self._transport = transport
         connection = transport.get_extra_info("socket")
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
             connection.setsockopt(socket.IPPROTO_TCP, option, _KEEPALIVE_S)
         self._epoll = select.epoll()
         self._epoll.register(connection.fileno(), 0)
-        loop.add_reader(self._epoll.fileno(), transport.abort)
+        loop.add_reader(self._epoll.fileno(), self._look)
+
+    def _look(self) -> None:
+        reset = any(events & select.EPOLLERR for _, events in self._epoll.poll(0))
+        self.close()
+        if reset:  # otherwise both sides have ended in order, and what was said may still be on its way
+            self._transport.abort()
 
     def close(self) -> None:
         """Watch no longer."""

@@ -201,6 +201,33 @@ async def test_the_end_of_the_model_servers_side_reaches_the_client_and_the_othe
         await until(lambda: heard == [MANY])
 
 
+@pytest.mark.parametrize("first", ["client", "model server"])
+@on_loop
+async def test_the_end_of_both_sides_loses_nothing_that_is_still_on_its_way(first: str) -> None:
+    go = asyncio.Event()
+    heard: list[int] = []
+
+    async def ends(wire: Wire) -> None:
+        wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        if first == "client":
+            await go.wait()
+        wire.half_close()
+        await go.wait()
+        await asyncio.sleep(0.1)  # for the proxy to see both ends; only what it does wrong could need longer
+        wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        heard.append(len(await wire.rest()))
+
+    async with tunnel(switching(then=ends)) as (_, one):
+        if first != "client":
+            assert await one.rest() == b""
+        one.writer.write(MANY * 8)
+        one.half_close()
+        go.set()
+        if first == "client":
+            assert await one.rest() == b""
+        await until(lambda: heard == [len(MANY) * 8])
+
+
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
 @on_loop
 async def test_a_client_that_leaves_ends_the_tunnel_at_the_model_server(reset: bool) -> None:
