@@ -37,7 +37,7 @@ class Due(StrEnum):
     SERVING = "serving"
     AUTHORITY = "authority"
     SERVING_NOW = "serving-now"
-    """The serving certificate is refused already."""
+    """The serving certificate has ended."""
     ALL = "all"
     """Nothing of it is trusted any more, so there is nothing to preserve."""
 
@@ -101,8 +101,7 @@ def due(certificates: Certificates, names: Sequence[str], share: float, now: flo
     authorities = x509.load_pem_x509_certificates(certificates.authorities)
     if _left_s(authorities[0], now) <= 0:
         return Due.ALL
-    trusted = any(_has_signed(one, serving) and _left_s(one, now) > 0 for one in authorities)
-    if not trusted or _left_s(serving, now) <= 0:
+    if _left_s(serving, now) <= 0:
         return Due.SERVING_NOW
     if _is_old(authorities[0], share, now):
         return Due.AUTHORITY

@@ -81,8 +81,7 @@ def _with_sponge(pod: Object, settings: ServingSettings, image: str, new_token: 
 
 
 def _is_serving(container: Object) -> bool:
-    ports = container.get("ports") or ()
-    return container.get("name") != _PROXY_CONTAINER and any(port.get("name") == _USER_PORT for port in ports)
+    return any(port.get("name") == _USER_PORT for port in container.get("ports") or ())
 
 
 def _exchanged(proxy: Object, image: str, env: Mapping[str, str], new_token: Callable[[], str]) -> Object:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from cryptography.x509 import load_pem_x509_certificates
 
 from knative_sponge.controller.certificate import AUTHORITY_LIFETIME_S, CertificateError, make
 from knative_sponge.controller.rotation import LOOK_S, Rotation, SecretSource
@@ -148,6 +149,24 @@ async def test_no_certificate_of_a_new_authority_is_shown_in_the_first_moments_o
     assert store.certificates.serving == serving
     clock.now += 1
     await fresh.look()
+    assert store.certificates.serving != serving
+
+
+@virtual
+async def test_an_authority_and_a_certificate_that_are_due_together_are_renewed_one_after_the_other() -> None:
+    store, clock = FakeStore(), Clock()
+    keeper = rotation(store, clock)
+    await keeper.look()
+    clock.now += AUTHORITY_LIFETIME_S * 0.7 - LIFETIME_S * 0.9
+    await keeper.look()  # ended
+    serving = store.certificates.serving
+    clock.now += LIFETIME_S * 0.9
+    for _ in range(3):
+        await keeper.look()
+        assert store.certificates.serving == serving
+    assert len(load_pem_x509_certificates(store.certificates.authorities)) == 2
+    clock.now += LOOK_S
+    await keeper.look()
     assert store.certificates.serving != serving
 
 

@@ -99,6 +99,13 @@ def test_our_class_goes_when_the_port_becomes_http2() -> None:
     assert class_of(stored_as(new, old)) is None
 
 
+def test_our_class_stays_while_slo_does() -> None:
+    old = stored_as(service({"slo": "1s"}))
+    new = copy.deepcopy(old)
+    new["spec"]["template"]["spec"]["containers"][0]["image"] = "dev.local/hello:2"
+    assert stored_as(new, old) == new
+
+
 def test_another_class_stays_when_slo_goes() -> None:
     old = service({"slo": "1s", CLASS: STOCK})
     assert class_of(stored_as(service({CLASS: STOCK}), old)) == STOCK
