@@ -28,6 +28,10 @@ def deadline(claims: dict[str, str], slo_s: float = 1.0, timeout_s: float = 300.
         pytest.param({"x-sponge-deadline": "1699999999000"}, -1.0, Source.DEADLINE_HEADER, id="already passed"),
         pytest.param({"ce-expirytime": "2023-11-14T22:13:22Z"}, 2.0, Source.EXPIRYTIME, id="CloudEvents expirytime"),
         pytest.param({"ce-expirytime": "2023-11-14T23:13:22.5+01:00"}, 2.5, Source.EXPIRYTIME, id="with an offset"),
+        pytest.param({"ce-expirytime": "2023-11-14t22:13:22.5z"}, 2.5, Source.EXPIRYTIME, id="in lower case"),
+        pytest.param(
+            {"ce-expirytime": "2023-11-14T22:13:22.123456789Z"}, 2.123456, Source.EXPIRYTIME, id="nanoseconds"
+        ),
         pytest.param({"x-sponge-slo-ms": "400"}, 0.4, Source.SLO_HEADER, id="own SLO"),
         pytest.param({"x-slo-ttft-ms": "300"}, 0.3, Source.TTFT_HEADER, id="inference gateway's name for it"),
         pytest.param({"x-envoy-expected-rq-timeout-ms": "15"}, 0.015, Source.ENVOY_HEADER, id="Envoy's"),
@@ -74,6 +78,11 @@ def test_the_first_valid_claim_sets_the_deadline(claims: dict[str, str], left_s:
         ("x-sponge-slo-ms", "1_000"),
         ("x-sponge-slo-ms", "\xb2"),
         ("ce-expirytime", "2023-11-14"),
+        ("ce-expirytime", "20231114T221322Z"),
+        ("ce-expirytime", "2023-W46-2T22:13:22Z"),
+        ("ce-expirytime", "2023-11-14 22:13:22Z"),
+        ("ce-expirytime", "2023-13-14T22:13:22Z"),
+        ("ce-expirytime", "2023-11-14T22:13:22+99:00"),
         ("ce-expirytime", "2023-11-14T22:13:22"),
         ("ce-expirytime", "9999-12-31T23:59:59-01:00"),
         ("ce-time", "0001-01-01T00:00:00+01:00"),
@@ -128,3 +137,20 @@ def test_whatever_the_headers_hold_there_is_one_finite_deadline_within_the_timeo
 def test_of_duplicate_headers_the_first_counts() -> None:
     headers = [(b"accept", b"*/*"), (b"x-sponge-slo-ms", b"200"), (b"x-sponge-slo-ms", b"900")]
     assert claims_of(headers) == {b"x-sponge-slo-ms": b"200"}
+
+
+def test_ce_headers_are_percent_decoded_and_others_are_not() -> None:
+    headers = [(b"ce-expirytime", b"2023-11-14T22%3A13%3a22Z"), (b"x-sponge-slo-ms", b"4%300")]
+    assert claims_of(headers) == {b"ce-expirytime": b"2023-11-14T22:13:22Z", b"x-sponge-slo-ms": b"4%300"}
+
+
+def test_the_attributes_of_an_event_count_in_place_of_its_ce_headers() -> None:
+    headers = [(b"ce-expirytime", b"2023-11-14T22:13:22Z"), (b"ce-time", b"x"), (b"x-sponge-slo-ms", b"400")]
+    attributes = {"id": "1", "expirytime": "2030-01-01T00:00:00Z"}
+    assert claims_of(headers, attributes) == {b"ce-expirytime": b"2030-01-01T00:00:00Z", b"x-sponge-slo-ms": b"400"}
+
+
+def test_an_attribute_that_is_not_ascii_is_a_claim_that_cannot_be_used() -> None:
+    claims = claims_of([], {"expirytime": "\N{FULLWIDTH DIGIT TWO}023-11-14T22:13:22Z"})
+    found = deadline_of(claims, now=NOW, wall_now_s=WALL, slo_s=1.0, timeout_s=300.0, max_network_share=0.9)
+    assert (found.source, found.ignored) == (Source.SETTING, ("ce-expirytime",))
