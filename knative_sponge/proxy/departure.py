@@ -32,6 +32,11 @@ class Departure:
         self._epoll.register(connection.fileno(), 0)
         loop.add_reader(self._epoll.fileno(), self._look)
 
+    @property
+    def over(self) -> bool:
+        """There is nothing left to watch for."""
+        return self._epoll.closed
+
     def _look(self) -> None:
         reset = any(events & select.EPOLLERR for _, events in self._epoll.poll(0))
         self.close()
@@ -40,6 +45,6 @@ class Departure:
 
     def close(self) -> None:
         """Watch no longer."""
-        if not self._epoll.closed:
+        if not self.over:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from typing import Any
 
 import pytest
 
+from knative_sponge.proxy.departure import Departure
 from tests.proxy.harness import Script, answering, model_server, ok, on_loop, proxy, until
-from tests.proxy.wire import Client, Wire, body_of, client
+from tests.proxy.wire import LOCAL, Client, Wire, body_of, client
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -147,3 +150,38 @@ async def test_a_client_that_ends_its_side_without_a_request_is_let_go(begun: by
         one.half_close()
         assert await one.rest() == b""
         assert fake.seen == []
+
+
+class Aborted(asyncio.Transport):
+    """A transport of which only the socket is real."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__()
+        self.connection = connection
+        self.aborted = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.connection
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["ended", "gone"])
+@on_loop
+async def test_two_sides_that_have_ended_in_order_are_no_departure(gone: bool) -> None:
+    with socket.create_server((LOCAL, 0)) as listener, socket.create_connection(listener.getsockname()) as one:
+        accepted, _ = listener.accept()
+        with accepted:
+            one.shutdown(socket.SHUT_WR)
+            transport = Aborted(accepted)
+            departure = Departure(asyncio.get_running_loop(), transport)
+            if gone:
+                one.close()
+                accepted.send(b"probe")
+                await until(lambda: transport.aborted)
+            else:
+                accepted.shutdown(socket.SHUT_WR)
+                await until(lambda: departure.over)
+                assert not transport.aborted
+            departure.close()
