@@ -99,13 +99,13 @@ class WebhookServer:
         """Listen; handshakes fail until there is a certificate. Raises OSError when the port cannot be had."""
         await self._listener.start()
         self._following = asyncio.create_task(self._follow())
+        self._following.add_done_callback(_tell_failure)
 
     async def stop(self) -> None:
         """Finish the reviews in flight and close the port."""
         if self._following is not None:
             self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+            await asyncio.gather(self._following, return_exceptions=True)
         await self._listener.stop()
 
     async def _follow(self) -> None:
@@ -128,6 +128,11 @@ class WebhookServer:
         self._ends_at = expires_at(certificates)
         self._expiry.set(self._ends_at)
         log.info("webhook: showing a certificate that ends in %.0f hours", (self._ends_at - self._now()) / 3600)
+
+
+def _tell_failure(following: asyncio.Task[None]) -> None:
+    if not following.cancelled() and (error := following.exception()) is not None:
+        log.error("webhook: certificates are not followed any more, this replica gets unready", exc_info=error)
 
 
 def rules(image: str, new_token: Callable[[], str]) -> Mapping[str, Rule]:

@@ -240,6 +240,19 @@ async def test_it_serves_on_while_certificates_cannot_be_read() -> None:
             assert (await at.connect()).serial == shown
 
 
+def test_a_replica_that_cannot_follow_its_certificates_any_more_says_so_and_gets_unready(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fails() -> None:
+        async with serving(Held(fresh())) as at:
+            at.source.error = RuntimeError("a mistake")
+            at.server.wake()
+            await until(lambda: not at.server.ready)
+
+    asyncio.run(fails())
+    assert "not followed any more" in caplog.text
+
+
 @on_loops
 async def test_it_is_not_ready_with_a_certificate_that_ended() -> None:
     clock = [time.time()]
