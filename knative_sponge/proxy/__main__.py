@@ -53,6 +53,12 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
     if serving.slo_s is not None:
         from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
 
+        if breaker is not None and breaker.capacity < serving.max_batch:
+            logger.warning(
+                "CONTAINER_CONCURRENCY=%d lets only %d requests in, fewer than max-batch=%d: batches stay small; 0 leaves "
+                "it to the deadlines",
+                settings.container_concurrency, breaker.capacity, serving.max_batch,
+            )  # fmt: skip
         inference = Inference(settings, serving, upstream, breaker)
     lines = LineWriter(sys.stdout.fileno())
     metrics_app, outer, inner = _request_metrics(settings, breaker, inference)

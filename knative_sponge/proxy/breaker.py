@@ -33,13 +33,14 @@ class Breaker:
     concurrency: exchanges with the model server at once, at least 1.
     """
 
-    __slots__ = ("_capacity", "_concurrency", "_line", "admitted", "running")
+    __slots__ = ("_concurrency", "_line", "admitted", "capacity", "running")
 
     def __init__(self, concurrency: int) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self._concurrency = concurrency
-        self._capacity = (1 + _WAITING_PER_SLOT) * concurrency
+        self.capacity = (1 + _WAITING_PER_SLOT) * concurrency
+        """Requests that may have a place at once."""
         self._line: deque[asyncio.Future[None]] = deque()
         self.admitted = 0
         """Requests that have a place."""
@@ -48,7 +49,7 @@ class Breaker:
 
     def admit(self) -> None:
         """Take a place for one request. Raises QueueFull when all are taken."""
-        if self.admitted >= self._capacity:
+        if self.admitted >= self.capacity:
             raise QueueFull("pending request queue full")
         self.admitted += 1
 

@@ -16,8 +16,9 @@ from knative_sponge.proxy.breaker import Breaker, breaker_for
 from knative_sponge.proxy.drain import Drain
 from knative_sponge.proxy.upstream import Upstream
 from tests.profile.virtual import run_virtual
-from tests.proxy.harness import SETTINGS, model_server, ok, on_loop, proxy, serving, until
+from tests.proxy.harness import SETTINGS, answering, model_server, ok, on_loop, proxy, serving, until
 from tests.proxy.live import live
+from tests.proxy.test_tunnel import OFFER, switching
 from tests.proxy.wire import LOCAL, Wire, client
 
 
@@ -87,6 +88,25 @@ async def test_a_turn_is_held_until_the_stream_has_ended() -> None:
         finish.set()
         assert (await waiting).status == 200
         assert fake.connections == 2
+
+
+@on_loop
+async def test_a_turn_is_held_until_a_tunnel_has_ended() -> None:
+    async with (
+        model_server(switching(), answering(ok())) as fake,
+        proxy(fake, container_concurrency=1) as port,
+        client(port) as first,
+        client(port) as second,
+    ):
+        await first.send(OFFER + b"\r\n")
+        assert (await first.head()).startswith(b"HTTP/1.1 101 ")
+        waiting = asyncio.create_task(second.get())
+        await first.send(b"hello")
+        assert await first.exactly(5) == b"hello"
+        await _settled()
+        assert fake.connections == 1
+        first.close()
+        assert (await waiting).status == 200
 
 
 @on_loop

@@ -14,11 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knative_sponge.proxy.app import data_app
+from knative_sponge.proxy.drain import Drain
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.stat import Occupancy, Stat, StatReporter, encode
 from knative_sponge.proxy.upstream import Upstream
 from tests.profile.virtual import run_virtual
 from tests.proxy.harness import SETTINGS, model_server, ok, on_loop, serving
+from tests.proxy.test_tunnel import OFFER, switching
 from tests.proxy.wire import LOCAL, Wire, client
 
 Visit = tuple[float, float, bool]
@@ -171,6 +174,24 @@ class Prompt(StatReporter):
     """Publishes faster than the autoscaler asks."""
 
     period_s = 0.02
+
+
+@on_loop
+async def test_a_tunnel_counts_as_long_as_it_is_open() -> None:
+    stat = Prompt("pod", time.monotonic)
+    async with model_server(switching()) as fake:
+        upstream = Upstream(LOCAL, fake.port)
+        stat.start()
+        async with serving(data_app(SETTINGS, upstream, Drain(0.0), stat=stat)) as port, client(port) as one:
+            await one.send(OFFER + b"\r\n")
+            assert (await one.head()).startswith(b"HTTP/1.1 101 ")
+            while (await scraped(stat)).get(2) != 1.0:
+                await asyncio.sleep(0.005)
+            one.close()
+            while 2 in await scraped(stat):
+                await asyncio.sleep(0.005)
+        stat.stop()
+        upstream.close()
 
 
 @on_loop
