@@ -247,3 +247,26 @@ def test_a_spoiled_answer_is_split_or_refused(noise: bytes, cuts: list[int]) -> 
     except (UpstreamBroken, UpstreamMismatch):
         return
     assert len(shares) == 2
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 1), st.integers(0, 3), st.sampled_from([*b'",:{}[]\\\xff0N']).map(lambda b: bytes([b])))
+    )
+)
+def test_a_spoiled_structured_event_is_refused_or_the_event_that_the_server_reads(
+    edits: list[tuple[float, int, bytes]],
+) -> None:
+    body = b'{"specversion":"1.0","id":"1","source":"/s","type":"t","n":3,"data":{"a":[1.5,"x\\u00e9"],"b":null}}'
+    for where, drop, splice in edits[:3]:
+        at = int(where * len(body))
+        body = body[:at] + splice + body[at + drop :]
+    head = RequestHead("POST", b"/", [(b"content-type", b"application/cloudevents+json")])
+    try:
+        part = CODEC.parse(head, body)
+    except BadRequest:
+        return
+    batch = json.loads(CODEC.merge([part, event(2)]).body)
+    assert batch[0] == json.loads(body)
+    assert part.event is not None
+    assert (batch[0]["id"], batch[0]["source"]) == (part.event.id, part.event.source)
