@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +29,15 @@ class Buildah:
 
     storage: Path
     runner: Runner = run
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else builds in this storage meanwhile; what a killed build left mounted in it is gone first."""
+        self.storage.mkdir(parents=True, exist_ok=True)
+        with (self.storage / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._run("rm", "--all")
+            yield
 
     def has(self, image: str) -> bool:
         """Whether the storage holds `image`."""

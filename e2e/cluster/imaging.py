@@ -62,7 +62,8 @@ def build(name: str, *, out_dir: Path | None = None, tool: Tool = "auto", runner
 
 def _with_buildah(recipe: Recipe, out: Path, runner: Runner) -> None:
     buildah = Buildah(cache() / f"buildah-{driver()}", runner)
-    buildah.build(recipe, rootfs.python_base(buildah, runner), out)
+    with buildah.alone():
+        buildah.build(recipe, rootfs.python_base(buildah, runner), out)
 
 
 def _with_docker(recipe: Recipe, out: Path, runner: Runner) -> None:
