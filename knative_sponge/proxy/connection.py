@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
         self._busy = False
-        self._upgradable = False
+        self._upgradable = self._tunnel = False
         self._persistent = False
         self._bodyless = False
         self._until_end = False
@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         """A new exchange starts; `upgrade` allows the model server to switch protocols."""
         self._busy = True
         self._upgradable = upgrade
+        self._tunnel = upgrade and method == "CONNECT"
         self._persistent = False
         self._bodyless = method == "HEAD"
         self._until_end = False
@@ -229,6 +230,10 @@ class Connection(asyncio.Protocol):
                 until_end = False
                 self.chunked = True
         self._until_end = until_end
+        if self._tunnel and status < 300:
+            if not until_end:
+                raise ValueError("the acceptance of a tunnel has no body")
+            self.switched = True
 
     def on_body(self, body: bytes) -> None:
         if not self.complete and body:

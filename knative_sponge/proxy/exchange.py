@@ -31,10 +31,11 @@ class Exchange:
     once; the last `http.request` message has `trailers` when there were any;
     `http.response.informational` with `status` and `headers` sends a 1xx answer; `http.response.start` with
     `trailers: True` is followed by `http.response.trailers`, as in ASGI's own extension. Where the scope has
-    `sponge.upgrade`, the protocols offered, a start with status 101 makes the connection the application's until it
-    returns: `receive` gives the client's bytes as a body, `send` writes a body unframed. A client that goes away
-    cancels the task that runs the application. A RequestFailed that the application raises becomes the answer when
-    none was begun; otherwise, and after any other error, the connection is cut so that the client sees a broken answer.
+    `sponge.upgrade`, the protocols offered, a start with status 101 (2xx to CONNECT) makes the connection the
+    application's until it returns: `receive` gives the client's bytes as a body, `send` writes a body unframed.
+    A client that goes away cancels the task that runs the application. A RequestFailed that the application raises
+    becomes the answer when none was begun; otherwise, and after any other error, the connection is cut so that the
+    client sees a broken answer.
     """
 
     __slots__ = (
@@ -77,7 +78,7 @@ class Exchange:
             self._chunks.append(body)
             self.buffered += len(body)
             if self.buffered > HIGH_WATER:
-                self._protocol.body_waits()
+                self._protocol.set_reading()
             self._wake()
 
     def feed_end(self) -> None:
@@ -174,8 +175,8 @@ class Exchange:
     def _start(self, status: int, headers: Sequence[Pair], trailers: bool) -> None:
         if self._head is not None or self.started:
             raise RuntimeError("the answer was started twice")
-        if status == 101:
-            self._switch(headers)
+        if status == 101 or (self.scope["method"] == "CONNECT" and 200 <= status < 300):
+            self._switch(status, headers)
             return
         parts = [STATUS_LINE[status]]
         framing = Framing.CHUNKED if self.scope["http_version"] == "1.1" else Framing.CLOSE
@@ -205,10 +206,10 @@ class Exchange:
         self._trailers_due = trailers
         self._head = head + b"\r\n"
 
-    def _switch(self, headers: Sequence[Pair]) -> None:
+    def _switch(self, status: int, headers: Sequence[Pair]) -> None:
         if "sponge.upgrade" not in self.scope:
             raise RuntimeError("a protocol was switched to that nobody offered")
-        self._write([STATUS_LINE[101], field_lines(headers), b"\r\n"])
+        self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
         self.started = self.switched = True
         self.keep_alive = self.ended = self.delivered = False
         self._framing = Framing.CLOSE

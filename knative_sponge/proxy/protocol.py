@@ -163,7 +163,7 @@ class HttpProtocol(asyncio.Protocol):
     def _hold(self, data: bytes) -> None:
         """Whether these bytes are requests or another protocol depends on an answer that is still to come."""
         self._behind += data
-        self._set_reading()
+        self.set_reading()
 
     def switch(self, exchange: Exchange) -> None:
         """The answer is another protocol: what comes in belongs to this exchange until the end of the connection."""
@@ -176,14 +176,14 @@ class HttpProtocol(asyncio.Protocol):
             exchange.feed_end()
         else:
             self._reader.unfinished = exchange
-        self._set_reading()
+        self.set_reading()
 
     def _read_behind(self) -> bool:
         """No protocol was switched to: what came behind the offer are requests; whether one has begun."""
         self._offer = self._raw = None
         behind, self._behind = bytes(self._behind), bytearray()
         self.data_received(behind)
-        self._set_reading()
+        self.set_reading()
         return self._current is not None
 
     def _await_head(self) -> None:
@@ -202,20 +202,16 @@ class HttpProtocol(asyncio.Protocol):
             self._begin(exchange, app)
         else:
             self._waiting.append((exchange, app))
-            self._set_reading()
+            self.set_reading()
 
     def _begin(self, exchange: Exchange, app: ASGIApp) -> None:
         self._current = exchange
         exchange.task = self.loop.create_task(exchange.run(app))
 
-    def body_waits(self) -> None:
-        """More of a request is buffered than the application keeps up with."""
-        self._set_reading()
-
     def body_taken(self) -> None:
         """The application took what was buffered of a request."""
         if self._read_paused:
-            self._set_reading()
+            self.set_reading()
 
     def answered(self, exchange: Exchange) -> None:
         """An answer is written completely."""
@@ -224,7 +220,7 @@ class HttpProtocol(asyncio.Protocol):
             return
         if self._waiting and exchange.keep_alive:
             self._begin(*self._waiting.popleft())
-            self._set_reading()
+            self.set_reading()
         elif self._deaf or exchange is self._reader.unfinished:
             self._linger()
         elif self._ended or not exchange.keep_alive:
@@ -285,7 +281,8 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self.transport.abort()
 
-    def _set_reading(self) -> None:
+    def set_reading(self) -> None:
+        """Read on, or stop while more is here than anybody takes."""
         if self._ended:
             return
         unfinished = self._reader.unfinished

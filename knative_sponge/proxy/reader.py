@@ -134,7 +134,7 @@ class RequestReader:
         upgrade = b""
         if parser.should_upgrade():
             # Behind a body there is no telling its successor from the other protocol before the answer is here.
-            upgrade = offered_protocols(version, self._headers) if not self._has_body() else b""
+            upgrade = offered_protocols(method, version, self._headers) if not self._has_body() else b""
             self._offer = bool(upgrade)
         self.unfinished = self._owner.request(method, version, self._url, self._headers, keep_alive, upgrade)
 

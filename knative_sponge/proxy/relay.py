@@ -39,7 +39,7 @@ class Relay:
             elif name == b"expect":
                 expects_continue = True
         offer: bytes = scope.get("sponge.upgrade", b"")
-        if offer:
+        if offer and method != "CONNECT":
             fields += ((b"connection", b"Upgrade"), (b"upgrade", offer))
         head = request_head(method, scope["sponge.target"], fields)
         # A body of which nothing has come yet may depend on the answer: it must not hold back the head.

@@ -77,10 +77,8 @@ def http_scope(
 
 def _origin_form(method: str, target: bytes, headers: list[Pair]) -> tuple[bytes, list[Pair]]:
     """The target as an origin server wants it; the host of an absolute one replaces Host (RFC 9112 §3.2.2)."""
-    if target == b"*" and method == "OPTIONS":
+    if method == "CONNECT" or (target == b"*" and method == "OPTIONS"):
         return target, headers
-    if method == "CONNECT":
-        raise BadRequest("CONNECT is not supported", status=501)
     scheme, found, rest = target.partition(b"://")
     if not found or scheme.lower() not in (b"http", b"https") or b"#" in target:
         raise BadRequest("this form of request target is not supported")
@@ -95,13 +93,15 @@ def _escaped(target: bytes) -> bytes:
     return _ILLEGAL.sub(lambda found: b"%%%02X" % ord(found[0]), path) + mark + query
 
 
-def offered_protocols(version: str, headers: list[Pair]) -> bytes:
+def offered_protocols(method: str, version: str, headers: list[Pair]) -> bytes:
     """The protocols of a request's Upgrade fields that a model server may switch to; empty when there are none.
 
-    HTTP/2 is none of them: it would need translation, and a server may ignore any offer.
+    HTTP/2 is none of them: it would need translation, and a server may ignore any offer. CONNECT offers itself.
     """
     if version != "1.1":
         return b""
+    if method == "CONNECT":
+        return b"CONNECT"
     tokens = [token.strip() for name, value in headers if name == b"upgrade" for token in value.split(b",")]
     return b", ".join([token for token in tokens if token and token.lower() != b"h2c"])
 

@@ -12,17 +12,19 @@ from knative_sponge.proxy.headers import end_to_end, tokens
 
 
 async def splice(connection: Connection, offer: bytes, receive: Receive, send: Send) -> None:
-    """Pass the 101 on, then bytes until both sides have ended, or one is lost.
+    """Pass the 101 (to CONNECT: the 2xx) on, then bytes until both sides have ended, or one is lost.
 
     Either side may end its own direction first: the other one is told and may go on. Who sends faster than the other
     reads is read no further. Raises UpstreamBroken when the model server breaks off, or switches to something that was
     not offered. Cancelling it leaves the connection to be cut.
     """
-    chosen = [value for name, value in connection.headers if name == b"upgrade"]
-    if not tokens(b",".join(chosen)) <= tokens(offer):
-        raise UpstreamBroken("the model server switched to a protocol that was not offered")
-    headers = [*end_to_end(connection.headers), (b"connection", b"Upgrade"), (b"upgrade", b", ".join(chosen))]
-    await send({"type": "http.response.start", "status": 101, "headers": headers})
+    headers = end_to_end(connection.headers)
+    if connection.status == 101:
+        chosen = [value for name, value in connection.headers if name == b"upgrade"]
+        if not tokens(b",".join(chosen)) <= tokens(offer):
+            raise UpstreamBroken("the model server switched to a protocol that was not offered")
+        headers += [(b"connection", b"Upgrade"), (b"upgrade", b", ".join(chosen))]
+    await send({"type": "http.response.start", "status": connection.status, "headers": headers})
     loop = asyncio.get_running_loop()
     tasks = [loop.create_task(_up(connection, receive))]
     try:

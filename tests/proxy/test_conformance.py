@@ -10,7 +10,7 @@ One test per line of §9 that is HTTP/1.1; gRPC (18) needs HTTP/2. In other file
 
 §10: 2 test_timeouts · 3 test_relay_failures · 4 test_identity · 5 test_identity (`nothing_is_added`) · 6 test_streaming
 (`trailers_of_a_request`) · 7 test_informational, test_streaming (`overtakes`) · 8, 21 test_refusals · 9 test_half_close ·
-10, 19 test_tunnel · 11, 12 test_contract · 14, 15, 16 test_headers · 18 test_server, test_stat · 20 test_timeouts ·
+10, 12, 19 test_tunnel · 11, 12 test_contract · 14, 15, 16 test_headers · 18 test_server, test_stat · 20 test_timeouts ·
 22 test_proxy_settings · 23 test_relay_failures.
 """
 

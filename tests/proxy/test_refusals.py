@@ -53,7 +53,6 @@ HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
         pytest.param("GET /ä HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 400, id="target not ASCII"),
         pytest.param(b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="asterisk"),
         pytest.param(b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="another scheme"),
-        pytest.param(b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 501, id="CONNECT"),
         pytest.param(b"BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 400, id="unknown method"),
         pytest.param(HEAD + b"Expect: 200-ok\r\n\r\n", 417, id="another expectation"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 2**21, 431, id="endless field"),

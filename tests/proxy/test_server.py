@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -109,7 +109,9 @@ class Running:
 
 def environment(**more: str) -> dict[str, str]:
     names = ("QUEUE_SERVING_PORT", "SPONGE_ADMIN_PORT", "SPONGE_STAT_PORT", "SPONGE_METRICS_PORT")
-    ports = {name: str(closed_port()) for name in names}
+    with ExitStack() as stack:  # all taken at once, so that they differ
+        taken = [stack.enter_context(socket.create_server((LOCAL, 0))) for _ in names]
+        ports = {name: str(one.getsockname()[1]) for name, one in zip(names, taken, strict=True)}
     return os.environ | KNATIVE | ports | {"SPONGE_HOST": LOCAL, "SPONGE_DRAIN_QUIET": "0"} | more
 
 

@@ -160,6 +160,40 @@ async def test_a_switch_that_was_not_offered_is_a_502(offer: bytes, answer: byte
         assert b"smuggled" not in reply.body
 
 
+CONNECT = b"CONNECT b.example:80 HTTP/1.1\r\nHost: b.example:80\r\n\r\n"
+
+
+@on_loop
+async def test_connect_reaches_the_application_and_its_acceptance_makes_a_tunnel() -> None:
+    async def accepts(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 200 Connected\r\nX: y\r\n\r\nhello")
+        await wire.send(await wire.exactly(3))
+
+    async with model_server(accepts) as fake, proxy(fake) as port, client(port) as one:
+        await one.send(CONNECT + b"a\r\n")
+        assert await one.head() == b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n"
+        assert await one.rest() == b"helloa\r\n"
+        assert fake.seen[0].startswith(CONNECT[:-2].replace(b"Host", b"host"))
+
+
+@on_loop
+async def test_connect_that_is_refused_is_an_ordinary_answer() -> None:
+    refused = b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 2\r\n\r\nno"
+    async with model_server(answering(refused, ok())) as fake, proxy(fake) as port, client(port) as one:
+        await one.send(CONNECT + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert ((await one.reply("OPTIONS")).body, (await one.reply()).body) == (b"no", b"ok")
+
+
+@pytest.mark.parametrize("field", [b"Content-Length: 2", b"Transfer-Encoding: chunked"])
+@on_loop
+async def test_an_acceptance_of_connect_that_has_a_body_is_a_502(field: bytes) -> None:
+    accepted = b"HTTP/1.1 200 OK\r\n" + field + b"\r\n\r\nno"
+    async with model_server(answering(accepted)) as fake, proxy(fake) as port, client(port) as one:
+        await one.send(CONNECT)
+        assert (await one.reply("OPTIONS")).status == 502
+
+
 @on_loop
 async def test_an_offer_on_a_connection_that_went_stale_is_made_again_on_a_new_one() -> None:
     async def once(wire: Wire) -> None:
