@@ -53,6 +53,8 @@ class Process:
         checks = {"the webhook has no certificate": self._serves, "the leader has not listed everything": self._synced}
         self.health = Listener(health_app(checks), host, settings.health_port)
         self.metrics = Listener(metrics_app(self._metrics.render), host, settings.metrics_port)
+        self.started = asyncio.Event()
+        """Set once all ports listen."""
 
     @property
     def leads(self) -> bool:
@@ -67,6 +69,7 @@ class Process:
         try:
             for part in parts:
                 await part.start()
+            self.started.set()
             await asyncio.wait((leading, stopping), return_when=asyncio.FIRST_COMPLETED)
             if leading.done():
                 leading.result()

@@ -133,7 +133,7 @@ class FakeApi:
             base, namespace, name, subresource = self._route(request.path)
             if request.query.get("watch") == "true":
                 return await self._watch(request, base, namespace)
-            body = await request.json() if request.can_read_body else None
+            body: Object = await request.json() if request.can_read_body else {}
             if request.method != "GET":
                 self.calls.append((request.method, request.path, request.headers["Content-Type"], body))
             match request.method:
@@ -199,7 +199,7 @@ class FakeApi:
             body = {"status": body["status"]}
         elif subresource == "scale":
             body = {"spec": {"replicas": body["spec"]["replicas"]}}
-        new = _merged(old, body, by_name=kind == "application/strategic-merge-patch+json")
+        new: Object = _merged(old, body, by_name=kind == "application/strategic-merge-patch+json")
         new["metadata"]["generation"] = old["metadata"].get("generation", 1) + (new.get("spec") != old.get("spec"))
         self._store(base, (namespace, name), new, "MODIFIED")
         return new

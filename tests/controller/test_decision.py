@@ -288,8 +288,8 @@ def _carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:
     for write in writes:
         match write:
             case CreateService(body):
-                known["service"] = copy.deepcopy(body)
-                known["service"]["metadata"] |= {"generation": 1, "resourceVersion": "1"}
+                metadata = body["metadata"] | {"generation": 1, "resourceVersion": "1"}
+                known["service"] = copy.deepcopy(body) | {"metadata": metadata}
             case ChangeService(_, body):
                 assert known["service"] is not None
                 known["service"]["spec"] = body["spec"]

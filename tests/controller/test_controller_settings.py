@@ -1,0 +1,82 @@
+"""What the autoscaler's environment may say."""
+
+from __future__ import annotations
+
+import pytest
+
+from knative_sponge.errors import SettingError
+from knative_sponge.settings import ControllerSettings
+
+NEEDED = {"POD_NAME": "autoscaler-0", "POD_NAMESPACE": "knative-sponge", "SPONGE_QUEUE_PROXY_IMAGE": "queue-proxy:dev"}
+
+
+def test_three_variables_are_enough() -> None:
+    settings = ControllerSettings.from_env(NEEDED | {"PATH": "/bin"})
+    assert settings == ControllerSettings("autoscaler-0", "knative-sponge", "queue-proxy:dev")
+    assert settings.cert_lifetime_s == 90 * 24 * 3600
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_a_missing_or_empty_variable_is_named(name: str) -> None:
+    for env in ({key: text for key, text in NEEDED.items() if key != name}, NEEDED | {name: ""}):
+        with pytest.raises(SettingError, match=name):
+            ControllerSettings.from_env(env)
+
+
+def test_every_variable_is_read() -> None:
+    settings = ControllerSettings.from_env(
+        NEEDED
+        | {
+            "SPONGE_SYSTEM_NAMESPACE": "serving",
+            "SPONGE_WEBHOOK_PORT": "9443",
+            "SPONGE_HEALTH_PORT": "0",
+            "SPONGE_METRICS_PORT": "1",
+            "SPONGE_WEBHOOK_SERVICE": "hook",
+            "SPONGE_CERT_SECRET": "certs",
+            "SPONGE_CERT_LIFETIME": "2m",
+            "SPONGE_CERT_RENEW_SHARE": "0.5",
+            "SPONGE_LEASE": "leader",
+            "SPONGE_LEASE_DURATION": "4s",
+            "SPONGE_LOG_LEVEL": "Debug",
+        }
+    )
+    assert settings == ControllerSettings(
+        pod="autoscaler-0",
+        namespace="knative-sponge",
+        proxy_image="queue-proxy:dev",
+        system_namespace="serving",
+        webhook_port=9443,
+        health_port=0,
+        metrics_port=1,
+        webhook_service="hook",
+        cert_secret="certs",
+        cert_lifetime_s=120.0,
+        cert_renew_share=0.5,
+        lease="leader",
+        lease_duration_s=4.0,
+        log_level="debug",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("SPONGE_WEBHOOK_PORT", "https"),
+        ("SPONGE_WEBHOOK_PORT", "65536"),
+        ("SPONGE_CERT_LIFETIME", "30s"),
+        ("SPONGE_CERT_RENEW_SHARE", "1"),
+        ("SPONGE_LEASE_DURATION", "1s"),
+        ("SPONGE_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_what_is_allowed(name: str, text: str) -> None:
+    with pytest.raises(SettingError, match=f"{name}: '{text}' is not allowed; expected an?|{name}.*debug, info"):
+        ControllerSettings.from_env(NEEDED | {name: text})
+
+
+@pytest.mark.parametrize(
+    "broken", [{"pod": ""}, {"cert_renew_share": 1.0}, {"cert_lifetime_s": 1.0}, {"lease_duration_s": 1.0}]
+)
+def test_impossible_settings_cannot_be_made(broken: dict[str, object]) -> None:
+    with pytest.raises(SettingError):
+        ControllerSettings(**({"pod": "p", "namespace": "n", "proxy_image": "i"} | broken))  # type: ignore[arg-type]

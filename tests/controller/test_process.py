@@ -1,0 +1,203 @@
+"""One replica as a whole against an API server over HTTP, and as a program that is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.process import Process
+from knative_sponge.controller.resource import (
+    DEPLOYMENTS,
+    LEASES,
+    MUTATING_WEBHOOKS,
+    POD_AUTOSCALERS,
+    REVISIONS,
+    SECRETS,
+    SERVERLESS_SERVICES,
+    VALIDATING_WEBHOOKS,
+)
+from knative_sponge.settings import ControllerSettings
+from tests.controller.apiserver import FakeApi, Refused
+from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, revision, run, until
+
+SPACE = "knative-sponge"
+
+
+def settings(pod: str) -> ControllerSettings:
+    return ControllerSettings(
+        pod=pod,
+        namespace=SPACE,
+        proxy_image="queue-proxy:test",
+        webhook_port=0,
+        health_port=0,
+        metrics_port=0,
+        lease_duration_s=3.0,
+    )
+
+
+def configure(api: FakeApi) -> None:
+    for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+        webhook = {"name": "services.knative-sponge.dev", "clientConfig": {"service": {"name": "webhook"}}}
+        api.put(resource, {"metadata": {"name": "knative-sponge"}, "webhooks": [webhook]})
+
+
+@asynccontextmanager
+async def replica(api: FakeApi, pod: str = "autoscaler-0") -> AsyncIterator[tuple[Process, asyncio.Event]]:
+    process = Process(settings(pod), Kube.at(api.url), random.Random(1), host="127.0.0.1", leaving_s=0.0)
+    stop = asyncio.Event()
+    task = asyncio.create_task(process.run(stop))
+    try:
+        await process.started.wait()
+        yield process, stop
+    finally:
+        stop.set()
+        await task
+
+
+async def get(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+async def ready(process: Process) -> None:
+    while (await get(process.health.port, "/readyz"))[0] != 200:
+        await asyncio.sleep(0.02)
+
+
+def test_a_replica_alone_makes_certificates_leads_and_reconciles() -> None:
+    async def body() -> None:
+        async with FakeApi() as api, replica(api) as (process, _):
+            configure(api)
+            api.put(DEPLOYMENTS, deployment())
+            api.put(REVISIONS, revision())
+            api.put(POD_AUTOSCALERS, autoscaler())
+            await until(lambda: process.leads)
+            await ready(process)
+            assert api.get(SECRETS, "webhook-certs", SPACE) is not None
+            await until(lambda: api.get(SERVERLESS_SERVICES, NAME, NAMESPACE) is not None)
+            status, text = await get(process.metrics.port, "/metrics")
+            assert status == 200
+            assert "sponge_leader 1.0" in text
+            assert "sponge_webhook_certificate_expiry_seconds" in text
+
+    run(body())
+
+
+def test_a_replica_without_certificate_is_alive_but_not_ready() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+
+            def no_secrets(_method: str, path: str) -> None:
+                if "/secrets" in path:
+                    raise Refused(403, "Forbidden")
+
+            api.before = no_secrets
+            async with replica(api) as (process, _):
+                await until(lambda: process.leads)
+                assert (await get(process.health.port, "/healthz"))[0] == 200
+                status, text = await get(process.health.port, "/readyz")
+                assert status == 503
+                assert "no certificate" in text
+
+    run(body())
+
+
+def test_only_the_leader_writes_and_the_next_one_takes_over_when_it_leaves() -> None:
+    async def body() -> None:
+        async with FakeApi() as api, replica(api, "one") as (first, stop):
+            await until(lambda: first.leads)
+            async with replica(api, "two") as (second, _):
+                await ready(second)
+                assert not second.leads
+                stop.set()
+                await until(lambda: second.leads)
+                assert not first.leads
+        lease = api.get(LEASES, "autoscaler", SPACE)
+        assert lease is not None
+        assert lease["spec"]["holderIdentity"] == ""
+
+    run(body())
+
+
+def test_a_part_that_dies_ends_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dies(_self: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("knative_sponge.controller.report.Reporter.run", dies)
+
+    async def body() -> None:
+        async with FakeApi() as api:
+            process = Process(settings("one"), Kube.at(api.url), random.Random(1), host="127.0.0.1", leaving_s=0.0)
+            with pytest.raises(ExceptionGroup) as caught:
+                await process.run(asyncio.Event())
+            assert caught.group_contains(ZeroDivisionError)
+            lease = api.get(LEASES, "autoscaler", SPACE)
+            assert lease is not None
+            assert lease["spec"]["holderIdentity"] == ""
+
+    run(body())
+
+
+def test_the_program_stops_in_order_on_sigterm(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            kubeconfig = tmp_path / "config"
+            kubeconfig.write_text(
+                yaml.safe_dump(
+                    {
+                        "current-context": "c",
+                        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                        "clusters": [{"name": "c", "cluster": {"server": api.url}}],
+                        "users": [{"name": "u", "user": {"token": "t"}}],
+                    }
+                )
+            )
+            env = {
+                **os.environ,
+                "KUBECONFIG": str(kubeconfig),
+                "POD_NAME": "one",
+                "POD_NAMESPACE": SPACE,
+                "SPONGE_QUEUE_PROXY_IMAGE": "queue-proxy:test",
+                "SPONGE_WEBHOOK_PORT": "0",
+                "SPONGE_HEALTH_PORT": "0",
+                "SPONGE_METRICS_PORT": "0",
+            }
+            program = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "knative_sponge.controller", env=env, stderr=asyncio.subprocess.PIPE
+            )
+            await until(lambda: api.get(LEASES, "autoscaler", SPACE) is not None)
+            await until(lambda: api.get(SECRETS, "webhook-certs", SPACE) is not None)
+            program.send_signal(signal.SIGTERM)
+            _, said = await program.communicate()
+            assert program.returncode == 0, said.decode()
+            lease = api.get(LEASES, "autoscaler", SPACE)
+            assert lease is not None
+            assert lease["spec"]["holderIdentity"] == ""
+            assert "Traceback" not in said.decode()
+
+    run(body())
+
+
+def test_the_program_says_which_setting_is_missing() -> None:
+    async def body() -> None:
+        env = {key: text for key, text in os.environ.items() if not key.startswith("POD_")}
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "knative_sponge.controller", env=env, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await program.communicate()
+        assert program.returncode == 1
+        assert b"POD_NAME" in said
+        assert b"Traceback" not in said
+
+    run(body())

@@ -1,0 +1,218 @@
+"""The autoscaler class against an API server over HTTP, with Knative's part played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.metrics import Metrics
+from knative_sponge.controller.reconciler import Reconciler
+from knative_sponge.controller.resource import (
+    AUTOSCALER_CONFIG,
+    DEPLOYMENTS,
+    POD_AUTOSCALERS,
+    REVISIONS,
+    SERVERLESS_SERVICES,
+    Object,
+)
+from knative_sponge.controller.watches import Watches
+from tests.controller.apiserver import FakeApi, Refused
+from tests.controller.revision_kit import (
+    DEPLOYMENT,
+    NAME,
+    NAMESPACE,
+    autoscaler,
+    condition,
+    deployment,
+    revision,
+    run,
+    service_status,
+    until,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The server, and the class running against it."""
+
+    api: FakeApi
+    metrics: Metrics
+
+    def status(self) -> Object:
+        found = self.api.get(POD_AUTOSCALERS, NAME, NAMESPACE)
+        return {"conditions": []} if found is None else found.get("status") or {"conditions": []}
+
+    def is_(self, name: str, status: str) -> bool:
+        return any(entry["type"] == name and entry["status"] == status for entry in self.status()["conditions"])
+
+    def replicas(self) -> int:
+        found = self.api.get(DEPLOYMENTS, DEPLOYMENT, NAMESPACE)
+        assert found is not None
+        return int(found["spec"]["replicas"])
+
+    def service(self) -> Object | None:
+        return self.api.get(SERVERLESS_SERVICES, NAME, NAMESPACE)
+
+    def knative_reports(self, *, ready: bool, activator: bool = False) -> None:
+        """Knative's controller acted on the ServerlessService."""
+        service = self.service()
+        assert service is not None
+        generation = service["metadata"]["generation"]
+        self.api.change(
+            SERVERLESS_SERVICES,
+            NAME,
+            NAMESPACE,
+            status=service_status(generation=generation, ready=ready, activator=activator),
+        )
+
+    def outcomes(self, outcome: str) -> float:
+        return self.metrics.registry.get_sample_value("sponge_reconciles_total", {"outcome": outcome}) or 0.0
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    async with FakeApi() as api:
+        kube = Kube.at(api.url)
+        rng = random.Random(1)
+        watches = Watches(kube, "knative-serving", rng)
+        metrics = Metrics()
+        reconciler = Reconciler(kube, watches, metrics, rng)
+        tasks = [asyncio.create_task(watches.run()), asyncio.create_task(reconciler.run())]
+        try:
+            yield World(api, metrics)
+        finally:
+            for task in tasks:
+                assert not task.done()
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await kube.close()
+
+
+def make(api: FakeApi, **scales: str) -> None:
+    api.put(DEPLOYMENTS, deployment())
+    api.put(REVISIONS, revision(routing="pending"))
+    api.put(POD_AUTOSCALERS, autoscaler(**scales))
+
+
+async def serving(known: World) -> None:
+    make(known.api)
+    await until(lambda: known.service() is not None)
+    known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 1})
+    known.knative_reports(ready=True)
+    known.api.change(REVISIONS, NAME, NAMESPACE, metadata={"labels": {"serving.knative.dev/routingState": "active"}})
+    await until(lambda: known.is_("Ready", "True"))
+
+
+def test_a_revision_comes_up_and_comes_to_rest() -> None:
+    async def body() -> None:
+        async with world() as known:
+            make(known.api)
+            await until(lambda: known.is_("Ready", "Unknown") and known.service() is not None)
+            assert condition(known.status(), "Active")["reason"] == "Queued"
+            known.knative_reports(ready=True)
+            known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 1})
+            await until(lambda: known.is_("Ready", "True"))
+            assert known.status()["serviceName"] == NAME
+            # Nothing is written for a change that changes nothing.
+            before = len(known.api.calls)
+            done = known.outcomes("ok")
+            known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, metadata={"annotations": {"touched": "yes"}})
+            await until(lambda: known.outcomes("ok") > done)
+            assert len(known.api.calls) == before
+
+    run(body())
+
+
+def test_a_revision_that_loses_its_route_goes_to_zero_and_comes_back_with_it() -> None:
+    async def body() -> None:
+        async with world() as known:
+            await serving(known)
+            route = {"labels": {"serving.knative.dev/routingState": "reserve"}}
+            known.api.change(REVISIONS, NAME, NAMESPACE, metadata=route)
+            await until(lambda: (known.service() or {})["spec"]["mode"] == "Proxy")
+            await until(lambda: known.is_("Active", "False"))
+            assert known.replicas() == 1
+            known.knative_reports(ready=True, activator=True)
+            await until(lambda: known.replicas() == 0)
+            assert known.is_("ScaleTargetInitialized", "True")
+
+            route = {"labels": {"serving.knative.dev/routingState": "active"}}
+            known.api.change(REVISIONS, NAME, NAMESPACE, metadata=route)
+            await until(lambda: known.replicas() == 1 and (known.service() or {})["spec"]["mode"] == "Serve")
+
+    run(body())
+
+
+def test_the_clusters_defaults_count_and_are_followed() -> None:
+    async def body() -> None:
+        async with world() as known:
+            metadata = {"name": "config-autoscaler", "namespace": "knative-serving"}
+            known.api.put(AUTOSCALER_CONFIG, {"metadata": metadata, "data": {"min-scale": "2"}})
+            make(known.api)
+            await until(lambda: known.replicas() == 2)
+            known.api.put(AUTOSCALER_CONFIG, {"metadata": metadata, "data": {"min-scale": "3"}})
+            await until(lambda: known.replicas() == 3)
+
+    run(body())
+
+
+def test_conflicts_are_tried_again_from_a_fresh_look() -> None:
+    async def body() -> None:
+        async with world() as known:
+            times = iter(range(3))
+
+            def race(method: str, path: str) -> None:
+                if method == "PATCH" and path.endswith("/status") and next(times, None) is not None:
+                    known.api.change(POD_AUTOSCALERS, NAME, NAMESPACE, metadata={"annotations": {"by": "another"}})
+
+            known.api.before = race
+            await serving(known)
+            assert known.outcomes("conflict") >= 1
+
+    run(body())
+
+
+def test_a_server_that_refuses_writes_for_a_while_is_asked_again() -> None:
+    async def body() -> None:
+        async with world() as known:
+            times = iter(range(3))
+
+            def refuse(method: str, _path: str) -> None:
+                if method != "GET" and next(times, None) is not None:
+                    raise Refused(500, "InternalError", "webhook is down")
+
+            known.api.before = refuse
+            await serving(known)
+            assert known.outcomes("error") == 3
+
+    run(body())
+
+
+def test_revisions_of_other_classes_are_not_touched() -> None:
+    async def body() -> None:
+        async with world() as known:
+            known.api.put(DEPLOYMENTS, deployment("kpa", replicas=5))
+            known.api.put(REVISIONS, revision("kpa"))
+            known.api.put(POD_AUTOSCALERS, autoscaler("kpa", class_name="kpa.autoscaling.knative.dev"))
+            await serving(known)
+            assert not known.api.writes(to="kpa")
+
+    run(body())
+
+
+def test_the_class_works_on_after_watches_broke_and_history_was_lost() -> None:
+    async def body() -> None:
+        async with world() as known:
+            await serving(known)
+            known.api.cut()
+            known.api.change(
+                POD_AUTOSCALERS, NAME, NAMESPACE, metadata={"annotations": {"autoscaling.knative.dev/min-scale": "2"}}
+            )
+            known.api.forget()
+            await until(lambda: known.replicas() == 2)
+
+    run(body())
