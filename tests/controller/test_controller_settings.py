@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from knative_sponge.errors import SettingError
 from knative_sponge.settings import ControllerSettings
+from knative_sponge.settings.controller import _OPTIONAL
 
 NEEDED = {"POD_NAME": "autoscaler-0", "POD_NAMESPACE": "knative-sponge", "SPONGE_QUEUE_PROXY_IMAGE": "queue-proxy:dev"}
 
@@ -80,3 +84,11 @@ def test_a_value_that_cannot_be_used_is_named_with_what_is_allowed(name: str, te
 def test_impossible_settings_cannot_be_made(broken: dict[str, object]) -> None:
     with pytest.raises(SettingError):
         ControllerSettings(**({"pod": "p", "namespace": "n", "proxy_image": "i"} | broken))  # type: ignore[arg-type]
+
+
+def test_every_variable_is_explained_with_its_default() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "install.md").read_text()
+    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `?([^`|]*?)`? \|", text, re.MULTILINE))
+    defaults = {name: default for name, default in rows.items() if default != "required"}
+    assert ControllerSettings.from_env(NEEDED | defaults) == ControllerSettings.from_env(NEEDED)
+    assert set(rows) == {"SPONGE_QUEUE_PROXY_IMAGE", *_OPTIONAL}
