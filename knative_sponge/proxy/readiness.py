@@ -37,6 +37,9 @@ class Readiness:
     def __init__(self, probes: Sequence[Probe], *, detect_http2: bool = False) -> None:
         self._probes = tuple(probes)
         self._detect_http2 = detect_http2
+        if detect_http2 or any(probe.service is not None for probe in self._probes):
+            # Few pods need HTTP/2 here, and the others start without it; the first question has no time to load it.
+            import knative_sponge.proxy.http2_probe  # noqa: F401, PLC0415
         self._running: asyncio.Task[bool] | None = None
 
     async def check(self) -> bool:
@@ -84,7 +87,6 @@ async def _passes(probe: Probe, timeout_s: float, ask: _Ask | None = None) -> bo
     try:
         async with asyncio.timeout(timeout_s):
             if probe.service is not None:
-                # Few pods need HTTP/2 here; the others start without it.
                 from knative_sponge.proxy.http2_probe import serving  # noqa: PLC0415
 
                 return await serving(probe.host, probe.port, probe.service)
@@ -146,7 +148,7 @@ async def _status(url: str, headers: Sequence[tuple[str, str]]) -> tuple[int, st
 
 
 async def _status_http2(url: str, headers: Sequence[tuple[str, str]]) -> tuple[int, str | None]:
-    from knative_sponge.proxy.http2_probe import exchange  # noqa: PLC0415 (see above)
+    from knative_sponge.proxy.http2_probe import exchange  # noqa: PLC0415
 
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:

@@ -206,6 +206,9 @@ def _doubts(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
             json.loads(env["SERVING_LOGGING_CONFIG"])
         except ValueError:
             yield "SERVING_LOGGING_CONFIG: not JSON; ignored"
+    for name in ("QUEUE_PROXY_TLS_CIPHER_SUITES", "QUEUE_PROXY_TLS_CURVE_PREFERENCES"):
+        if env.get(name):
+            yield f"{name}: not followed; OpenSSL's own choice is used"
     observability = settings.observability
     if observability.request_metrics not in (NONE, PROMETHEUS):
         yield f"request metrics by {observability.request_metrics!r} are not offered, only by {PROMETHEUS!r}"

@@ -185,6 +185,8 @@ def test_the_port_that_ours_names_wins() -> None:
         ("USER_PORT", "no-such-service", "requests go to port 0"),
         ("SERVING_LOGGING_CONFIG", "{", "not JSON"),
         ("SERVING_LOGGING_LEVEL", "loud", "taken as info"),
+        ("QUEUE_PROXY_TLS_CIPHER_SUITES", "TLS_AES_128_GCM_SHA256", "not followed"),
+        ("QUEUE_PROXY_TLS_CURVE_PREFERENCES", "X25519", "not followed"),
         ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": "grpc"}}', "'grpc' are not offered"),
         ("OBSERVABILITY_CONFIG", '{"tracing": {"protocol": "grpc"}}', "traces are not written"),
     ],
