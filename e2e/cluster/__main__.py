@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def main() -> int:
     chosen = provider(args.provider)
     try:
         if args.verb == "up":
-            cluster = chosen.up()
+            with contextlib.redirect_stdout(sys.stderr):  # what is left is for eval
+                cluster = chosen.up()
             print(
                 f"export KUBECONFIG={cluster.kubeconfig}\nexport PATH={cluster.kubectl.parent}:{cluster.kn.parent}:$PATH"
             )
