@@ -149,7 +149,7 @@ def _causes(text: JsonText, replies: Sequence[bytes]) -> list[str | None]:
 def _order(ids: Sequence[str], causes: Sequence[str | None]) -> list[int]:
     """For each event the place of its reply."""
     places = {cause: place for place, cause in enumerate(causes)}
-    if None not in places and len(places) == len(ids) == len(set(ids)) and places.keys() == set(ids):
+    if None not in places and len(places) == len(ids) and places.keys() == set(ids):
         return [places[one] for one in ids]
     if any(cause is not None and cause != one for one, cause in zip(ids, causes, strict=True)):
         raise UpstreamMismatch("the events of the answer name other causes than the events that were asked")
