@@ -1,4 +1,4 @@
-"""Events through the whole endpoint: what the model server sees, what reply is made, what eventing is told of failures."""
+"""Events through the whole endpoint: what the model server sees, and what reply is made."""
 
 from __future__ import annotations
 
@@ -8,53 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cloudevents.core.base import BaseCloudEvent
-from cloudevents.core.bindings.http import HTTPMessage, from_binary_event
 
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.core.batcher import BatchRules
-from knative_sponge.core.defer import DeferRules
-from knative_sponge.errors import UNDELIVERABLE, Reason, UpstreamBroken, UpstreamRefused
-from knative_sponge.proxy.batching import Admission
 from knative_sponge.proxy.events import source_of
-from tests.proxy.broker import is_retried
+from tests.proxy.event_kit import NEVER, behind_a_batch, event_of, in_s, send, structured
 from tests.proxy.harness import on_loop
-from tests.proxy.inference_kit import PREDICT, FakeServer, Kit, Pending, Reply
-
-NEVER = DeferRules(mode="never")
-EVENT = {"ce_specversion": "1.0", "ce_source": "/camera", "ce_type": "com.example.frame"}
-ENOUGH_S = 25.0
-
-
-def in_s(seconds: float) -> str:
-    """A timestamp so far from now."""
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
-
-
-def send(
-    kit: Kit, number: int | str, *, path: bytes = PREDICT, body: bytes | None = None, **more: str
-) -> asyncio.Task[Reply]:
-    """An event in binary mode whose data is a V1 request of the one instance."""
-    data = json.dumps({"instances": [number]}).encode() if body is None else body
-    return kit.post(data, path, **{**EVENT, "ce_id": f"e-{number}", **more})
-
-
-def structured(kit: Kit, data: Any, path: bytes = PREDICT, **more: Any) -> asyncio.Task[Reply]:
-    """An event in structured mode."""
-    event = {"specversion": "1.0", "id": "s", "source": "/camera", "type": "com.example.frame", **more, "data": data}
-    return kit.post(json.dumps(event).encode(), path, content_type="application/cloudevents+json")
-
-
-def event_of(reply: Reply) -> BaseCloudEvent:
-    """The reply as the CloudEvents SDK reads it."""
-    headers = {name.decode(): value.decode() for name, value in reply.headers.items()}
-    return from_binary_event(HTTPMessage(headers, reply.body))
-
-
-async def behind_a_batch(kit: Kit) -> Pending:
-    """Occupy the only slot, so that what follows waits."""
-    kit.send("first")
-    return await kit.server.call(0)
+from tests.proxy.inference_kit import FakeServer, Kit
 
 
 @on_loop
@@ -200,134 +160,6 @@ async def test_in_structured_mode_the_body_and_not_a_header_says_when_the_event_
     client = kit.post(json.dumps(body).encode(), content_type="application/cloudevents+json", ce_expirytime=in_s(-20))
     (await kit.server.call(0)).reply()
     assert (await client).status == 200
-
-
-# What eventing is told of failures.
-
-
-@pytest.mark.parametrize("reason", Reason)
-@pytest.mark.parametrize("left_s", [ENOUGH_S, 0.0, -1.0])
-def test_an_event_is_sent_again_as_long_as_that_can_help_and_only_then(reason: Reason, left_s: float) -> None:
-    status = reason.event_status(left_s)
-    hopeless = reason in (Reason.BAD_REQUEST, Reason.EXPIRED, Reason.HOPELESS)
-    assert is_retried(status) is (left_s > 0 and not hopeless)
-    if is_retried(status):
-        assert status == reason.status
-    assert 400 <= status < 600
-
-
-def test_a_malformed_request_keeps_its_own_status_and_so_does_a_failure_with_time_left() -> None:
-    assert Reason.BAD_REQUEST.event_status(-1.0, 413) == 413
-    assert Reason.UPSTREAM_ERROR.event_status(1.0, 503) == 503
-    assert Reason.UPSTREAM_ERROR.event_status(-1.0, 503) == UNDELIVERABLE
-
-
-@on_loop
-async def test_an_event_that_has_expired_is_not_delivered_again() -> None:
-    kit = Kit()
-    binary, in_json = await send(kit, 1, ce_expirytime=in_s(-1)), await structured(kit, {}, expirytime=in_s(-1))
-    for reply in (binary, in_json):
-        assert (reply.status, reply.reason) == (UNDELIVERABLE, b"expired")
-        assert "deadline" in reply.json["error"]
-    assert not kit.server.calls
-
-
-@on_loop
-async def test_an_event_that_becomes_hopeless_is_not_delivered_again() -> None:
-    kit = Kit()
-    await behind_a_batch(kit)
-    reply = await send(kit, 1, ce_expirytime=in_s(0.03))
-    assert (reply.status, reply.reason) == (UNDELIVERABLE, b"hopeless")
-
-
-@on_loop
-async def test_an_event_that_the_model_server_holds_past_its_deadline_is_not_delivered_again() -> None:
-    kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
-    reply = await send(kit, 1)
-    assert (reply.status, reply.reason) == (UNDELIVERABLE, b"timeout")
-
-
-@on_loop
-async def test_an_event_that_a_full_queue_turns_away_is_delivered_again_after_a_while() -> None:
-    kit = Kit(rules=BatchRules(max_rows=1, max_queue=1, defer=NEVER))
-    await behind_a_batch(kit)
-    evicted, kept = send(kit, 1, ce_expirytime=in_s(20)), send(kit, 2, ce_expirytime=in_s(10))
-    full = send(kit, 3, ce_expirytime=in_s(15))
-    for reply, reason in ((await evicted, b"evicted"), (await full, b"queue-full")):
-        assert (reply.status, reply.reason) == (503, reason)
-        assert reply.headers[b"retry-after"] == b"1"
-    kept.cancel()
-
-
-@on_loop
-async def test_a_retry_that_would_come_too_late_is_not_asked_for() -> None:
-    kit = Kit(rules=BatchRules(max_rows=1, max_queue=1, defer=NEVER))
-    await behind_a_batch(kit)
-    send(kit, 1, ce_expirytime=in_s(0.8))
-    await asyncio.sleep(0)
-    full = await send(kit, 2, ce_expirytime=in_s(0.9))
-    assert (full.status, full.reason) == (503, b"queue-full")
-    assert b"retry-after" not in full.headers
-
-
-@on_loop
-async def test_an_event_that_meets_the_end_of_the_proxy_is_delivered_again() -> None:
-    kit = Kit()
-    client = send(kit, 1)
-    await kit.server.call(0)
-    await kit.endpoint.close()
-    reply = await client
-    assert (reply.status, reply.reason, reply.headers[b"retry-after"]) == (503, b"draining", b"1")
-
-
-@pytest.mark.parametrize(
-    ("failure", "status", "reason"),
-    [
-        (UpstreamRefused("refused"), 502, b"upstream-refused"),
-        (UpstreamBroken("broken"), 502, b"upstream-error"),
-    ],
-)
-@on_loop
-async def test_an_event_that_a_broken_model_server_lost_is_delivered_again(
-    failure: Exception, status: int, reason: bytes
-) -> None:
-    kit = Kit()
-    client = send(kit, 1)
-    (await kit.server.call(0)).answer.set_exception(failure)
-    reply = await client
-    assert (reply.status, reply.reason) == (status, reason)
-
-
-@on_loop
-async def test_an_event_whose_deadline_passed_before_the_model_server_broke_is_not_delivered_again() -> None:
-    kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=20.0))
-    client = send(kit, 1)
-    call = await kit.server.call(0)
-    await asyncio.sleep(0.06)  # the deadline passes
-    call.answer.set_exception(UpstreamBroken("broken"))
-    reply = await client
-    assert (reply.status, reply.reason) == (UNDELIVERABLE, b"upstream-error")
-
-
-@on_loop
-async def test_a_malformed_event_is_not_delivered_again_and_told_what_is_wrong() -> None:
-    kit = Kit()
-    reply = await send(kit, 1, ce_type="")
-    assert (reply.status, reply.reason) == (400, b"bad-request")
-    assert "type" in reply.json["error"]
-
-
-@on_loop
-async def test_a_plain_request_is_told_what_it_always_was() -> None:
-    kit = Kit(rules=BatchRules(max_rows=1, max_queue=1, defer=NEVER))
-    await behind_a_batch(kit)
-    expired = await kit.send("x", x_sponge_deadline="1000")
-    assert (expired.status, expired.reason) == (504, b"expired")
-    kit.send("waits", x_sponge_slo_ms="9000")
-    await asyncio.sleep(0)
-    full = await kit.send("full")
-    assert (full.status, full.reason) == (503, b"queue-full")
-    assert b"retry-after" not in full.headers
 
 
 # Model servers that speak CloudEvents.

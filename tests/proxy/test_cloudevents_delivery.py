@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
 
 from knative_sponge.errors import UNDELIVERABLE
 from tests.proxy.broker import Broker, Delivery
+from tests.proxy.event_kit import in_s
 from tests.proxy.harness import on_loop, until
 from tests.proxy.live import Live, live
 
 JSON = {"content-type": "application/json"}
 STRUCTURED = {"content-type": "application/cloudevents+json"}
-
-
-def in_s(seconds: float) -> str:
-    """A timestamp so far from now."""
-    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
 def frame(number: int | str, **more: str) -> tuple[Mapping[str, str], bytes]:
