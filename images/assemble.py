@@ -1,11 +1,12 @@
 """Runs in an image's build stage: lays out the root file system of the final image, which holds Python and one program.
 
-    python3 images/assemble.py ROOT
+    PYTHONPATH=ROOT/app python3 images/assemble.py ROOT PACKAGE
 
 ROOT/app holds the program and its packages already. Added are the interpreter, the standard library without what a server
 never imports, the shared libraries that these need, and the few files of /etc that the C library reads. No shell, no pip,
 no package manager. Everything is compiled to bytecode here that is valid whatever the files' dates, because nothing can be
-written where the image runs. Works on any glibc base with Python 3.11 or newer. Must not know which program it is.
+written where the image runs. The build ends here when a module of PACKAGE, the program, cannot be imported. Works on any
+glibc base with Python 3.11 or newer. Must not know which program it is.
 """
 
 import compileall
@@ -29,6 +30,12 @@ UNUSED_EXTENSIONS = (
 # Of a package: what only its builders and its own tests need.
 UNUSED_FILES = ("*.c", "*.h", "*.hpp", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "tests")
 LOADED_AT_RUN_TIME = "libgcc_s.so.1"  # by the C library, when a thread is cancelled
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+"""
 ETC = {
     "passwd": "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/:/sbin/nologin\n",
     "group": "root:x:0:\nnonroot:x:65532:\n",
@@ -36,8 +43,10 @@ ETC = {
 }
 
 
-def main(root: Path) -> None:
+def main(root: Path, package: str) -> None:
     """Fill `root`. Any error ends the build."""
+    # Also what is imported only when it is needed; -S, as the image runs it.
+    subprocess.run([sys.executable, "-S", "-B", "-P", "-s", "-c", IMPORT_ALL, package], check=True)
     prefix = root / "usr/local"
     library = prefix / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     interpreter = prefix / "bin" / "python3"
@@ -98,4 +107,4 @@ def shared_libraries(programs: list[Path], within: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])
