@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 
 from knative_sponge.proxy.drain import Drain
@@ -15,7 +17,7 @@ from knative_sponge.proxy.protocol import HttpProtocol
 from knative_sponge.proxy.server import Listener, build
 from knative_sponge.proxy.upstream import Upstream
 from tests.proxy.harness import SETTINGS, ModelServer, Script, answering, model_server, ok, on_loop, proxy, until
-from tests.proxy.wire import LOCAL, Client, Wire, client, fields_of
+from tests.proxy.wire import LOCAL, Client, Wire, body_of, client, fields_of
 
 OFFER = b"GET /chat?a HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -38,9 +40,9 @@ def switching(*fields: bytes, then: Script | None = None) -> Script:
 
 
 @asynccontextmanager
-async def tunnel(script: Script, **settings: Any) -> AsyncIterator[tuple[ModelServer, Client]]:
+async def tunnel(script: Script, **more: Any) -> AsyncIterator[tuple[ModelServer, Client]]:
     """A client that has just switched protocols with a model server."""
-    async with model_server(script) as fake, proxy(fake, **settings) as port, client(port) as one:
+    async with model_server(script) as fake, proxy(fake, **more) as port, client(port) as one:
         await one.send(OFFER + b"\r\n")
         assert (await one.head()).startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
         yield fake, one
@@ -429,3 +431,62 @@ async def test_an_offer_never_waits_in_the_deadline_queue() -> None:
         await one.send(OFFER.replace(b"GET", b"POST") + b"\r\nx")
         assert (await one.head()).startswith(b"HTTP/1.1 101 ")
         assert await one.exactly(1) == b"x"
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[list[bytes], bytes, list[int]]:
+    """Bodies of requests that stay HTTP, what follows the offer that is taken, and where the stream is cut."""
+    bodies = draw(st.lists(st.binary(max_size=20), max_size=5))
+    behind = draw(st.binary(max_size=200))
+    return bodies, behind, draw(st.lists(st.integers(1, 60), min_size=1, max_size=30))
+
+
+@settings(max_examples=40, deadline=None)
+@given(conversations(), st.sets(st.integers(0, 4)), st.booleans())
+def test_every_byte_of_a_conversation_arrives_where_it_belongs(
+    conversation: tuple[list[bytes], bytes, list[int]], offers: set[int], ends: bool
+) -> None:
+    bodies, behind, cuts = conversation
+
+    async def script(wire: Wire) -> None:
+        """Echo; decline every offer but that of the path /chat."""
+        while True:
+            head = await wire.head()
+            if head.startswith(b"GET /chat"):
+                break
+            await wire.send(ok(await body_of(wire, head)))
+        await wire.send(SWITCH + b"\r\n")
+        while data := await wire.reader.read(65536):
+            await wire.send(data)
+
+    stream = b""
+    for number, body in enumerate(bodies):
+        if number in offers:
+            stream += OFFER.replace(b"/chat", b"/other") + b"\r\n"
+        stream += b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    stream += OFFER + b"\r\n" + behind
+
+    @on_loop
+    async def talk() -> None:
+        async with model_server(script) as fake, proxy(fake) as port, client(port) as one:
+            at = 0
+            for size in cuts:
+                await one.send(stream[at : at + size])
+                await asyncio.sleep(0)
+                at += size
+            await one.send(stream[at:])
+            if ends:
+                one.half_close()
+            for number, body in enumerate(bodies):
+                if number in offers:
+                    assert (await one.reply()).body == b""
+                assert (await one.reply("POST")).body == body
+            heard = one.unread()
+            while b"HTTP/1.1 101 " not in heard or b"\r\n\r\n" not in heard.partition(b"HTTP/1.1 101 ")[2]:
+                heard += await one.reader.read(1)
+            received = heard.partition(b"HTTP/1.1 101 ")[2].partition(b"\r\n\r\n")[2]
+            if not ends:
+                one.half_close()
+            assert received + await one.rest() == behind
+
+    talk()

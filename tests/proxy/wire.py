@@ -132,6 +132,10 @@ class Client(Wire):
             else:
                 raise AssertionError(f"unexpected {event!r}")
 
+    def unread(self) -> bytes:
+        """What has come behind the answers that were read."""
+        return b"" if self._parser is None else self._parser.trailing_data[0]
+
     async def ask(self, head: bytes, body: bytes = b"") -> Reply:
         """Send a request and read its answer; `head` is the request line and fields, without the blank line."""
         await self.send(head + b"\r\n\r\n" + body)
