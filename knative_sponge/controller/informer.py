@@ -63,6 +63,14 @@ class Informer:
         """Tell `subscriber` each change from now on; it must not block and must not raise."""
         self._subscribers.append(subscriber)
 
+    def learn(self, item: Object) -> None:
+        """Take over what a write returned, so that the next look rests on it and does not run into a conflict.
+
+        Only for objects that are still known: one that was deleted meanwhile must not come back.
+        """
+        if key_of(item) in self._objects:
+            self._put(key_of(item), item)
+
     def get(self, key: Key) -> Object | None:
         """The object as last seen. It is shared: never change it."""
         return self._objects.get(key)

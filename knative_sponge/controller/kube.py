@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio import config as kube_config
@@ -20,6 +20,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from knative_sponge.controller.resource import Object, Resource, Verb
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable
+
+NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
+"""The reason of a KubeError when a write is refused only because its namespace is being deleted."""
 
 _CALL_S = 10.0
 _WATCH_S = 240
@@ -236,5 +239,9 @@ _ERRORS = {404: KubeNotFound, 409: KubeConflict, 410: KubeGone}
 
 
 def _error(status: int, body: Object, what: str) -> KubeError:
-    message = f"{what}: {status} {body.get('reason', '')}: {body.get('message', '')}"
-    return _ERRORS.get(status, KubeError)(message, status=status, reason=body.get("reason") or "")
+    reason = body.get("reason") or ""
+    message = f"{what}: {status} {reason}: {body.get('message', '')}"
+    causes = (body.get("details") or {}).get("causes") or ()
+    if any(cause.get("reason") == NAMESPACE_TERMINATING for cause in causes):
+        reason = NAMESPACE_TERMINATING
+    return _ERRORS.get(status, KubeError)(message, status=status, reason=reason)

@@ -21,7 +21,7 @@ from knative_sponge.controller.decision import (
     ours,
 )
 from knative_sponge.controller.informer import key_of
-from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.kube import NAMESPACE_TERMINATING, Kube
 from knative_sponge.controller.metrics import Metrics
 from knative_sponge.controller.resource import (
     DEPLOYMENT_SCALE,
@@ -109,8 +109,10 @@ class Reconciler:
             except KubeError as error:
                 self._metrics.reconciled("conflict" if isinstance(error, KubeConflict) else "error")
                 wait_s = self._queue.failed(key)
-                level = logging.INFO if isinstance(error, KubeConflict | KubeNotFound) else logging.WARNING
-                _log.log(level, "%s/%s: %s; next try in %.1f s", *key, error, wait_s)
+                expected = isinstance(error, KubeConflict | KubeNotFound) or error.reason == NAMESPACE_TERMINATING
+                _log.log(
+                    logging.DEBUG if expected else logging.WARNING, "%s/%s: %s; next try in %.1f s", *key, error, wait_s
+                )
             else:
                 self._metrics.reconciled("ok")
                 self._queue.done(key)
@@ -143,10 +145,10 @@ class Reconciler:
                 await self._kube.create(SERVERLESS_SERVICES, body, namespace)
                 _log.info("%s/%s: made its ServerlessService (%s)", *key, body["spec"]["mode"])
             case ChangeService(service, body):
-                await self._kube.patch(SERVERLESS_SERVICES, service, body, namespace)
+                self._watches.services.learn(await self._kube.patch(SERVERLESS_SERVICES, service, body, namespace))
                 _log.info("%s/%s: ServerlessService is now %s", *key, body["spec"]["mode"])
             case SetReplicas(deployment, replicas):
                 await self._kube.patch(DEPLOYMENT_SCALE, deployment, {"spec": {"replicas": replicas}}, namespace)
                 _log.info("%s/%s: %d pods", *key, replicas)
             case WriteStatus(body):
-                await self._kube.patch(POD_AUTOSCALER_STATUS, name, body, namespace)
+                self._watches.autoscalers.learn(await self._kube.patch(POD_AUTOSCALER_STATUS, name, body, namespace))

@@ -21,7 +21,7 @@ class Refused(Exception):
     def __init__(self, code: int, reason: str, message: str = "") -> None:
         super().__init__(reason)
         self.code = code
-        self.body = {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
+        self.body: Object = {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message}
 
 
 class FakeApi:
@@ -39,6 +39,8 @@ class FakeApi:
         """(method, path, content type, body) of every write."""
         self.lists = 0
         self.watches = 0
+        self.held: set[str] = set()
+        """Collections (`resource.path()`) whose watches tell nothing for now."""
         self._version = 100
         self._objects: dict[str, dict[Key, Object]] = {resource.path(): {} for resource in ALL}
         self._history: list[tuple[int, str, str, Object]] = []
@@ -221,7 +223,7 @@ class FakeApi:
             await response.write(json.dumps({"type": "ERROR", "object": expired}).encode() + b"\n")
             return response
         while True:
-            for version, where, change, item in list(self._history):
+            for version, where, change, item in () if base in self.held else list(self._history):
                 if version > since:
                     since = version
                     if where == base and _selected(request, namespace, item):
@@ -233,7 +235,9 @@ class FakeApi:
                     request.transport.abort()
                 return response
             async with self._changed:
-                await self._changed.wait_for(lambda seen=since: self._version > seen or self._broken != broken)  # type: ignore[misc]
+                await self._changed.wait_for(
+                    lambda seen=since: (self._version > seen and base not in self.held) or self._broken != broken  # type: ignore[misc]
+                )
 
 
 def _selected(request: web.Request, namespace: str, item: Object) -> bool:

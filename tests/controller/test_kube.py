@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.controller.informer import Informer
-from knative_sponge.controller.kube import Change, Kube, Patch
+from knative_sponge.controller.kube import NAMESPACE_TERMINATING, Change, Kube, Patch
 from knative_sponge.controller.resource import DEPLOYMENTS, EVENTS, LEASES, PODS, SERVERLESS_SERVICES, Object
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable, NotLeader
 from tests.controller.apiserver import FakeApi, Refused
@@ -105,6 +105,27 @@ def test_refusals_and_silence_are_our_errors() -> None:
         with pytest.raises(KubeUnreachable):
             await kube.get(LEASES, "autoscaler", "knative-sponge")
         await kube.close()
+
+    run(body())
+
+
+def test_a_namespace_on_its_way_out_can_be_told_from_a_missing_permission() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+
+            def forbid(_method: str, _path: str) -> None:
+                refused = Refused(403, "Forbidden", "unable to create new content")
+                refused.body["details"] = {
+                    "causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]
+                }
+                raise refused
+
+            api.before = forbid
+            kube = Kube.at(api.url)
+            with pytest.raises(KubeError) as caught:
+                await kube.create(SERVERLESS_SERVICES, {"metadata": {"name": "s"}}, NAMESPACE)
+            assert (caught.value.status, caught.value.reason) == (403, NAMESPACE_TERMINATING)
+            await kube.close()
 
     run(body())
 
@@ -214,6 +235,33 @@ def test_an_informer_follows_what_is_made_changed_and_removed() -> None:
             await followed.close()
 
     run(body())
+
+
+def test_an_informer_learns_what_a_write_returned_but_revives_nothing() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("here"))
+            gone = api.put(PODS, item("gone"))
+            api.remove(PODS, "gone", NAMESPACE)
+            followed = Followed(api)
+            await until(lambda: api.watches == 1)
+            api.before = _unavailable
+            api.cut()
+            written = api.get(PODS, "here", NAMESPACE)
+            assert written is not None
+            written["metadata"]["resourceVersion"] = "900"
+            followed.informer.learn(written)
+            followed.informer.learn(gone)
+            assert followed.informer.get((NAMESPACE, "here")) is written
+            assert followed.told == [("new", "here"), ("changed", "here")]
+            assert followed.names == {"here"}
+            await followed.close()
+
+    run(body())
+
+
+def _unavailable(_method: str, _path: str) -> None:
+    raise Refused(503, "ServiceUnavailable")
 
 
 def test_an_informer_only_knows_what_its_selector_matches() -> None:

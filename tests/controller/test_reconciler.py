@@ -160,6 +160,20 @@ def test_the_clusters_defaults_count_and_are_followed() -> None:
     run(body())
 
 
+def test_own_writes_do_not_run_into_conflicts_while_the_watch_lags() -> None:
+    async def body() -> None:
+        async with world() as known:
+            await serving(known)
+            known.api.held.add(POD_AUTOSCALERS.path())
+            known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 0})
+            await until(lambda: known.is_("Active", "Unknown"))
+            known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 1})
+            await until(lambda: known.is_("Active", "True"))
+            assert known.outcomes("conflict") == 0
+
+    run(body())
+
+
 def test_conflicts_are_tried_again_from_a_fresh_look() -> None:
     async def body() -> None:
         async with world() as known:
