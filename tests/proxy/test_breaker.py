@@ -233,6 +233,26 @@ async def test_waiting_for_a_turn_is_no_part_of_a_measured_call() -> None:
         assert measured[0] < waited_s
 
 
+def test_a_turn_that_comes_to_somebody_who_has_just_left_goes_to_the_next() -> None:
+    async def scenario() -> None:
+        breaker = Breaker(1)
+        began: list[int] = []
+
+        async def visit(number: int) -> None:
+            async with breaker:
+                began.append(number)
+
+        async with breaker:
+            first, second = (asyncio.create_task(visit(number)) for number in (1, 2))
+            await asyncio.sleep(0)
+        # Its turn has come, but it has not run since.
+        first.cancel()
+        await second
+        assert (began, breaker.running) == ([2], 0)
+
+    run_virtual(scenario)
+
+
 def test_a_concurrency_of_nothing_is_no_breaker_and_below_it_is_refused() -> None:
     assert breaker_for(0) is None
     with pytest.raises(ValueError, match="concurrency"):

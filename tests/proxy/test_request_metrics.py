@@ -130,6 +130,26 @@ async def test_failures_of_the_proxys_own_have_their_status() -> None:
 
 
 @on_loop
+async def test_an_answer_that_breaks_off_keeps_the_status_that_was_sent() -> None:
+    seen = asyncio.Event()
+
+    async def breaks_off(wire: Wire) -> None:
+        await wire.head()
+        await wire.send(b"HTTP/1.1 203 X\r\nContent-Length: 10\r\n\r\nabc")
+        await seen.wait()
+
+    async with model_server(breaks_off) as fake, looked_at(fake) as scene, client(scene.port) as one:
+        await one.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await one.head()).startswith(b"HTTP/1.1 203 ")
+        assert await one.exactly(3) == b"abc"
+        seen.set()
+        await until(lambda: bool(scene.lines))
+        line = json.loads(scene.lines[0])["httpRequest"]
+        assert (line["status"], line["responseSize"]) == (203, "3")
+        assert scene.value("kn_serving_invocation_duration_seconds_count", http_response_status_code="203") == 1
+
+
+@on_loop
 async def test_a_timeout_and_a_client_that_left_are_told_apart() -> None:
     async def silent(wire: Wire) -> None:
         await wire.gone()

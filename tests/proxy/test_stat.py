@@ -185,7 +185,7 @@ async def test_a_tunnel_counts_as_long_as_it_is_open() -> None:
         async with serving(data_app(SETTINGS, upstream, Drain(0.0), stat=stat)) as port, client(port) as one:
             await one.send(OFFER + b"\r\n")
             assert (await one.head()).startswith(b"HTTP/1.1 101 ")
-            while (await scraped(stat)).get(2) != 1.0:
+            while (await scraped(stat)).get(2) != pytest.approx(1.0):
                 await asyncio.sleep(0.005)
             one.close()
             while 2 in await scraped(stat):
@@ -213,11 +213,14 @@ async def test_requests_count_while_they_wait_and_run_and_probes_do_not() -> Non
         stat.start()
         await servers.start()
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(servers.stop)
+            stack.callback(go.set)
+            stack.callback(stat.stop)
             port, stat_port = servers.data.port, servers.stat.port
             clients = [await stack.enter_async_context(client(port)) for _ in range(4)]
             asking = await stack.enter_async_context(client(stat_port))
             for number, one in enumerate(clients):
-                more = b"K-Proxy-Request: activator\r\n" if number < 3 else b""
+                more = b"K-Proxy-Request: %b\r\n" % (b"activator" if number < 3 else b"other")
                 await one.send(b"GET / HTTP/1.1\r\nHost: a\r\n%b\r\n" % more)
             probe = await stack.enter_async_context(client(port))
             await probe.get(b"/", b"User-Agent: kube-probe/1", b"K-Network-Probe: queue")
@@ -225,7 +228,7 @@ async def test_requests_count_while_they_wait_and_run_and_probes_do_not() -> Non
             async def told(concurrency: float, proxied: float) -> None:
                 while True:
                     found = decoded((await asking.get(b"/metrics")).body)
-                    if (found.get(2, 0.0), found.get(3, 0.0)) == (concurrency, proxied):
+                    if (found.get(2, 0.0), found.get(3, 0.0)) == pytest.approx((concurrency, proxied)):
                         return
                     await asyncio.sleep(0.005)
 
@@ -234,5 +237,3 @@ async def test_requests_count_while_they_wait_and_run_and_probes_do_not() -> Non
             for one in clients:
                 assert (await one.reply()).status == 200
             await told(0.0, 0.0)
-        stat.stop()
-        await servers.stop()
