@@ -148,6 +148,18 @@ def test_processes_that_ended_long_ago_are_no_obstacle(directory: Path, script: 
     processes.kill()
 
 
+def test_a_process_that_ended_but_was_not_buried_by_its_parent_is_no_more(directory: Path) -> None:
+    code = "import os\nchild = os.fork()\nif not child: os._exit(0)\nprint(child, flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = parent.stdout.readline().decode().strip()
+        (directory / "pids").mkdir()
+        (directory / "pids" / "etcd").write_text(child)
+        wait_for("its end", lambda: not Processes(directory).running(), timeout_s=30, every_s=0.01)
+        assert Path(f"/proc/{child}").exists()
+        parent.kill()
+
+
 @pytest.fixture
 def group() -> Iterator[Path]:
     """A cgroup of our own."""
