@@ -223,17 +223,17 @@ class FakeApi:
             await response.write(json.dumps({"type": "ERROR", "object": expired}).encode() + b"\n")
             return response
         while True:
-            for version, where, change, item in () if base in self.held else list(self._history):
-                if version > since:
-                    since = version
-                    if where == base and _selected(request, namespace, item):
-                        await response.write(json.dumps({"type": change, "object": item}).encode() + b"\n")
             if self._broken != broken:
                 with contextlib.suppress(ConnectionError):
                     await response.write(b'{"type": "ADD')
                 if request.transport is not None:
                     request.transport.abort()
                 return response
+            for version, where, change, item in () if base in self.held else list(self._history):
+                if version > since:
+                    since = version
+                    if where == base and _selected(request, namespace, item):
+                        await response.write(json.dumps({"type": change, "object": item}).encode() + b"\n")
             async with self._changed:
                 await self._changed.wait_for(
                     lambda seen=since: (self._version > seen and base not in self.held) or self._broken != broken  # type: ignore[misc]

@@ -173,8 +173,9 @@ def test_a_revision_without_route_first_moves_to_the_activator_and_then_loses_it
     }
     assert condition(status_of(first), "Ready")["status"] == "False"
 
-    not_yet = service(Mode.PROXY, generation=0, activator=False)
-    assert others(decide(look(autoscaler=started(), revision=reserve, deployment=ready, service=not_yet), LATER)) == ()
+    for not_yet in (service(Mode.PROXY, generation=0, activator=True), service(Mode.PROXY, activator=False)):
+        waiting = look(autoscaler=started(), revision=reserve, deployment=ready, service=not_yet)
+        assert others(decide(waiting, LATER)) == ()
     moved = service(Mode.PROXY, activator=True)
     assert others(decide(look(autoscaler=started(), revision=reserve, deployment=ready, service=moved), LATER)) == (
         SetReplicas(DEPLOYMENT, 0),

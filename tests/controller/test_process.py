@@ -16,20 +16,23 @@ import pytest
 import yaml
 
 from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.lease import Elector
 from knative_sponge.controller.process import Process
 from knative_sponge.controller.resource import (
     DEPLOYMENTS,
     LEASES,
     MUTATING_WEBHOOKS,
     POD_AUTOSCALERS,
+    PODS,
     REVISIONS,
     SECRETS,
     SERVERLESS_SERVICES,
     VALIDATING_WEBHOOKS,
 )
+from knative_sponge.errors import NotLeader
 from knative_sponge.settings import ControllerSettings
 from tests.controller.apiserver import FakeApi, Refused
-from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, revision, run, until
+from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, pod, revision, run, until
 
 SPACE = "knative-sponge"
 
@@ -126,6 +129,28 @@ def test_only_the_leader_writes_and_the_next_one_takes_over_when_it_leaves() -> 
         lease = api.get(LEASES, "autoscaler", SPACE)
         assert lease is not None
         assert lease["spec"]["holderIdentity"] == ""
+
+    run(body())
+
+
+def test_all_writes_of_the_leader_but_the_lease_pass_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_self: Elector) -> None:
+        raise NotLeader("held back")
+
+    monkeypatch.setattr(Elector, "fence", closed)
+
+    async def body() -> None:
+        async with FakeApi() as api, replica(api) as (process, _):
+            configure(api)
+            api.put(DEPLOYMENTS, deployment())
+            api.put(REVISIONS, revision())
+            api.put(POD_AUTOSCALERS, autoscaler())
+            api.put(PODS, pod("p", annotations={"knative-sponge.dev/slo": "1s"}))
+            tried = ""
+            while 'outcome="error"} 0.0' in tried or 'why="webhook-missed"} 1.0' not in tried:
+                await asyncio.sleep(0.02)
+                _, tried = await get(process.metrics.port, "/metrics")
+            assert all("/leases" in path for _, path in api.writes())
 
     run(body())
 
