@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -249,19 +247,3 @@ def test_the_programs_of_the_cluster_are_those_in_path(machine: Path) -> None:
 
 def test_kind_is_among_the_providers() -> None:
     assert provider("kind").name == "kind"
-
-
-def test_the_page_lists_exactly_the_commands_that_are_run() -> None:
-    page = (REPOSITORY / "docs" / "e2e.md").read_text()
-    section = page.split("## A cluster in Docker, step by step\n")[1].split("\n## ")[0]
-    listed = re.findall(r"^    # (.+)\n    (.+)$", section, re.MULTILINE)
-    assert listed == [(step.title, shlex.join(step.argv)) for step in steps()]
-
-
-def test_the_page_says_where_everything_is() -> None:
-    page = (REPOSITORY / "docs" / "e2e.md").read_text()
-    assert FILES_VARIABLE in page
-    for name in FILES:
-        assert f"`{name}`" in page
-    kubeconfig = (cache() / "kind" / "kubeconfig").relative_to(os.environ["XDG_CACHE_HOME"])
-    assert f"~/.cache/{kubeconfig}" in page
