@@ -136,6 +136,8 @@ class RequestReader:
             # Behind a body there is no telling its successor from the other protocol before the answer is here.
             upgrade = offered_protocols(method, version, self._headers) if not self._has_body() else b""
             self._offer = bool(upgrade)
+            if method == "CONNECT" and not upgrade:
+                raise BadRequest("CONNECT needs HTTP/1.1 and takes no body")
         self.unfinished = self._owner.request(method, version, self._url, self._headers, keep_alive, upgrade)
 
     def on_body(self, body: bytes) -> None:
