@@ -19,6 +19,7 @@ from e2e.cluster.settings import config_maps
 from tests.e2e.recorder import Recorder, failing
 
 ENGINE = ("docker", "version", "--format={{.Server.Version}}")
+CLUSTERS = ("kind", "get", "clusters")
 DELETE = ("kind", "delete", "cluster", f"--name={NAME}")
 READY = ("kubectl", "get", "--raw=/readyz", "--request-timeout=10s")
 
@@ -37,7 +38,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def healthy(words: tuple[str, ...]) -> str:
-    return "ok" if words == READY else ""
+    """A machine with our cluster and one whose name begins like ours."""
+    return {READY: "ok", CLUSTERS: f"{NAME}-other\n{NAME}\n"}.get(words, "")
+
+
+def fresh(words: tuple[str, ...]) -> str:
+    """A machine where another's cluster is."""
+    return f"{NAME}-other\n" if words == CLUSTERS else ""
 
 
 def planned() -> list[tuple[str, ...]]:
@@ -45,9 +52,9 @@ def planned() -> list[tuple[str, ...]]:
 
 
 def test_a_first_up_sees_to_the_engine_and_then_takes_every_step_in_order() -> None:
-    runner = Recorder(healthy)
+    runner = Recorder(fresh)
     Kind(runner).up()
-    assert runner.words() == [ENGINE, DELETE, *planned()]
+    assert runner.words() == [ENGINE, CLUSTERS, *planned()]
 
 
 def test_every_command_has_its_limit_its_cluster_and_the_repository() -> None:
@@ -83,10 +90,11 @@ def test_a_cluster_that_does_not_answer_or_was_made_otherwise_is_made_anew(
         monkeypatch.setenv(FILES_VARIABLE, str(release_files(tmp_path / "yaml")))
         checks: list[tuple[str, ...]] = [ENGINE]
     else:
-        runner.answer = failing(READY[2]) if trouble == "readyz refused" else lambda _: "not ready"
+        answer = failing(READY[2]) if trouble == "readyz refused" else lambda _: "not ready"
+        runner.answer = lambda words: answer(words) if words == READY else healthy(words)
         checks = [ENGINE, READY]
     Kind(runner).up()
-    assert runner.words() == [*checks, DELETE, *(step.argv for step in Kind().steps())]
+    assert runner.words() == [*checks, CLUSTERS, DELETE, *(step.argv for step in Kind().steps())]
 
 
 def test_a_cluster_left_half_made_is_made_anew() -> None:
@@ -96,7 +104,7 @@ def test_a_cluster_left_half_made_is_made_anew() -> None:
     runner.words()
     runner.answer = healthy
     Kind(runner).up()
-    assert runner.words() == [ENGINE, DELETE, *planned()]
+    assert runner.words() == [ENGINE, CLUSTERS, DELETE, *planned()]
 
 
 @pytest.mark.parametrize("number", range(1, len(steps()) + 1))
@@ -154,10 +162,12 @@ def test_down_deletes_the_cluster_and_what_was_kept_of_it_and_may_be_repeated() 
     runner = Recorder(healthy)
     Kind(runner).up()
     runner.words()
-    for _ in range(2):
-        Kind(runner).down()
-        assert runner.words() == [DELETE]
-        assert not (cache() / "kind").exists()
+    Kind(runner).down()
+    assert runner.words() == [CLUSTERS, DELETE]
+    assert not (cache() / "kind").exists()
+    runner.answer = fresh
+    Kind(runner).down()
+    assert runner.words() == [CLUSTERS]
 
 
 def test_an_image_is_copied_into_the_cluster_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +228,9 @@ def test_definitions_are_established_before_anything_that_uses_them() -> None:
 
 def test_the_ingress_is_where_the_cluster_file_and_the_service_put_it() -> None:
     config = yaml.safe_load((Path(kind_provider.__file__).parent / "cluster.yaml").read_text())
-    assert config["name"] == NAME
+    # The name is told on the command line, where no variable of the environment changes it.
+    assert "name" not in config
+    assert f"--name={NAME}" in planned()[0]
     (node,) = config["nodes"]
     (mapping,) = node["extraPortMappings"]
     assert (mapping["containerPort"], mapping["hostPort"], mapping["listenAddress"]) == (PORT, PORT, "127.0.0.1")

@@ -95,7 +95,8 @@ class Kind:
         return False
 
     def _remove(self) -> None:
-        self._run("kind", "delete", "cluster", f"--name={NAME}", timeout_s=120)
+        if NAME in self._run("kind", "get", "clusters").splitlines():
+            self._run("kind", "delete", "cluster", f"--name={NAME}", timeout_s=120)
         if self._directory.exists():
             shutil.rmtree(self._directory)
 

@@ -56,7 +56,9 @@ def steps(files: Path | None = None) -> list[Step]:
     places = _places(files)
     return [
         Step(
-            "a cluster of one node", ("kind", "create", "cluster", "--config", f"{_CONFIG}", "--wait=120s"), _CREATE_S
+            "a cluster of one node",
+            ("kind", "create", "cluster", f"--name={NAME}", f"--config={_CONFIG}", "--wait=120s"),
+            _CREATE_S,
         ),
         *_definitions("Serving", places["serving-crds.yaml"]),
         _apply("Serving and its ingress", places["serving-core.yaml"], places["kourier.yaml"]),
