@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,22 @@ class Kube:
         """GET a path of a pod's port, through the API server."""
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy{path}")
+
+    @contextlib.contextmanager
+    def forwarded(self, target: str, port: int, namespace: str) -> Iterator[int]:
+        """While the block runs, a port of 127.0.0.1 leads to a Service's or pod's port (`svc/name`, `pod/name`)."""
+        where = ["--kubeconfig", str(self._cluster.kubeconfig), "-n", namespace]
+        command = [str(self._cluster.kubectl), *where, "port-forward", target, f":{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                assert process.stdout is not None
+                said = process.stdout.readline()
+                found = re.search(r"127\.0\.0\.1:(\d+) ->", said)
+                if found is None:
+                    raise ClusterError(f"no way to {target}: {said}")
+                yield int(found[1])
+            finally:
+                process.kill()
 
     def until(self, what: str, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Wait; an object that is not there yet is not yet what is waited for."""

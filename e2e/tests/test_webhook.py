@@ -1,0 +1,117 @@
+"""The webhook away, and its certificates changing: neither may keep a Service from starting."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cryptography import x509
+
+from e2e.harness.kube import Kube, container
+from e2e.harness.services import SLO, Services
+from e2e.install import NAMESPACE
+from e2e.tests.conftest import Measure
+
+_SMALL = ["--request", "cpu=50m"]
+
+
+@contextmanager
+def _without_endpoints(kube: Kube) -> Iterator[None]:
+    """The Service `webhook` leads nowhere while the block runs."""
+    selector = kube.get("service", "webhook", NAMESPACE)["spec"]["selector"]
+    kube.patch("service", "webhook", {"spec": {"selector": {"nobody": "here"}}}, NAMESPACE)
+    kube.until("no endpoints", lambda: not kube.get("endpoints", "webhook", NAMESPACE).get("subsets"))
+    try:
+        yield
+    finally:
+        kube.patch("service", "webhook", {"spec": {"selector": {**selector, "nobody": None}}}, NAMESPACE)
+        kube.until("endpoints", lambda: bool(kube.get("endpoints", "webhook", NAMESPACE).get("subsets")))
+
+
+def test_without_the_webhook_services_start_on_stock_and_it_is_reported(services: Services, kube: Kube) -> None:
+    with _without_endpoints(kube):
+        service = services.create("echo", "echo", annotations={SLO: "5s"}, more=_SMALL)
+        assert service.client.get("/echo").status == 200
+        (pod,) = kube.pods("echo", services.namespace)
+        assert "knative-sponge" not in container(pod, "queue-proxy")["image"]
+        revision = pod["metadata"]["labels"]["serving.knative.dev/revision"]
+
+        def reported() -> bool:
+            events = kube.events_of("Revision", revision, services.namespace)
+            return any(event["reason"] == "StockProxy" and event["type"] == "Warning" for event in events)
+
+        kube.until("an event about it", reported)
+    services.update("echo", env={"VERSION": "2"})
+    assert "knative-sponge" in container(kube.pods("echo", services.namespace)[-1], "queue-proxy")["image"]
+
+
+def _dry_pod(namespace: str) -> dict[str, Any]:
+    """A pod as Knative would create it, as far as the webhook looks."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": "dry-",
+            "namespace": namespace,
+            "labels": {"serving.knative.dev/revision": "r"},
+            "annotations": {SLO: "1s"},
+        },
+        "spec": {
+            "containers": [
+                {
+                    "name": "user-container",
+                    "image": "dev.local/a:dev",
+                    "ports": [{"name": "user-port", "containerPort": 8080}],
+                },
+                {
+                    "name": "queue-proxy",
+                    "image": "dev.local/q:dev",
+                    "env": [{"name": "QUEUE_SERVING_PORT", "value": "8012"}],
+                },
+            ]
+        },
+    }
+
+
+def _serial(kube: Kube) -> int:
+    pem = base64.b64decode(kube.get("secret", "webhook-certs", NAMESPACE)["data"]["tls.crt"])
+    return x509.load_pem_x509_certificate(pem).serial_number
+
+
+def test_certificates_change_without_a_restart_or_a_missed_pod(kube: Kube, namespace: str, measure: Measure) -> None:
+    name = "SPONGE_CERT_LIFETIME"
+    kube("set", "env", "deployment/autoscaler", "-n", NAMESPACE, f"{name}=120s", "SPONGE_CERT_RENEW_SHARE=0.7")
+    kube("rollout", "status", "deployment/autoscaler", "-n", NAMESPACE, "--timeout=90s", timeout_s=100)
+    kube.delete("secret", "webhook-certs", NAMESPACE)
+    kube.until("a new secret", lambda: kube.exists("secret", "webhook-certs", NAMESPACE))
+    time.sleep(12)  # the time the documentation gives replicas to take up a Secret that somebody deleted
+    pods = {one["metadata"]["name"] for one in kube.find("pods", NAMESPACE)}
+    serials, reviews = [_serial(kube)], 0
+
+    def renewed_twice() -> bool:
+        nonlocal reviews
+        made = json.loads(
+            kube("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(_dry_pod(namespace)))
+        )
+        assert made["metadata"]["annotations"].get("knative-sponge.dev/proxy") == "sponge"
+        reviews += 1
+        serial = _serial(kube)
+        if serial != serials[-1]:
+            serials.append(serial)
+        return len(serials) > 2
+
+    try:
+        kube.until("two renewals", renewed_twice, timeout_s=200)
+    finally:
+        kube("set", "env", "deployment/autoscaler", "-n", NAMESPACE, f"{name}-", "SPONGE_CERT_RENEW_SHARE-")
+    after = kube.find("pods", NAMESPACE)
+    assert pods <= {one["metadata"]["name"] for one in after}
+    restarts = [status["restartCount"] for one in after for status in one["status"].get("containerStatuses", [])]
+    assert set(restarts) <= {0}
+    kube("rollout", "status", "deployment/autoscaler", "-n", NAMESPACE, "--timeout=90s", timeout_s=100)
+    measure("certificates seen", len(serials))
+    measure("pods reviewed meanwhile, all by the webhook", reviews)
