@@ -28,23 +28,32 @@ def main() -> int:
     args, more = parser.parse_known_args()
     chosen = provider(args.provider)
     report = Report()
+    status = 1
     try:
         cluster = _prepare(chosen, report)
         begin(Running(chosen, cluster, report))
         here = str(Path(__file__).parent / "tests")
         with report.phase("tests"):
-            named = [word for word in more if not word.startswith("-") and "test" in word]
+            named = [word for word in more if Path(word.partition("::")[0]).exists()]
             status = int(pytest.main(["--timeout", str(_TEST_TIMEOUT_S), "-v", *([] if named else [here]), *more]))
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = 1
     finally:
         if not args.keep:
-            with report.phase("down"):
-                chosen.down()
+            status = _end(chosen, report) or status
     report.write(_REPORT)
     print(f"==> {_REPORT.relative_to(REPOSITORY)}")
     return status
+
+
+def _end(chosen: Provider, report: Report) -> int:
+    with report.phase("down"):
+        try:
+            chosen.down()
+        except ClusterError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
 
 
 def _prepare(chosen: Provider, report: Report) -> Cluster:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
 from e2e.cluster.command import run
 from e2e.cluster.provider import Cluster
+from e2e.cluster.waiting import wait_for
 from e2e.harness.client import Client
 
 SLO: Final = "knative-sponge.dev/slo"
@@ -41,10 +43,15 @@ class Services:
         env: Mapping[str, str] = _NOTHING,
         more: Sequence[str] = (),
     ) -> Service:
-        """`kn service create`, which returns once the Service is ready."""
+        """`kn service create`, which returns once the Service is ready; then until the ingress knows the way.
+
+        (An ingress may be called ready a moment before it routes; that is not what is tested here.)
+        """
         words = ["--image", f"dev.local/knative-sponge/{image}:dev", "--wait-timeout", str(_WAIT_S)]
         self.kn("service", "create", name, *words, *_flags("--annotation", annotations), *_flags("--env", env), *more)
-        return self.service(name)
+        service = self.service(name)
+        wait_for(f"the route to {name}", lambda: service.client.get().status != HTTPStatus.NOT_FOUND, timeout_s=20)
+        return service
 
     def update(
         self,

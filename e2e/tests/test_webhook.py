@@ -7,11 +7,10 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from cryptography import x509
 
-from e2e.harness.kube import Kube, container
+from e2e.harness.kube import Kube, Object, container
 from e2e.harness.services import SLO, Services
 from e2e.install import NAMESPACE
 from e2e.tests.conftest import Measure
@@ -19,21 +18,36 @@ from e2e.tests.conftest import Measure
 _SMALL = ["--request", "cpu=50m"]
 
 
+_CONFIGURATIONS = {"mutatingwebhookconfiguration": 2, "validatingwebhookconfiguration": 1}
+
+
 @contextmanager
-def _without_endpoints(kube: Kube) -> Iterator[None]:
-    """The Service `webhook` leads nowhere while the block runs."""
-    selector = kube.get("service", "webhook", NAMESPACE)["spec"]["selector"]
-    kube.patch("service", "webhook", {"spec": {"selector": {"nobody": "here"}}}, NAMESPACE)
-    kube.until("no endpoints", lambda: not kube.get("endpoints", "webhook", NAMESPACE).get("subsets"))
+def _unreachable(kube: Kube) -> Iterator[None]:
+    """While the block runs, the API server calls the webhook where nobody listens.
+
+    (Taking the endpoints away would not do: it keeps using the connection that it has.)
+    """
+
+    def point_at(port: int) -> None:
+        for kind, webhooks in _CONFIGURATIONS.items():
+            path = "/webhooks/{}/clientConfig/service/port"
+            change = [{"op": "replace", "path": path.format(number), "value": port} for number in range(webhooks)]
+            kube("patch", kind, "knative-sponge", "--type=json", "-p", json.dumps(change))
+
+    def reviewed() -> bool:
+        return "knative-sponge.dev/proxy" in _dry_run(kube, "default")["metadata"]["annotations"]
+
+    point_at(444)
+    kube.until("pods to be missed", lambda: not reviewed())
     try:
         yield
     finally:
-        kube.patch("service", "webhook", {"spec": {"selector": {**selector, "nobody": None}}}, NAMESPACE)
-        kube.until("endpoints", lambda: bool(kube.get("endpoints", "webhook", NAMESPACE).get("subsets")))
+        point_at(443)
+        kube.until("pods to be reviewed", reviewed)
 
 
 def test_without_the_webhook_services_start_on_stock_and_it_is_reported(services: Services, kube: Kube) -> None:
-    with _without_endpoints(kube):
+    with _unreachable(kube):
         service = services.create("echo", "echo", annotations={SLO: "5s"}, more=_SMALL)
         assert service.client.get("/echo").status == 200
         (pod,) = kube.pods("echo", services.namespace)
@@ -49,7 +63,7 @@ def test_without_the_webhook_services_start_on_stock_and_it_is_reported(services
     assert "knative-sponge" in container(kube.pods("echo", services.namespace)[-1], "queue-proxy")["image"]
 
 
-def _dry_pod(namespace: str) -> dict[str, Any]:
+def _dry_pod(namespace: str) -> Object:
     """A pod as Knative would create it, as far as the webhook looks."""
     return {
         "apiVersion": "v1",
@@ -77,6 +91,13 @@ def _dry_pod(namespace: str) -> dict[str, Any]:
     }
 
 
+def _dry_run(kube: Kube, namespace: str) -> Object:
+    """What the API server would have made of it."""
+    text = json.dumps(_dry_pod(namespace))
+    made: Object = json.loads(kube("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=text))
+    return made
+
+
 def _serial(kube: Kube) -> int:
     pem = base64.b64decode(kube.get("secret", "webhook-certs", NAMESPACE)["data"]["tls.crt"])
     return x509.load_pem_x509_certificate(pem).serial_number
@@ -94,9 +115,7 @@ def test_certificates_change_without_a_restart_or_a_missed_pod(kube: Kube, names
 
     def renewed_twice() -> bool:
         nonlocal reviews
-        made = json.loads(
-            kube("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(_dry_pod(namespace)))
-        )
+        made = _dry_run(kube, namespace)
         assert made["metadata"]["annotations"].get("knative-sponge.dev/proxy") == "sponge"
         reviews += 1
         serial = _serial(kube)
