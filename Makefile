@@ -1,4 +1,5 @@
 # make demo, make test: each does all its set-up in .venv, says what it does, and is quick the second time.
+# make e2e needs root and Debian's containerd besides, and builds a cluster the first time.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +10,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 FOREIGN := $(CACHE)/foreign-$(shell cksum < requirements/foreign.txt | cut -d' ' -f1)
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench e2e cluster-up cluster-down images clean
 
 help:
 	@echo "make demo   serve a real model on this machine and compare four strategies (about 4 minutes the first time)"
 	@echo "make test   all tests"
 	@echo "make lint   formatting, lints, types, import borders"
 	@echo "make bench  the speed figures"
+	@echo "make e2e    a real cluster with Knative, the product on it, all end-to-end tests (docs/e2e.md)"
+	@echo "make cluster-up, make cluster-down   only the cluster"
+	@echo "make images the product's container images (images/README.md)"
 	@echo "make clean  remove what the others made in this directory"
 
 demo: $(VENV)/demo.stamp
@@ -36,6 +40,18 @@ bench: $(VENV)/dev.stamp
 	@for script in benchmarks/[a-z]*.py; do \
 	  echo "==> $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; \
 	done
+
+e2e: $(VENV)/dev.stamp
+	@$(BIN)/python -m e2e $(E2E)
+
+cluster-up: $(VENV)/dev.stamp
+	@$(BIN)/python -m e2e.cluster up
+
+cluster-down: $(VENV)/dev.stamp
+	@$(BIN)/python -m e2e.cluster down
+
+images: $(VENV)/dev.stamp
+	@$(BIN)/python -m e2e.cluster.imaging queue-proxy autoscaler ocr-server
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

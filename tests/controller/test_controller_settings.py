@@ -37,7 +37,7 @@ def test_every_variable_is_read() -> None:
             "SPONGE_METRICS_PORT": "1",
             "SPONGE_WEBHOOK_SERVICE": "hook",
             "SPONGE_CERT_SECRET": "certs",
-            "SPONGE_CERT_LIFETIME": "2m",
+            "SPONGE_CERT_LIFETIME": "4m",
             "SPONGE_CERT_RENEW_SHARE": "0.5",
             "SPONGE_LEASE": "leader",
             "SPONGE_LEASE_DURATION": "4s",
@@ -54,7 +54,7 @@ def test_every_variable_is_read() -> None:
         metrics_port=1,
         webhook_service="hook",
         cert_secret="certs",
-        cert_lifetime_s=120.0,
+        cert_lifetime_s=240.0,
         cert_renew_share=0.5,
         lease="leader",
         lease_duration_s=4.0,
@@ -92,3 +92,8 @@ def test_every_variable_is_explained_with_its_default() -> None:
     defaults = {name: default for name, default in rows.items() if default != "required"}
     assert ControllerSettings.from_env(NEEDED | defaults) == ControllerSettings.from_env(NEEDED)
     assert set(rows) == {"SPONGE_QUEUE_PROXY_IMAGE", *_OPTIONAL}
+
+
+def test_a_lifetime_too_short_to_be_renewed_in_is_refused() -> None:
+    with pytest.raises(SettingError, match="70 s"):
+        ControllerSettings.from_env(NEEDED | {"SPONGE_CERT_LIFETIME": "200s", "SPONGE_CERT_RENEW_SHARE": "0.3"})
