@@ -22,7 +22,7 @@ _ALWAYS_KEPT = frozenset({
 })  # fmt: skip
 """Fields that no client may have left out: they frame the message or say where it comes from."""
 
-_REWRITTEN = frozenset({
+REWRITTEN = frozenset({
     b"host", b"user-agent", b"k-original-host", b"knative-serving-revision", b"knative-serving-namespace",
     b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
 })  # fmt: skip
@@ -62,7 +62,7 @@ def inbound(headers: Sequence[Pair], peer: bytes, default_host: bytes) -> list[P
     route = b""
     for pair in headers:
         name, value = pair
-        if name not in _REWRITTEN:
+        if name not in REWRITTEN:
             kept.append(pair)
         elif name == b"x-forwarded-for":
             route = b"%b, %b" % (route, value) if name in found else value

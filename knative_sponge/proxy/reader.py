@@ -7,10 +7,13 @@ from typing import ClassVar, Final, Protocol
 import httptools
 
 from knative_sponge.errors import BadRequest, RequestFailed
-from knative_sponge.proxy.headers import Pair
+from knative_sponge.proxy.headers import HOP_BY_HOP, REWRITTEN, Pair
 from knative_sponge.proxy.scope import offered_protocols
 
 _BODY_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_NO_TRAILERS: Final = HOP_BY_HOP | REWRITTEN | {b"content-length", b"trailer", b"authorization", b"cookie"}
+"""Fields that say how a message is framed, where it goes, or who sent it: behind the body they come too late for whoever
+checks them, and a server that adds trailers to the head would believe them (RFC 9110 §6.5.1)."""
 
 
 class Request(Protocol):
@@ -117,7 +120,9 @@ class RequestReader:
         if self.in_head:
             self._headers.append((name.lower(), value.rstrip(b" \t")))
         elif self.unfinished is not None and not self._replaying:
-            self.unfinished.trailers.append((name.lower(), value.rstrip(b" \t")))
+            name = name.lower()
+            if name not in _NO_TRAILERS:
+                self.unfinished.trailers.append((name, value.rstrip(b" \t")))
             self._head_size += len(name) + len(value)
             if self._head_size > self.head_limit:
                 raise BadRequest("the request's trailers are too large", status=431)

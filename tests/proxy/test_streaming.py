@@ -164,6 +164,22 @@ async def test_trailers_of_a_request_are_carried(together: bool) -> None:
         assert (b"trailer", b"Sum") in fields_of(fake.seen[0])
 
 
+@on_loop
+async def test_trailers_cannot_say_what_only_a_head_may() -> None:
+    ends: list[bytes] = []
+
+    async def reads(wire: Wire) -> None:
+        await wire.head()
+        ends.append(await wire.reader.readuntil(b"\r\n\r\n"))
+        await wire.send(ok())
+
+    late = b"Host: evil\r\nX-Forwarded-For: 1.2.3.4\r\nAuthorization: x\r\nConnection: close\r\nSum: 42\r\n"
+    async with model_server(reads) as fake, proxy(fake) as port, client(port) as one:
+        await one.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + late + b"\r\n")
+        assert (await one.reply("POST")).status == 200
+        assert ends == [b"0\r\nsum: 42\r\n\r\n"]
+
+
 @pytest.mark.parametrize(
     ("method", "answer", "length"),
     [
