@@ -141,6 +141,8 @@ def _binary(headers: Headers, body: bytes) -> Event:
     for name, value in headers:
         if name.startswith(_PREFIX):
             attribute = name[len(_PREFIX) :].decode("latin-1")
+            if attribute in _DATA:  # in a batch it would stand beside the event's own
+                raise BadRequest(f"not a CloudEvent: {attribute} is no attribute")
             if attribute not in attributes and attribute != "datacontenttype":
                 attributes[attribute] = _decoded(attribute, value)
         elif name == b"content-type":

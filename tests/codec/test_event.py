@@ -164,6 +164,12 @@ def test_header_values_that_are_not_utf8_are_refused_with_the_attribute_named(va
         read_event(in_headers((b"ce-note", value)), b"")
 
 
+@pytest.mark.parametrize("name", [b"ce-data", b"ce-data_base64"])
+def test_a_header_cannot_put_a_second_data_into_an_event(name: bytes) -> None:
+    with pytest.raises(BadRequest, match=f"{name[3:].decode()} is no attribute"):
+        read(in_headers((name, b"x")), b"{}")
+
+
 @pytest.mark.parametrize(
     "kind", [b"application/cloudevents-batch+json", b"application/cloudevents+avro", b"Application/CloudEvents"]
 )
