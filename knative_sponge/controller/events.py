@@ -17,7 +17,7 @@ _log: Final = logging.getLogger(__name__)
 
 _CONTROLLER: Final = "knative-sponge.dev/autoscaler"
 _LONGEST_NOTE: Final = 1000
-"""The API server refuses notes above 1 KiB."""
+"""Bytes; the API server refuses notes above 1 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Recorder:
             "type": event.type,
             "action": event.action,
             "reason": event.reason,
-            "note": event.note[:_LONGEST_NOTE],
+            "note": event.note.encode(errors="replace")[:_LONGEST_NOTE].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": event.regarding["apiVersion"],
                 "kind": event.regarding["kind"],
@@ -82,4 +82,4 @@ def _name(event: Event) -> str:
     """The same for the same meaning, so that replicas and restarts find the event that is there."""
     metadata = event.regarding["metadata"]
     meaning = "\0".join((metadata["uid"], event.type, event.reason, event.note))
-    return f"{metadata['name'][:200]}.{hashlib.sha256(meaning.encode()).hexdigest()[:16]}"
+    return f"{metadata['name'][:200]}.{hashlib.sha256(meaning.encode(errors='replace')).hexdigest()[:16]}"

@@ -151,9 +151,9 @@ class Reporter:
 
 
 def _why(annotations: dict[str, str]) -> str:
-    """The webhook's own words; somebody else may have written the annotation."""
+    """The webhook's own words on one line; whoever may change pods may have written something else there."""
     try:
         why = json.loads(annotations.get(EFFECTIVE_ANNOTATION, ""))["why"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "the reason is not known"
-    return str(why)
+    return " ".join(str(why).encode(errors="replace").decode().split())

@@ -53,6 +53,36 @@ def test_an_annotation_that_says_nothing_is_no_trouble() -> None:
     assert "not known" in found.note
 
 
+def effective(text: str) -> dict[str, str]:
+    return KEPT_STOCK | {"knative-sponge.dev/effective": text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"why":"\\ud800"}', id="no text of Unicode"),
+        pytest.param('{"why":' + "[" * 100_000, id="deeper than can be read"),
+        pytest.param(json.dumps({"why": "漢" * 1000}), id="longer in bytes than in characters"),
+    ],
+)
+def test_whatever_a_pods_annotation_says_becomes_an_event_that_the_server_takes(text: str) -> None:
+    async def body() -> None:
+        async with FakeApi() as api, reporting(api) as known:
+            api.put(REVISIONS, revision())
+            api.put(PODS, pod("p", annotations=effective(text)))
+            await until(lambda: known.pods(KEPT) == 1 and len(api.all(EVENTS)) == 1)
+            (event,) = api.all(EVENTS)
+            assert len(event["note"].encode()) <= 1024
+
+    run(body())
+
+
+def test_an_annotation_cannot_fake_a_line_of_the_log() -> None:
+    found = stock_proxy(pod("p", annotations=effective(json.dumps({"why": "a\n2026 WARNING b"}))))
+    assert found is not None
+    assert "\n" not in found.note
+
+
 @pytest.mark.parametrize(
     "found",
     [
