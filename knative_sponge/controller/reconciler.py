@@ -113,6 +113,11 @@ class Reconciler:
                 _log.log(
                     logging.DEBUG if expected else logging.WARNING, "%s/%s: %s; next try in %.1f s", *key, error, wait_s
                 )
+            except Exception:
+                # One object that is not understood must not stop the others.
+                self._metrics.reconciled("error")
+                wait_s = self._queue.failed(key)
+                _log.exception("%s/%s: cannot be reconciled; next try in %.1f s", *key, wait_s)
             else:
                 self._metrics.reconciled("ok")
                 self._queue.done(key)

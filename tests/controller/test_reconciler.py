@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import pytest
+
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.metrics import Metrics
 from knative_sponge.controller.reconciler import Reconciler
@@ -230,3 +232,20 @@ def test_the_class_works_on_after_watches_broke_and_history_was_lost() -> None:
             await until(lambda: known.replicas() == 2)
 
     run(body())
+
+
+def test_an_object_that_is_not_understood_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with world() as known:
+            odd = autoscaler("odd-00001")
+            del odd["spec"]["scaleTargetRef"]
+            known.api.put(REVISIONS, revision("odd-00001"))
+            known.api.put(POD_AUTOSCALERS, odd)
+            await until(lambda: known.outcomes("error") > 0)
+            await serving(known)
+            # It is tried again, and fine once it is understood.
+            known.api.change(POD_AUTOSCALERS, "odd-00001", NAMESPACE, spec=autoscaler("odd-00001")["spec"])
+            await until(lambda: known.api.get(SERVERLESS_SERVICES, "odd-00001", NAMESPACE) is not None)
+
+    run(body())
+    assert "odd-00001: cannot be reconciled" in caplog.text
