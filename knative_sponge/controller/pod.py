@@ -87,11 +87,12 @@ def _is_serving(container: Object) -> bool:
 def _exchanged(proxy: Object, image: str, env: Mapping[str, str], new_token: Callable[[], str]) -> Object:
     """The queue-proxy container with our image and variables; those that are there already keep their place."""
     present: Sequence[Mapping[str, Any]] = proxy.get("env") or ()
+    if not any(one.get("name") == _TOKEN and (one.get("value") or one.get("valueFrom")) for one in present):
+        env = {**env, _TOKEN: new_token()}
     names = {one.get("name") for one in present}
-    kept = [{**one, "value": env[one["name"]]} if one.get("name") in env else one for one in present]
+    # As a whole: a variable with both `value` and `valueFrom` would be refused.
+    kept = [{"name": one["name"], "value": env[one["name"]]} if one.get("name") in env else one for one in present]
     added = [{"name": name, "value": value} for name, value in env.items() if name not in names]
-    if _TOKEN not in names:
-        added.append({"name": _TOKEN, "value": new_token()})
     changed = {**proxy, "env": [*kept, *added]}
     if proxy.get("image") != image:
         # The present policy was defaulted from the stock image. With our image in place it is somebody's decision:

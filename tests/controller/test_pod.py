@@ -197,6 +197,23 @@ def test_a_pull_policy_that_was_forced_after_our_review_is_left() -> None:
     assert created(pod) == pod
 
 
+@pytest.mark.parametrize("present", [{"value": ""}, {}])
+def test_a_token_that_is_empty_is_none(present: dict[str, str]) -> None:
+    pod = pod_with()
+    container(pod, "queue-proxy")["env"].append({"name": "SPONGE_CONTROL_TOKEN", **present})
+    assert env_of(created(pod))["SPONGE_CONTROL_TOKEN"] == "t-1"
+
+
+def test_a_variable_of_ours_that_came_from_elsewhere_is_replaced_as_a_whole() -> None:
+    """With both `value` and `valueFrom` the API server would refuse the pod."""
+    pod = pod_with()
+    container(pod, "queue-proxy")["env"].append(
+        {"name": "SPONGE_SLO", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    )
+    env = container(created(pod), "queue-proxy")["env"]
+    assert {"name": "SPONGE_SLO", "value": "500ms"} in env
+
+
 def test_a_second_review_changes_nothing_and_keeps_the_token() -> None:
     once = created(pod_with(), token="first")
     assert created(once, token="second") == once
