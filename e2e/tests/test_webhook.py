@@ -18,7 +18,7 @@ from e2e.tests.conftest import Measure
 
 _SMALL = ["--request", "cpu=50m"]
 _LIFETIME_S = 90
-_SHORT = {"SPONGE_CERT_LIFETIME": f"{_LIFETIME_S}s", "SPONGE_CERT_RENEW_SHARE": "0.8"}
+_SHORT = {"SPONGE_CERT_LIFETIME": f"{_LIFETIME_S}s", "SPONGE_CERT_RENEW_SHARE": "0.5"}
 
 
 _CONFIGURATIONS = {"mutatingwebhookconfiguration": 2, "validatingwebhookconfiguration": 1}

@@ -22,7 +22,7 @@ from knative_sponge.settings.controller import ControllerSettings
 
 CONFIGURATION: Final = "knative-sponge"
 """Name of both webhook configurations."""
-LOOK_S: Final = 30.0
+LOOK_S: Final = 15.0
 _RETRY_S: Final = 2.0
 """After a call that failed or lost a race."""
 

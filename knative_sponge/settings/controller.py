@@ -45,10 +45,8 @@ class ControllerSettings:
             raise SettingError("cert_renew_share", self.cert_renew_share, str(_share.__doc__))
         if self.cert_lifetime_s < 60:
             raise SettingError("cert_lifetime_s", self.cert_lifetime_s, str(_lifetime.__doc__))
-        if self.cert_lifetime_s * self.cert_renew_share < _RENEWAL_S:
-            allowed = (
-                f"such that {_RENEWAL_S:g} s of cert_lifetime_s ({self.cert_lifetime_s:g} s) are left for a renewal"
-            )
+        if self.cert_lifetime_s * min(self.cert_renew_share, 1 - self.cert_renew_share) < _RENEWAL_S:
+            allowed = f"both shares of cert_lifetime_s ({self.cert_lifetime_s:g} s) to be {_RENEWAL_S:g} s at least"
             raise SettingError("cert_renew_share", self.cert_renew_share, allowed)
         if self.lease_duration_s < 3:
             raise SettingError("lease_duration_s", self.lease_duration_s, str(_lease_duration.__doc__))
@@ -69,8 +67,8 @@ class ControllerSettings:
         return cls(**values)
 
 
-_RENEWAL_S: Final = 70.0
-"""A new authority is trusted everywhere before a certificate of it is shown, which takes up to a minute."""
+_RENEWAL_S: Final = 40.0
+"""How long a renewal takes: a new authority is trusted everywhere before a certificate of it is shown."""
 
 
 def _name(text: str) -> str:
