@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from knative_sponge.controller import serverless
 from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION, ROUTING_STATE_LABEL
 from knative_sponge.controller.resource import Object
 from knative_sponge.controller.scale import Bounds, Routing, desired
 from knative_sponge.controller.serverless import Mode
-from knative_sponge.controller.status import Facts, initialized, status
+from knative_sponge.controller.status import Facts, initialized_since, status
+
+ROUTE_S: Final = 60.0
+"""A revision that was ready so long ago, and that no Route has named so far, is for nobody. Routes name theirs before it is
+ready, so this is patience; Knative's own class waits as long without requests (its stable window)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,14 @@ class WriteStatus:
     body: Object
 
 
-Write = CreateService | ChangeService | SetReplicas | WriteStatus
+@dataclass(frozen=True, slots=True)
+class LookAgain:
+    """Nothing to write: time alone will change the decision, after `wait_s` seconds."""
+
+    wait_s: float
+
+
+Write = CreateService | ChangeService | SetReplicas | WriteStatus | LookAgain
 
 
 def ours(autoscaler: Object) -> bool:
@@ -75,21 +87,27 @@ def ours(autoscaler: Object) -> bool:
 def decide(look: Look, now: datetime) -> tuple[Write, ...]:
     """The writes that bring the revision nearer to what it shall be (knative-contract §3.8); none when it is there.
 
+    now: wall clock, as status times have it.
+
     A revision going to zero gets its requests moved to the activator first; its pods go once Knative has done that.
     """
     autoscaler, service = look.autoscaler, look.service
     if not ours(autoscaler) or look.revision is None:
         return ()
     metadata = autoscaler["metadata"]
-    started = initialized(autoscaler)
+    since = initialized_since(autoscaler)
+    started = since is not None
+    waited_s = (now - since).total_seconds() if since is not None else 0.0
+    routing = Routing.of((look.revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL))
     bounds = Bounds.of(metadata.get("annotations") or {}, look.defaults)
     replicas = _replicas(look.deployment)
     goal = desired(
         bounds,
-        Routing.of((look.revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL)),
+        routing,
         initialized=started,
         replicas=1 if replicas is None else replicas,
         stuck=serverless.condition(look.deployment, "Progressing") == "False",
+        waited=waited_s >= ROUTE_S,
     )
     not_owned = service is not None and not serverless.owned(service, autoscaler)
     writes: list[Write] = []
@@ -114,6 +132,8 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
     new = status(autoscaler, facts, now)
     if new is not None:
         writes.append(WriteStatus({"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": new}))
+    if started and routing is Routing.PENDING and waited_s < ROUTE_S:
+        writes.append(LookAgain(ROUTE_S - waited_s))
     return tuple(writes)
 
 

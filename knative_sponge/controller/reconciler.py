@@ -14,6 +14,7 @@ from knative_sponge.controller.decision import (
     ChangeService,
     CreateService,
     Look,
+    LookAgain,
     SetReplicas,
     Write,
     WriteStatus,
@@ -155,5 +156,7 @@ class Reconciler:
             case SetReplicas(deployment, replicas):
                 await self._kube.patch(DEPLOYMENT_SCALE, deployment, {"spec": {"replicas": replicas}}, namespace)
                 _log.info("%s/%s: %d pods", *key, replicas)
+            case LookAgain(wait_s):
+                self._queue.add_later(key, wait_s)
             case WriteStatus(body):
                 self._watches.autoscalers.learn(await self._kube.patch(POD_AUTOSCALER_STATUS, name, body, namespace))

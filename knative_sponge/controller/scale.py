@@ -17,17 +17,17 @@ class Routing(StrEnum):
 
     ACTIVE = "active"
     PENDING = "pending"
-    """Not yet, or not known."""
+    """No Route has named it so far."""
     RESERVE = "reserve"
     """No Route names it."""
 
     @classmethod
     def of(cls, label: str | None) -> Routing:
-        """From the label's value; whatever is not understood counts as pending, which never takes pods away."""
+        """From the label's value; what is absent or not understood counts as active, which never takes pods away."""
         try:
-            return cls(label or "pending")
+            return cls(label or "active")
         except ValueError:
-            return cls.PENDING
+            return cls.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,29 @@ class Bounds:
         """Pods of a started revision that is in use; at least one: this class never goes to zero under a Route."""
         return self._bounded(self.least)
 
+    @property
+    def unrouted_goal(self) -> int:
+        """Pods of a started revision that no Route ever named: as with Knative's own class only those asked for."""
+        return self._bounded(self.least) if self.least else 0
+
     def _bounded(self, pods: int) -> int:
         pods = max(1, pods)
         return min(pods, self.most) if self.most else pods
 
 
-def desired(bounds: Bounds, routing: Routing, *, initialized: bool, replicas: int, stuck: bool) -> int:
+def desired(
+    bounds: Bounds, routing: Routing, *, initialized: bool, replicas: int, stuck: bool, waited: bool = False
+) -> int:
     """Pods that the revision shall have, from 0.
 
     initialized: it was ready once. replicas: pods its Deployment asks for now. stuck: its Deployment gave up on progress.
+    waited: it was ready for longer than a Route takes to name it.
 
     A revision that nobody routes to still gets its first start, because its Service waits to see it ready; one that
     never comes up is given up when the Deployment gives up, and then stays at zero.
     """
+    if routing is Routing.PENDING and initialized and waited:
+        return bounds.unrouted_goal
     if routing is not Routing.RESERVE:
         return bounds.goal if initialized else bounds.initial_goal
     if initialized or stuck or replicas == 0:

@@ -14,6 +14,7 @@ from knative_sponge.controller.resource import Object
 
 _QUEUED = "Requests to the target are being buffered as resources are provisioned."
 _NO_TRAFFIC = "The target is not receiving traffic."
+_LONG_AGO = "1970-01-01T00:00:00Z"
 _PARTS = ("Active", "ScaleTargetInitialized", "SKSReady")
 
 
@@ -50,10 +51,12 @@ class Facts:
     not_owned: bool = False
 
 
-def initialized(autoscaler: Object) -> bool:
-    """Was the revision ready once? It stays so for ever."""
-    conditions = (autoscaler.get("status") or {}).get("conditions") or ()
-    return any(entry["type"] == "ScaleTargetInitialized" and entry["status"] == "True" for entry in conditions)
+def initialized_since(autoscaler: Object) -> datetime | None:
+    """When the revision was ready first; None when it never was. It stays so for ever."""
+    for entry in (autoscaler.get("status") or {}).get("conditions") or ():
+        if entry["type"] == "ScaleTargetInitialized" and entry["status"] == "True":
+            return datetime.fromisoformat(entry.get("lastTransitionTime") or _LONG_AGO)
+    return None
 
 
 def conditions(facts: Facts, name: str) -> tuple[Condition, ...]:

@@ -40,6 +40,13 @@ class WorkQueue:
             self._ready.append(key)
             self._wake.set()
 
+    def add_later(self, key: Key, wait_s: float) -> None:
+        """Look at `key` after `wait_s` seconds, or with the next `add` if that comes sooner."""
+        if (timer := self._waiting.pop(key, None)) is not None:
+            timer.cancel()
+        if key not in self._wanted:
+            self._waiting[key] = asyncio.get_running_loop().call_later(wait_s, self.add, key)
+
     async def take(self) -> Key:
         """The next key; the worker must give it back with `done` or `failed`."""
         while not self._ready:
@@ -59,8 +66,7 @@ class WorkQueue:
         """The work on `key` failed: it comes back after the returned wait in seconds, sooner when it is added."""
         wait_s = self._backoffs.setdefault(key, Backoff(self._rng)).wait_s()
         self._give_back(key)
-        if key not in self._wanted:
-            self._waiting[key] = asyncio.get_running_loop().call_later(wait_s, self.add, key)
+        self.add_later(key, wait_s)
         return wait_s
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 
 from knative_sponge.controller.annotations import METRIC_ANNOTATION
 from knative_sponge.controller.decision import (
+    ROUTE_S,
     ChangeService,
     CreateService,
     Look,
+    LookAgain,
     SetReplicas,
     Write,
     WriteStatus,
@@ -226,6 +229,23 @@ def test_an_autoscaler_on_its_way_out_is_not_touched() -> None:
     assert decide(look(autoscaler=dying, service=None), NOW) == ()
 
 
+def test_a_revision_that_no_route_names_goes_to_zero_after_a_while() -> None:
+    """As the revisions of a Configuration without a Route do with Knative's own class."""
+    seen = look(autoscaler=started(), revision=revision(routing="pending"), deployment=deployment(ready=1))
+    *_, last = early = decide(seen, NOW + timedelta(seconds=ROUTE_S - 20))
+    assert last == LookAgain(20.0)
+    assert status_of(early)["desiredScale"] == 1
+    writes = decide(seen, NOW + timedelta(seconds=ROUTE_S))
+    assert [type(write) for write in writes] == [ChangeService, WriteStatus]
+    assert condition(status_of(writes), "Active") == {"status": "False"} | no_traffic()
+    named = decide(dataclasses.replace(seen, revision=revision()), LATER)
+    assert status_of(named)["desiredScale"] == 1
+
+
+def no_traffic() -> Object:
+    return {"reason": "NoTraffic", "message": "The target is not receiving traffic."}
+
+
 def test_without_the_revision_nothing_is_decided() -> None:
     assert decide(look(revision=None, service=None), NOW) == ()
 
@@ -269,12 +289,12 @@ def test_ready_is_the_worst_of_the_others_and_never_false_before_the_first_start
 @given(LOOKS)
 def test_writing_it_all_down_leaves_nothing_to_write(seen: Look) -> None:
     """Carrying out a decision, with Knative's part played, must come to rest, or it would write for ever."""
-    for _ in range(8):
-        writes = decide(seen, LATER)
+    for step in range(8):
+        writes = decide(seen, LATER + step * timedelta(seconds=ROUTE_S))
         if not writes:
             return
         seen = _carried_out(seen, writes)
-    assert decide(seen, LATER) == ()
+    raise AssertionError(writes)
 
 
 def _carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:

@@ -55,9 +55,26 @@ def test_a_revision_that_never_comes_up_is_given_up_with_its_deployment() -> Non
     assert desired(Bounds(), Routing.ACTIVE, initialized=False, replicas=1, stuck=True) == 1
 
 
-@pytest.mark.parametrize("label", [None, "", "pending", "something-new"])
+@pytest.mark.parametrize("label", [None, "", "something-new"])
 def test_an_unknown_routing_state_takes_no_pod_away(label: str | None) -> None:
-    assert Routing.of(label) is Routing.PENDING
+    routing = Routing.of(label)
+    assert desired(Bounds(), routing, initialized=True, replicas=1, stuck=False, waited=True) == 1
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "initialized", "waited", "pods"),
+    [
+        pytest.param(0, 0, True, True, 0, id="no Route ever named it"),
+        pytest.param(0, 0, True, False, 1, id="a Route may still do so"),
+        pytest.param(0, 0, False, True, 2, id="its first start is not cut off"),
+        pytest.param(3, 2, True, True, 2, id="min-scale holds, within max-scale"),
+    ],
+)
+def test_pods_of_a_revision_that_no_route_names(
+    least: int, most: int, initialized: bool, waited: bool, pods: int
+) -> None:
+    bounds = Bounds(least, most, initial=2)
+    assert desired(bounds, Routing.PENDING, initialized=initialized, replicas=1, stuck=False, waited=waited) == pods
 
 
 def test_annotations_win_over_the_clusters_defaults() -> None:

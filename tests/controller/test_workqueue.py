@@ -48,6 +48,22 @@ def test_a_key_that_changes_while_it_is_worked_on_comes_again_but_only_afterward
     run(body())
 
 
+def test_a_key_for_later_comes_by_itself_and_once() -> None:
+    async def body() -> None:
+        work = queue()
+        work.add_later(A, 3600.0)
+        work.add_later(A, 0.001)
+        assert await work.take() == A
+        work.done(A)
+        assert len(work) == 0
+        work.add_later(B, 3600.0)
+        work.add(B)  # sooner: the wait is over
+        assert await work.take() == B
+        assert len(work) == 0
+
+    run(body())
+
+
 def test_a_failed_key_comes_back_later_each_time() -> None:
     async def body() -> None:
         work = queue()
