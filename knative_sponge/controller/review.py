@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from knative_sponge.errors import SpongeError
 
@@ -95,9 +95,18 @@ def write_review(review: Review, verdict: Verdict) -> bytes:
 
 
 def member(value: Object, key: str) -> Object:
-    """A member that is an object itself; absent and null are empty, as the API server sees them."""
-    found: Object = value.get(key) or {}
-    return found
+    """A member that is an object itself; absent, null, and what is no object are empty.
+
+    Knative Services come as their author wrote them: our webhook is asked before anybody has looked at their shape.
+    """
+    found = value.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def members(value: Object, key: str) -> Sequence[Object]:
+    """The objects in a member that is an array; empty where `member` would be."""
+    found = value.get(key)
+    return [one for one in found if isinstance(one, Mapping)] if _is_array(found) else []
 
 
 def json_patch(before: Any, after: Any) -> list[dict[str, Any]]:
@@ -133,7 +142,7 @@ def _operations(path: str, before: Any, after: Any) -> Iterator[dict[str, Any]]:
         yield {"op": "replace", "path": path, "value": after}
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION, SLO_ANNOTATION
 from knative_sponge.controller.choice import faults, of_sponge, read_settings
-from knative_sponge.controller.review import Object, Review, Verdict, member
+from knative_sponge.controller.review import Object, Review, Verdict, member, members
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import INTERNAL
 
@@ -93,8 +93,8 @@ def _is_served(template: Object) -> bool:
 
 
 def _has_h2c(template: Object) -> bool:
-    containers = member(template, "spec").get("containers") or ()
-    return any(port.get("name") == "h2c" for one in containers for port in one.get("ports") or ())
+    containers = members(member(template, "spec"), "containers")
+    return any(port.get("name") == "h2c" for one in containers for port in members(one, "ports"))
 
 
 def _is_leaving(service: Object) -> bool:

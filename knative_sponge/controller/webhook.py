@@ -29,8 +29,8 @@ from knative_sponge.controller.service import mutate_service, validate_service
 from knative_sponge.errors import KubeError
 from knative_sponge.settings.controller import ControllerSettings
 
-LARGEST_REVIEW: Final = 3 * 2**20
-"""Bytes; the API server takes objects of up to 1.5 MiB, and an update carries two."""
+LARGEST_REVIEW: Final = 4 * 2**20
+"""Bytes; the API server stores objects of up to 1.5 MiB, an update carries two of them, and some words around."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
 

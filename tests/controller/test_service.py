@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from knative_sponge.controller.review import Verdict, json_patch, read_review
 from knative_sponge.controller.service import mutate_service, validate_service
@@ -266,3 +268,29 @@ def test_an_incomplete_service_is_left_to_knative(spec: dict[str, Any]) -> None:
     made = json.loads(json.dumps({"metadata": {"name": "s"}} | spec))
     assert stored_as(made) == made
     assert judged(made).message is None
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in a JSON value with each of its keys or positions."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield value, key
+        yield from places(inner)
+
+
+ODD = st.sampled_from([None, "x", "", 1, True, [], [None], ["x"], {}, {"a": None}])
+
+
+@given(st.data())
+def test_a_service_of_any_shape_is_judged(data: st.DataObject) -> None:
+    """Nobody has checked it before us: what Knative will refuse must not break the webhook first."""
+    made = with_port(service({"slo": "500ms", "max-cores": "4"}), "http1")
+    old = copy.deepcopy(made)
+    for _ in range(data.draw(st.integers(1, 3))):
+        found = list(places(made))
+        place, key = found[data.draw(st.integers(0, len(found) - 1))]
+        place[key] = copy.deepcopy(data.draw(ODD))
+    for before in (None, old):
+        stored_as(made, before)
+        judged(made, before)
+    stored_as(old, made)
+    judged(old, made)
