@@ -169,9 +169,8 @@ class InferenceEndpoint:
         key = next(self._keys)
         waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
         self._waiting[key] = waiting
-        admission = self._admission
-        latest_s = arrived_s + admission.timeout_s
-        give_up_s = latest_s if admission.serve_late else min(deadline.at_s + admission.grace_s, latest_s)
+        latest_s = arrived_s + self._admission.timeout_s
+        give_up_s = latest_s if self._admission.serve_late else min(deadline.at_s + self._admission.grace_s, latest_s)
         work = Work(
             key,
             deadline.at_s,
@@ -225,7 +224,8 @@ class InferenceEndpoint:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
-            left_s = waiting.deadline.at_s - time.monotonic()
+            # Until its own deadline: the one that is planned with ends no later than the revision timeout.
+            left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
             waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
 
     def _start(self, batch: int, works: tuple[Work, ...]) -> None:

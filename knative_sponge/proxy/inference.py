@@ -32,6 +32,8 @@ from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSe
 
 _MOST_ROWS = 1024
 _START_CORES = 1.0
+_AHEAD_S = 0.1
+"""By how much the queue's own answer comes before the revision timeout's, which does not know an event's deadline."""
 
 
 class Inference:
@@ -74,7 +76,7 @@ class Inference:
         self.metrics_app = MetricsPage(self.metrics.registry)
         admission = Admission(
             slo_s=serving.slo_s,
-            timeout_s=settings.timeout_s,
+            timeout_s=max(settings.timeout_s - _AHEAD_S, settings.timeout_s / 2),
             max_network_share=serving.max_network_share,
             serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
             max_body=settings.max_body,

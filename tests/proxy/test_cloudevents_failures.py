@@ -9,10 +9,15 @@ import pytest
 from knative_sponge.core.batcher import BatchRules
 from knative_sponge.errors import UNDELIVERABLE, Reason, UpstreamBroken, UpstreamRefused
 from knative_sponge.proxy.batching import Admission
+from knative_sponge.proxy.inference import Inference
+from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.settings import ServingSettings
 from tests.proxy.broker import is_retried
-from tests.proxy.event_kit import NEVER, behind_a_batch, in_s, send, structured
-from tests.proxy.harness import on_loop
-from tests.proxy.inference_kit import Kit
+from tests.proxy.event_kit import EVENT, NEVER, behind_a_batch, in_s, send, structured
+from tests.proxy.harness import model_server, on_loop, proxy
+from tests.proxy.inference_kit import PREDICT, Kit
+from tests.proxy.live import proxy_settings
+from tests.proxy.wire import LOCAL, Wire, client
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -55,6 +60,41 @@ async def test_an_event_that_the_model_server_holds_past_its_deadline_is_not_del
     kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
     reply = await send(kit, 1)
     assert (reply.status, reply.reason) == (UNDELIVERABLE, b"timeout")
+
+
+@on_loop
+async def test_an_event_that_the_revision_timeout_ends_before_its_deadline_is_delivered_again() -> None:
+    kit = Kit(admission=Admission(slo_s=10.0, timeout_s=0.05, grace_s=0.0))
+    reply = await send(kit, 1, ce_expirytime=in_s(60))
+    assert (reply.status, reply.reason) == (504, b"timeout")
+
+
+@on_loop
+async def test_a_late_event_that_the_revision_timeout_ends_is_not_delivered_again() -> None:
+    kit = Kit(admission=Admission(slo_s=0.02, timeout_s=0.1, serve_late=True), rules=BatchRules(serve_late=True))
+    reply = await send(kit, 1)
+    assert (reply.status, reply.reason) == (UNDELIVERABLE, b"timeout")
+
+
+@on_loop
+async def test_a_full_proxy_answers_the_revision_timeout_of_an_event_as_the_event_needs_it() -> None:
+    async def silent(wire: Wire) -> None:
+        await wire.gone()
+
+    async with model_server(silent) as fake:
+        settings = proxy_settings(fake.port, timeout_s=1)
+        serving = ServingSettings.from_annotations(
+            {"knative-sponge.dev/slo": "50ms", "knative-sponge.dev/late": "serve", "knative-sponge.dev/protocol": "v1"}
+        )
+        inference = Inference(settings, serving, Upstream(LOCAL, fake.port))
+        async with proxy(fake, inference=inference.endpoint, timeout_s=1) as port, client(port) as one:
+            event = b"".join(b"%b: %b\r\n" % (k.replace("_", "-").encode(), v.encode()) for k, v in EVENT.items())
+            body = b'{"instances": [1]}'
+            length = b"ce-id: 1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            await one.send(b"POST " + PREDICT + b" HTTP/1.1\r\nHost: a\r\n" + event + length + body)
+            reply = await one.reply("POST")
+        assert (reply.status, reply.field(b"sponge-reason")) == (UNDELIVERABLE, b"timeout")
+        await inference.close()
 
 
 @on_loop
