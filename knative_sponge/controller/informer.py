@@ -34,8 +34,17 @@ def key_of(item: Object) -> Key:
     return metadata.get("namespace", ""), metadata["name"]
 
 
+def whole(item: Object) -> Object:
+    """All of an object that means something; who wrote which field is half of it and read by nobody."""
+    item["metadata"].pop("managedFields", None)
+    return item
+
+
 class Informer:
-    """The objects of one resource that match the selectors. `run` it in a task; it ends only by cancellation."""
+    """The objects of one resource that match the selectors. `run` it in a task; it ends only by cancellation.
+
+    keep: what is held of each object; its metadata's namespace, name and resourceVersion must be. It may change its argument.
+    """
 
     def __init__(
         self,
@@ -46,6 +55,7 @@ class Informer:
         namespace: str | None = None,
         labels: str = "",
         fields: str = "",
+        keep: Callable[[Object], Object] = whole,
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
@@ -54,6 +64,7 @@ class Informer:
         self._namespace = namespace
         self._labels = labels
         self._fields = fields
+        self._keep = keep
         self._objects: dict[Key, Object] = {}
         self._subscribers: list[Subscriber] = []
         self._backoff = Backoff(rng)
@@ -69,7 +80,7 @@ class Informer:
         Only for objects that are still known: one that was deleted meanwhile must not come back.
         """
         if key_of(item) in self._objects:
-            self._put(key_of(item), item)
+            self._put(key_of(item), self._keep(item))
 
     def get(self, key: Key) -> Object | None:
         """The object as last seen. It is shared: never change it."""
@@ -97,7 +108,7 @@ class Informer:
 
     async def _list(self) -> None:
         listing = await self._kube.list(
-            self.resource, namespace=self._namespace, labels=self._labels, fields=self._fields
+            self.resource, namespace=self._namespace, labels=self._labels, fields=self._fields, keep=self._keep
         )
         found = {key_of(item): item for item in listing.items}
         for key in [key for key in self._objects if key not in found]:
@@ -120,14 +131,13 @@ class Informer:
                 self._backoff.succeeded()
                 self._version = item["metadata"]["resourceVersion"]
                 if change is not Change.BOOKMARK:
-                    self._put(key_of(item), None if change is Change.DELETED else item)
+                    self._put(key_of(item), None if change is Change.DELETED else self._keep(item))
         if not told:
             await asyncio.sleep(_PAUSE_S)
 
     def _put(self, key: Key, item: Object | None) -> None:
         before = self._objects.pop(key, None)
         if item is not None:
-            item["metadata"].pop("managedFields", None)
             self._objects[key] = item
         if before is None and item is None:
             return

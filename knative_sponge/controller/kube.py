@@ -96,14 +96,20 @@ class Kube:
         return await self._call(Verb.GET, resource, "GET", resource.path(namespace, name))
 
     async def list(
-        self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        keep: Callable[[Object], Object] = lambda item: item,
     ) -> Listing:
-        """All objects that match the selectors, in pages, so that no answer grows with the cluster."""
+        """What `keep` leaves of all objects that match the selectors, in pages, so that no answer grows with the cluster."""
         items: list[Object] = []
         query = _selectors(labels, fields) | {"limit": "500"}
         while True:
             page = await self._call(Verb.LIST, resource, "GET", resource.path(namespace), query)
-            items += page.get("items") or ()
+            items += map(keep, page.get("items") or ())
             if not (token := page["metadata"].get("continue")):
                 return Listing(tuple(items), page["metadata"]["resourceVersion"])
             query["continue"] = token

@@ -1,4 +1,8 @@
-"""The informers that the leader's parts share, so that each resource is watched once; they only read."""
+"""The informers that the leader's parts share, so that each resource is watched once; they only read.
+
+They see every revision of the cluster, ours or not, and a pod or Deployment takes tens of KiB of memory: of those only what
+somebody reads is held.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import random
 from collections.abc import Mapping
 
 from knative_sponge.controller.annotations import REVISION_LABEL
-from knative_sponge.controller.informer import Informer
+from knative_sponge.controller.informer import Informer, whole
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.resource import (
     AUTOSCALER_CONFIG,
@@ -16,7 +20,28 @@ from knative_sponge.controller.resource import (
     PODS,
     REVISIONS,
     SERVERLESS_SERVICES,
+    Object,
 )
+
+
+def kept_of_revision(item: Object) -> Object:
+    """Who it is and what labels say."""
+    return {"metadata": whole(item)["metadata"]}
+
+
+def kept_of_deployment(item: Object) -> Object:
+    """All but the pods' template."""
+    item["spec"].pop("template", None)
+    return whole(item)
+
+
+def kept_of_pod(item: Object) -> Object:
+    """Who it is, how its containers are named, its phase."""
+    return {
+        "metadata": whole(item)["metadata"],
+        "spec": {"containers": [{"name": container["name"]} for container in item["spec"]["containers"]]},
+        "status": {"phase": (item.get("status") or {}).get("phase")},
+    }
 
 
 class Watches:
@@ -24,10 +49,10 @@ class Watches:
 
     def __init__(self, kube: Kube, system_namespace: str, rng: random.Random) -> None:
         self.autoscalers = Informer(kube, POD_AUTOSCALERS, rng=rng)
-        self.revisions = Informer(kube, REVISIONS, rng=rng)
+        self.revisions = Informer(kube, REVISIONS, rng=rng, keep=kept_of_revision)
         self.services = Informer(kube, SERVERLESS_SERVICES, rng=rng)
-        self.deployments = Informer(kube, DEPLOYMENTS, rng=rng, labels=REVISION_LABEL)
-        self.pods = Informer(kube, PODS, rng=rng, labels=REVISION_LABEL)
+        self.deployments = Informer(kube, DEPLOYMENTS, rng=rng, labels=REVISION_LABEL, keep=kept_of_deployment)
+        self.pods = Informer(kube, PODS, rng=rng, labels=REVISION_LABEL, keep=kept_of_pod)
         self.config = Informer(
             kube, AUTOSCALER_CONFIG, rng=rng, namespace=system_namespace, fields="metadata.name=config-autoscaler"
         )
