@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Final
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -59,7 +60,8 @@ def format_cores(cores: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a short duration: ``0.5`` → ``500ms``, ``90.0`` → ``90s``."""
-    if seconds >= 1.0 or seconds == 0.0:
-        return f"{seconds:g}s"
-    return f"{seconds * 1000:g}ms"
+    """Seconds as a short duration that reads back as the same: ``0.5`` → ``500ms``, ``90.0`` → ``90s``; never an exponent."""
+    exact = Decimal(repr(seconds))
+    number, unit = (exact, "s") if seconds >= 1.0 or seconds == 0.0 else (exact * 1000, "ms")
+    text = f"{number:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + unit

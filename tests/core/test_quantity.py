@@ -50,3 +50,10 @@ def test_cores_on_the_millicore_grid_survive_being_written_and_read(millicores: 
 @given(st.integers(1, 10**6))
 def test_durations_survive_being_written_and_read(milliseconds: int) -> None:
     assert parse_duration_s(format_duration(milliseconds / 1000)) == pytest.approx(milliseconds / 1000)
+
+
+@pytest.mark.parametrize("text", ["999h", "1000000s", "1234.567s", "1ns", "100us", "0.0004ms", "500ms", "10s", "100s"])
+def test_a_duration_of_any_length_survives_printing(text: str) -> None:
+    shown = format_duration(parse_duration_s(text))
+    assert "e" not in shown
+    assert parse_duration_s(shown) == pytest.approx(parse_duration_s(text), rel=1e-12)
