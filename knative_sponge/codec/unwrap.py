@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
-from knative_sponge.codec.event import plain_head, read_event
+from knative_sponge.codec.event import Mode, mode_of, plain_head, read_event
 from knative_sponge.errors import BadRequest
 
 
@@ -40,7 +40,9 @@ class UnwrapCodec:
         return self._inner.merge(parts)
 
     def split(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
-        """As the inner codec does; the shares of events are no events yet."""
+        """As the inner codec does; the shares of events are no events yet, whatever the whole answer calls itself."""
+        if len(parts) > 1 and mode_of(answer.headers) is Mode.BINARY:
+            answer = replace(answer, headers=[pair for pair in answer.headers if not pair[0].startswith(b"ce-")])
         return self._inner.split(parts, answer)
 
 

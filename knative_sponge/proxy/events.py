@@ -20,6 +20,8 @@ _TAKEN_OVER: Final = ("subject", "correlationid", "expirytime", "partitionkey")
 """Attributes of the request that hold for its reply: what it is about, the flow and order it is part of, and until when
 anyone cares, so that a chain of services works against one deadline."""
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+_MOST_TAKEN_OVER: Final = 2**16
+"""Characters of the request's attributes in a reply's head: clients give up on longer heads, and would send it again."""
 _RETRY_AFTER_S: Final = 1
 """The least that the header can say."""
 
@@ -30,9 +32,19 @@ def source_of(namespace: str, configuration: str) -> str:
 
 
 def admit(part: Part, source: str) -> None:
-    """Raises BadRequest for a reply that `source` itself made: a Trigger that sends them back would never come to rest."""
-    if part.event is not None and part.unwrapped and part.event.source == source:
+    """Raises BadRequest for an event that no reply can be made to.
+
+    One is a reply that `source` itself made: a Trigger that sends them back would never come to rest. The other has
+    attributes that are too long for the reply's head.
+    """
+    event = part.event
+    if event is None or not part.unwrapped:
+        return
+    if event.source == source:
         raise BadRequest("source: the event is a reply of this very service; let the Trigger filter by type")
+    taken_over = (event.id, event.type, *(event.attributes.get(name, "") for name in _TAKEN_OVER))
+    if sum(map(len, taken_over)) > _MOST_TAKEN_OVER:
+        raise BadRequest(f"the attributes that a reply repeats have more than {_MOST_TAKEN_OVER} characters")
 
 
 def refusal(

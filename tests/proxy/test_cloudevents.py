@@ -108,6 +108,32 @@ async def test_a_failure_of_the_model_server_is_no_reply_event() -> None:
 
 
 @on_loop
+async def test_an_event_that_answers_a_whole_batch_is_nobodys_own() -> None:
+    event = [(b"ce-specversion", b"1.0"), (b"ce-id", b"same"), (b"ce-source", b"/s"), (b"ce-type", b"t")]
+    kit = Kit()
+    first = await behind_a_batch(kit)
+    clients = [send(kit, "1"), send(kit, "2"), kit.send("plain")]
+    await asyncio.sleep(0)
+    first.reply()
+    body = b'{"predictions": [1, 2, 3]}'
+    (await kit.server.call(1)).answer.set_result(Answer(200, [(b"content-type", b"application/json"), *event], body))
+    one, two, plain = await asyncio.gather(*clients)
+    assert [event_of(reply).get_extension("causationid") for reply in (one, two)] == ["e-1", "e-2"]
+    assert event_of(one).get_id() != event_of(two).get_id()
+    assert b"ce-id" not in plain.headers
+
+
+@pytest.mark.parametrize("name", ["id", "type", "subject", "correlationid"])
+@on_loop
+async def test_an_event_whose_reply_nobody_could_read_is_refused(name: str) -> None:
+    kit = Kit()
+    attribute: dict[str, Any] = {name: "x" * 70_000}
+    reply = await structured(kit, {"instances": [1]}, **attribute)
+    assert (reply.status, reply.reason) == (400, b"bad-request")
+    assert not kit.server.calls
+
+
+@on_loop
 async def test_a_reply_that_comes_back_is_refused_so_that_no_loop_begins() -> None:
     kit = Kit(server=FakeServer(lambda call: Answer(200, [], call.body.replace(b"instances", b"predictions"))))
     source = event_of(await send(kit, 1)).get_source()
