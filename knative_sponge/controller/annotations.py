@@ -9,13 +9,12 @@ CLASS: Final = "sponge.knative-sponge.dev"
 
 CLASS_ANNOTATION: Final = "autoscaling.knative.dev/class"
 METRIC_ANNOTATION: Final = "autoscaling.knative.dev/metric"
-MIN_SCALE: Final = "autoscaling.knative.dev/min-scale"
-MAX_SCALE: Final = "autoscaling.knative.dev/max-scale"
-INITIAL_SCALE: Final = "autoscaling.knative.dev/initial-scale"
+MIN_SCALE: Final = ("autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/minScale")
+"""Of two names for one thing the first that is there counts, as in Knative (`kmap.KeyPriority`)."""
+MAX_SCALE: Final = ("autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale")
+INITIAL_SCALE: Final = ("autoscaling.knative.dev/initial-scale", "autoscaling.knative.dev/initialScale")
 
 REVISION_LABEL: Final = "serving.knative.dev/revision"
 ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
 
 SLO_ANNOTATION: Final = "knative-sponge.dev/slo"
-PROXY_ANNOTATION: Final = "knative-sponge.dev/proxy"
-EFFECTIVE_ANNOTATION: Final = "knative-sponge.dev/effective"

@@ -14,18 +14,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
-from knative_sponge.controller.annotations import (
-    EFFECTIVE_ANNOTATION,
-    PROXY_ANNOTATION,
-    REVISION_LABEL,
-    SLO_ANNOTATION,
-)
+from knative_sponge.controller.annotations import REVISION_LABEL, SLO_ANNOTATION
 from knative_sponge.controller.events import Event, Recorder
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.metrics import KEPT, MISSED, Metrics
 from knative_sponge.controller.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
 from knative_sponge.controller.watches import Watches
 from knative_sponge.errors import KubeError, KubeNotFound
+from knative_sponge.settings.serving import EFFECTIVE, PROXY
 
 _log: Final = logging.getLogger(__name__)
 
@@ -50,7 +46,7 @@ def stock_proxy(pod: Object) -> StockProxy | None:
     ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     if ended or "deletionTimestamp" in metadata or not annotations.get(SLO_ANNOTATION) or "queue-proxy" not in names:
         return None
-    match annotations.get(PROXY_ANNOTATION):
+    match annotations.get(PROXY):
         case "sponge":
             return None
         case None:
@@ -153,7 +149,7 @@ class Reporter:
 def _why(annotations: dict[str, str]) -> str:
     """The webhook's own words on one line; whoever may change pods may have written something else there."""
     try:
-        why = json.loads(annotations.get(EFFECTIVE_ANNOTATION, ""))["why"]
+        why = json.loads(annotations.get(EFFECTIVE, ""))["why"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "the reason is not known"
     return " ".join(str(why).encode(errors="replace").decode().split())

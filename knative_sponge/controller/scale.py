@@ -5,7 +5,7 @@ Until the revision's cores decide about pods too, the count follows the annotati
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,9 +48,9 @@ class Bounds:
         Knative's webhook checked both; a value that is no count all the same is passed over.
         """
         return cls(
-            least=_count(annotations.get(MIN_SCALE), defaults.get("min-scale"), 0),
-            most=_count(annotations.get(MAX_SCALE), defaults.get("max-scale"), 0),
-            initial=_count(annotations.get(INITIAL_SCALE), defaults.get("initial-scale"), 1),
+            least=_count(_first(annotations, MIN_SCALE), defaults.get("min-scale"), 0),
+            most=_count(_first(annotations, MAX_SCALE), defaults.get("max-scale"), 0),
+            initial=_count(_first(annotations, INITIAL_SCALE), defaults.get("initial-scale"), 1),
         )
 
     @property
@@ -91,6 +91,10 @@ def desired(
     if initialized or stuck or replicas == 0:
         return 0
     return bounds.initial_goal
+
+
+def _first(annotations: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((annotations[name] for name in names if name in annotations), None)
 
 
 def _count(*texts: str | int | None) -> int:

@@ -85,6 +85,13 @@ def test_annotations_win_over_the_clusters_defaults() -> None:
     assert Bounds.of({}, {}) == Bounds(0, 0, 1)
 
 
+def test_knatives_other_names_of_the_annotations_count_after_the_first() -> None:
+    old = {f"autoscaling.knative.dev/{name}": text for name, text in (("minScale", "2"), ("maxScale", "5"))}
+    old |= {"autoscaling.knative.dev/initialScale": "4"}
+    assert Bounds.of(old, {"min-scale": "1"}) == Bounds(2, 5, 4)
+    assert Bounds.of(old | {"autoscaling.knative.dev/min-scale": "0"}, {}).least == 0
+
+
 @pytest.mark.parametrize("text", ["", "two", "-1", "1.5"])
 def test_a_value_that_is_no_count_is_passed_over(text: str) -> None:
     assert Bounds.of({"autoscaling.knative.dev/min-scale": text}, {"min-scale": "2"}).least == 2
