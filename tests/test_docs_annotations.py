@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION
+from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION, MIN_SCALE
 from knative_sponge.controller.choice import faults, read_settings
 from knative_sponge.controller.review import read_review
 from knative_sponge.controller.service import validate_service
@@ -48,5 +48,5 @@ def test_the_refusal_shown_is_the_one_given() -> None:
 def test_every_annotation_named_is_one_of_ours_or_of_knative() -> None:
     known = {ANNOTATION_PREFIX + name for name in ServingSettings.names()} | INTERNAL
     assert set(re.findall(r"knative-sponge\.dev/[a-z-]+", TEXT.replace("\\.", "."))) == known
-    assert set(re.findall(r"autoscaling\.knative\.dev/[a-z-]+", TEXT)) == {CLASS_ANNOTATION}
+    assert set(re.findall(r"autoscaling\.knative\.dev/[a-z-]+", TEXT)) == {CLASS_ANNOTATION, MIN_SCALE[0]}
     assert CLASS in TEXT
