@@ -11,7 +11,7 @@ from typing import Final
 from e2e.cluster.command import run
 from e2e.cluster.provider import Cluster
 from e2e.cluster.waiting import wait_for
-from e2e.harness.client import Client
+from e2e.harness.client import Client, Response
 
 SLO: Final = "knative-sponge.dev/slo"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -50,7 +50,7 @@ class Services:
         words = ["--image", f"dev.local/knative-sponge/{image}:dev", "--wait-timeout", str(_WAIT_S)]
         self.kn("service", "create", name, *words, *_flags("--annotation", annotations), *_flags("--env", env), *more)
         service = self.service(name)
-        wait_for(f"the route to {name}", lambda: service.client.get().status != HTTPStatus.NOT_FOUND, timeout_s=20)
+        wait_for(f"the route to {name}", lambda: not _unknown(service.client.get()), timeout_s=20)
         return service
 
     def update(
@@ -74,6 +74,11 @@ class Services:
         """kn's standard output."""
         where = ["--kubeconfig", str(self._cluster.kubeconfig), "-n", self.namespace]
         return run([self._cluster.kn, *args, *where], timeout_s=_WAIT_S + 30)
+
+
+def _unknown(answer: Response) -> bool:
+    """Whether it was the ingress that found nothing: any Go server's words for it."""
+    return answer.status == HTTPStatus.NOT_FOUND and answer.body == b"404 page not found\n"
 
 
 def _flags(flag: str, values: Mapping[str, str]) -> list[str]:
