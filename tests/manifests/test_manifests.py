@@ -142,6 +142,12 @@ def test_ports_are_those_the_program_listens_on_and_all_let_in() -> None:
     assert {entry["port"] for entry in ingress["ports"]} == set(ports.values())
 
 
+def test_a_drain_leaves_a_replica_that_works_and_waits_for_none_that_does_not() -> None:
+    budget = one("PodDisruptionBudget")["spec"]
+    assert 0 < budget["minAvailable"] < one("Deployment")["spec"]["replicas"]
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
 def test_probes_ask_what_the_program_answers() -> None:
     for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
         assert container()[probe]["httpGet"] == {"path": path, "port": "health"}
