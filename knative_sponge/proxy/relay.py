@@ -133,7 +133,8 @@ async def _answer(connection: Connection, send: Send) -> None:
             break
         await connection.more()
     if trailers:
-        await send({"type": "http.response.trailers", "headers": connection.trailers, "more_trailers": False})
+        fields = end_to_end(connection.trailers)
+        await send({"type": "http.response.trailers", "headers": fields, "more_trailers": False})
 
 
 def _frame(message: Message, chunked: bool) -> bytes:

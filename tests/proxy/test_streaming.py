@@ -115,6 +115,14 @@ async def test_trailers_of_an_answer_are_carried() -> None:
 
 
 @on_loop
+async def test_trailers_of_an_answer_say_nothing_about_the_connection() -> None:
+    end = b"0\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nUpgrade: x\r\nSum: 42\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + end
+    async with model_server(answering(answer)) as fake, proxy(fake) as port, client(port) as one:
+        assert (await one.get()).trailers == [(b"sum", b"42")]
+
+
+@on_loop
 async def test_trailers_that_come_late_are_carried() -> None:
     go = asyncio.Event()
 
