@@ -60,8 +60,9 @@ def format_cores(cores: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a short duration that reads back as the same: ``0.5`` → ``500ms``, ``90.0`` → ``90s``; never an exponent."""
-    exact = Decimal(repr(seconds))
-    number, unit = (exact, "s") if seconds >= 1.0 or seconds == 0.0 else (exact * 1000, "ms")
+    """Seconds as a short duration: ``0.5`` → ``500ms``, ``90.0`` → ``90s``; never an exponent."""
+    # 15 digits are all that a float surely holds of what was written: 71 ms are not 71.00000000000001 ms.
+    shown = Decimal(f"{seconds:.15g}")
+    number, unit = (shown, "s") if seconds >= 1.0 or seconds == 0.0 else (shown * 1000, "ms")
     text = f"{number:f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + unit

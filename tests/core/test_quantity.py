@@ -57,3 +57,10 @@ def test_a_duration_of_any_length_survives_printing(text: str) -> None:
     shown = format_duration(parse_duration_s(text))
     assert "e" not in shown
     assert parse_duration_s(shown) == pytest.approx(parse_duration_s(text), rel=1e-12)
+
+
+@given(st.integers(1, 999_999))
+def test_a_duration_is_printed_as_it_was_written(amount: int) -> None:
+    assert format_duration(parse_duration_s(f"{amount}s")) == f"{amount}s"
+    if amount < 1000:
+        assert format_duration(parse_duration_s(f"{amount}ms")) == f"{amount}ms"
