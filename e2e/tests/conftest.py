@@ -40,12 +40,13 @@ def kube(cluster: Cluster) -> Kube:
 
 @pytest.fixture
 def namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace named after the test; gone after it, without waiting for its pods."""
+    """A namespace named after the test; gone after it. Its pods are not left to drain: the next test needs their cores."""
     about = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())[:30].strip("-")
     name = f"{about}-{secrets.token_hex(2)}"
     kube("create", "namespace", name)
     yield name
     kube("delete", "namespace", name, "--wait=false")
+    kube("delete", "pods", "--all", "-n", name, "--force", "--grace-period=0", "--ignore-not-found")
 
 
 @pytest.fixture

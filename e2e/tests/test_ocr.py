@@ -21,7 +21,7 @@ def _read(answer: Response) -> tuple[Any, bytes]:
 
 def test_a_text_detector_reads_the_same_in_batches_as_alone(services: Services, measure: Measure) -> None:
     annotations = {SLO: "20s", "knative-sponge.dev/cpu-hook": "/cpu"}
-    service = services.create("ocr", "ocr-server", annotations=annotations, more=["--request", "cpu=500m"])
+    service = services.create("ocr", "ocr-server", annotations=annotations, more=["--request", "cpu=300m"])
     calls = [image_call([picture.jpeg]) for picture in pictures()]
 
     def ask(number: int) -> Response:
