@@ -122,6 +122,13 @@ def pod(
     }
 
 
+def item(name: str, **labels: str) -> Object:
+    """A pod of the revision with more labels and no annotations."""
+    found = pod(name, annotations={})
+    found["metadata"]["labels"] |= labels
+    return found
+
+
 def condition(status: Object, name: str) -> Object:
     """One condition of a status, without its time."""
     found = next(entry for entry in status["conditions"] if entry["type"] == name)

@@ -1,15 +1,13 @@
-"""What is written for one PodAutoscaler, and what Knative reads in its status."""
+"""What is written for one PodAutoscaler."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from knative_sponge.controller.annotations import METRIC_ANNOTATION
 from knative_sponge.controller.decision import (
@@ -24,57 +22,9 @@ from knative_sponge.controller.decision import (
     decide,
 )
 from knative_sponge.controller.resource import Object
-from knative_sponge.controller.serverless import Mode, wanted
-from tests.controller.revision_kit import (
-    DEPLOYMENT,
-    NAME,
-    autoscaler,
-    condition,
-    deployment,
-    revision,
-    service_status,
-)
-
-NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)
-LATER = NOW + timedelta(minutes=5)
-
-
-def service(mode: Mode = Mode.SERVE, **status: Any) -> Object:
-    made = wanted(autoscaler(), mode)
-    made["metadata"] |= {"generation": 1, "resourceVersion": "9"}
-    return made | {"status": service_status(**status)}
-
-
-def look(**parts: Any) -> Look:
-    known = {
-        "autoscaler": autoscaler(),
-        "revision": revision(),
-        "deployment": deployment(),
-        "service": service(),
-        "defaults": {},
-    }
-    return Look(**(known | parts))
-
-
-def started(**annotations: str) -> Object:
-    """A PodAutoscaler that was ready once, with the status written then."""
-    ready = look(
-        autoscaler=autoscaler(**annotations), deployment=deployment(replicas=9, ready=9), service=service(ready=True)
-    )
-    known = copy.deepcopy(ready.autoscaler)
-    known["status"] = status_of(decide(ready, NOW))
-    assert condition(known["status"], "ScaleTargetInitialized") == {"status": "True"}
-    return known
-
-
-def status_of(writes: tuple[Write, ...]) -> Object:
-    (found,) = (write.body["status"] for write in writes if isinstance(write, WriteStatus))
-    assert isinstance(found, dict)
-    return found
-
-
-def others(writes: tuple[Write, ...]) -> tuple[Write, ...]:
-    return tuple(write for write in writes if not isinstance(write, WriteStatus))
+from knative_sponge.controller.serverless import Mode
+from tests.controller.decision_kit import LATER, LOOKS, NOW, look, others, service, started, status_of
+from tests.controller.revision_kit import DEPLOYMENT, NAME, autoscaler, condition, deployment, revision, service_status
 
 
 def test_a_new_revision_gets_its_services() -> None:
@@ -94,63 +44,10 @@ def test_a_new_revision_gets_its_services() -> None:
     }
 
 
-def test_a_revision_that_starts_is_unknown_and_nothing_is_false() -> None:
-    status = status_of(decide(look(service=None), NOW))
-    assert {entry["type"]: entry["status"] for entry in status["conditions"]} == {
-        "Active": "Unknown",
-        "Ready": "Unknown",
-        "SKSReady": "Unknown",
-        "ScaleTargetInitialized": "Unknown",
-    }
-    assert condition(status, "Active")["reason"] == "Queued"
-    assert (status["serviceName"], status["metricsServiceName"]) == ("", "")
-
-
-def test_a_revision_with_its_pod_is_ready() -> None:
-    status = status_of(decide(look(deployment=deployment(ready=1)), NOW))
-    assert {entry["status"] for entry in status["conditions"]} == {"True"}
-    assert status["serviceName"] == NAME
-    assert status["metricsServiceName"] == f"{NAME}-private"
-    assert (status["desiredScale"], status["actualScale"], status["observedGeneration"]) == (1, 1, 1)
-
-
-def test_a_revision_is_initialized_only_with_all_initial_pods_and_a_service_name() -> None:
-    scaled = autoscaler(initial_scale="3")
-    two = status_of(decide(look(autoscaler=scaled, deployment=deployment(replicas=3, ready=2)), NOW))
-    assert condition(two, "ScaleTargetInitialized") == {"status": "Unknown"}
-    nameless = look(autoscaler=scaled, deployment=deployment(replicas=3, ready=3), service=None)
-    assert condition(status_of(decide(nameless, NOW)), "ScaleTargetInitialized") == {"status": "Unknown"}
-    three = status_of(decide(look(autoscaler=scaled, deployment=deployment(replicas=3, ready=3)), NOW))
-    assert condition(three, "ScaleTargetInitialized") == {"status": "True"}
-
-
-def test_once_initialized_it_stays_so_without_pods() -> None:
-    status = status_of(
-        decide(look(autoscaler=started(), deployment=deployment(ready=0), service=service(ready=False)), LATER)
-    )
-    assert condition(status, "ScaleTargetInitialized") == {"status": "True"}
-    assert condition(status, "Active")["status"] == "Unknown"
-    assert condition(status, "Ready")["status"] == "Unknown"
-
-
 def test_when_all_is_as_it_should_be_nothing_is_written() -> None:
     known = look(deployment=deployment(ready=1))
     settled = autoscaler() | {"status": status_of(decide(known, NOW))}
     assert decide(look(autoscaler=settled, deployment=deployment(ready=1)), LATER) == ()
-
-
-def test_a_condition_keeps_its_time_until_it_changes() -> None:
-    before = started()
-    status = status_of(
-        decide(look(autoscaler=before, deployment=deployment(ready=0), service=service(ready=True)), LATER)
-    )
-    times = {entry["type"]: entry["lastTransitionTime"] for entry in status["conditions"]}
-    assert times == {
-        "Active": "2026-11-22T08:05:00Z",
-        "Ready": "2026-11-22T08:05:00Z",
-        "SKSReady": "2026-11-22T08:00:00Z",
-        "ScaleTargetInitialized": "2026-11-22T08:00:00Z",
-    }
 
 
 def test_pods_are_set_to_what_the_annotations_ask_for() -> None:
@@ -254,36 +151,6 @@ def test_without_a_deployment_there_is_nothing_to_scale() -> None:
     writes = decide(look(deployment=None, service=None), NOW)
     assert [type(write) for write in writes] == [CreateService, WriteStatus]
     assert "actualScale" not in status_of(writes)
-
-
-LOOKS = st.builds(
-    lambda routing, replicas, ready, mode, service_ready, known, was_started, progressing: look(
-        autoscaler=started() if was_started else autoscaler(initial_scale="2"),
-        revision=revision(routing=routing),
-        deployment=deployment(replicas=replicas, ready=min(ready, replicas), progressing=progressing),
-        service=service(mode, ready=service_ready, activator=mode is Mode.PROXY) if known else None,
-    ),
-    st.sampled_from(["active", "pending", "reserve", None]),
-    st.integers(0, 3),
-    st.integers(0, 3),
-    st.sampled_from(Mode),
-    st.booleans(),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from(["True", "False", "Unknown"]),
-)
-
-
-@given(LOOKS)
-def test_ready_is_the_worst_of_the_others_and_never_false_before_the_first_start(seen: Look) -> None:
-    writes = decide(seen, LATER)
-    status = next((write.body["status"] for write in writes if isinstance(write, WriteStatus)), None)
-    status = status or seen.autoscaler["status"]
-    states = {entry["type"]: entry["status"] for entry in status["conditions"]}
-    parts = {states[name] for name in ("Active", "ScaleTargetInitialized", "SKSReady")}
-    assert states["Ready"] == ("False" if "False" in parts else "Unknown" if "Unknown" in parts else "True")
-    if states["ScaleTargetInitialized"] != "True":
-        assert "False" not in states.values()
 
 
 @given(LOOKS)

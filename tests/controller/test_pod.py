@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
 from typing import Any
@@ -16,36 +15,13 @@ from knative_sponge.controller.pod import pull_policy, review_pod
 from knative_sponge.controller.review import json_patch
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.settings import ProxySettings, ServingSettings
-from tests.controller.admission import container, env_of, patched, pod_with
+from tests.controller.admission import container, env_of, pod_with
+from tests.controller.pod_kit import EFFECTIVE, IMAGE, PROXY, created
 
-IMAGE = "registry.example/knative-sponge/queue-proxy@sha256:" + "0" * 64
-EFFECTIVE = "knative-sponge.dev/effective"
-PROXY = "knative-sponge.dev/proxy"
 NOT_REQUIRED = [
     {"resourceName": "cpu", "restartPolicy": "NotRequired"},
     {"resourceName": "memory", "restartPolicy": "NotRequired"},
 ]
-
-
-def created(pod: Any, image: str = IMAGE, token: str = "t-1") -> Any:
-    """The pod as the API server stores it; its input must not change, and no patch may be longer than needed."""
-    kept = copy.deepcopy(pod)
-    changed = review_pod(pod, image, lambda: token).changed
-    assert pod == kept
-    stored = patched(pod, json_patch(pod, pod if changed is None else changed))
-    assert stored == (pod if changed is None else changed)
-    return stored
-
-
-def with_resources(resources: dict[str, Any], **annotations: str) -> Any:
-    pod = pod_with({"slo": "500ms"} | {name.replace("_", "-"): value for name, value in annotations.items()})
-    container(pod, "user-container")["resources"] = resources
-    return pod
-
-
-def sizes(pod: Any) -> tuple[str | None, str | None]:
-    resources = container(pod, "user-container")["resources"]
-    return resources.get("requests", {}).get("cpu"), resources.get("limits", {}).get("cpu")
 
 
 def test_the_pod_of_a_revision_with_slo_gets_our_proxy() -> None:
@@ -102,53 +78,6 @@ def test_variables_are_appended_one_by_one_and_nothing_is_moved() -> None:
     assert len(appended) == len(env_of(created(before)))
 
 
-@pytest.mark.parametrize(
-    ("resources", "annotations", "size"),
-    [
-        pytest.param({"requests": {"cpu": "250m"}}, {}, ("250m", "250m"), id="request alone"),
-        pytest.param({"limits": {"cpu": "2"}}, {}, ("2", "2"), id="limit alone"),
-        pytest.param({"requests": {"cpu": "250m"}, "limits": {"cpu": "2"}}, {}, ("250m", "250m"), id="both"),
-        pytest.param({}, {}, ("1", "1"), id="none"),
-        pytest.param({"requests": {"memory": "1Gi"}}, {}, ("1", "1"), id="memory alone"),
-        pytest.param({"requests": {"cpu": "50m"}}, {}, ("100m", "100m"), id="below the default minimum"),
-        pytest.param({"requests": {"cpu": "50m"}}, {"min_cores": "20m"}, ("50m", "50m"), id="above the own minimum"),
-        pytest.param({"requests": {"cpu": "8"}}, {"max_cores": "1500m"}, ("1500m", "1500m"), id="above the maximum"),
-        pytest.param({"requests": {"cpu": "0"}}, {}, ("100m", "100m"), id="nothing asked"),
-        pytest.param({"requests": {"cpu": "0.5"}}, {}, ("0.5", "500m"), id="the user's spelling stays"),
-        pytest.param({}, {"cpu_limit": "burst"}, ("1", None), id="burst without any limit"),
-        pytest.param({}, {"cpu_limit": "burst", "max_cores": "4"}, ("1", "4"), id="burst to max-cores"),
-        pytest.param(
-            {"requests": {"cpu": "1"}, "limits": {"cpu": "3"}},
-            {"cpu_limit": "burst"},
-            ("1", "3"),
-            id="burst, own limit",
-        ),
-        pytest.param(
-            {"requests": {"cpu": "1"}, "limits": {"cpu": "1"}},
-            {"cpu_limit": "burst", "min_cores": "2"},
-            ("2", "2"),
-            id="burst, own limit below the minimum",
-        ),
-    ],
-)
-def test_start_size_and_limit(
-    resources: dict[str, Any], annotations: dict[str, str], size: tuple[str | None, str | None]
-) -> None:
-    pod = created(with_resources(resources, **annotations))
-    assert sizes(pod) == size
-    assert parse_quantity(env_of(pod)["SPONGE_CORES"]) == parse_quantity(size[0] or "")
-    memory = {kind: amounts.get("memory") for kind, amounts in resources.items()}
-    found = container(pod, "user-container")["resources"]
-    assert {kind: found[kind].get("memory") for kind in memory} == memory
-
-
-def test_a_guaranteed_container_stays_guaranteed() -> None:
-    same = {"cpu": "2", "memory": "1Gi"}
-    pod = created(with_resources({"requests": dict(same), "limits": dict(same)}, max_cores="1"))
-    resources = container(pod, "user-container")["resources"]
-    assert resources["requests"] == resources["limits"] == {"cpu": "1", "memory": "1Gi"}
-
-
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_containers_are_found_in_any_order_and_by_port_not_by_name(order: tuple[int, ...]) -> None:
     pod = pod_with()
@@ -160,17 +89,6 @@ def test_containers_are_found_in_any_order_and_by_port_not_by_name(order: tuple[
     assert container(after, "ocr")["resources"]["limits"]["cpu"] == "100m"
     assert container(after, "helper") == {"name": "helper", "image": "helper:1"}
     assert container(after, "queue-proxy")["image"] == IMAGE
-
-
-def test_cpu_never_restarts_the_container_and_memory_keeps_what_somebody_chose() -> None:
-    pod = pod_with()
-    memory = {"resourceName": "memory", "restartPolicy": "RestartContainer"}
-    cpu = {"resourceName": "cpu", "restartPolicy": "RestartContainer"}
-    container(pod, "user-container")["resizePolicy"] = [memory, cpu]
-    assert container(created(pod), "user-container")["resizePolicy"] == [
-        memory,
-        {"resourceName": "cpu", "restartPolicy": "NotRequired"},
-    ]
 
 
 @pytest.mark.parametrize(
@@ -217,16 +135,6 @@ def test_a_variable_of_ours_that_came_from_elsewhere_is_replaced_as_a_whole() ->
 def test_a_second_review_changes_nothing_and_keeps_the_token() -> None:
     once = created(pod_with(), token="first")
     assert created(once, token="second") == once
-
-
-def test_a_review_after_another_webhook_follows_its_new_size() -> None:
-    pod = created(pod_with())
-    container(pod, "user-container")["resources"]["requests"]["cpu"] = "700m"
-    after = created(pod, token="other")
-    assert sizes(after) == ("700m", "700m")
-    assert env_of(after)["SPONGE_CORES"] == "700m"
-    assert env_of(after)["SPONGE_CONTROL_TOKEN"] == "t-1"
-    assert len(container(after, "queue-proxy")["env"]) == len(container(pod, "queue-proxy")["env"])
 
 
 @pytest.mark.parametrize("annotations", [{}, {"slo": ""}, {"max-batch": "8"}, {"proxy": "sponge"}])
@@ -288,6 +196,7 @@ RESOURCES = st.fixed_dictionaries(
         for kind in ("requests", "limits")
     },
 )
+
 CHOICES = st.fixed_dictionaries(
     {"slo": st.sampled_from(["1ms", "500ms", "2s", "soon"])},
     optional={

@@ -134,3 +134,9 @@ class Kit:
         """How often the metrics saw this outcome."""
         value = self.metrics.registry.get_sample_value("sponge_requests_total", {"outcome": outcome})
         return 0.0 if value is None else value
+
+
+async def behind_a_batch(kit: Kit) -> Pending:
+    """Occupy the only slot, so that what follows waits and is merged."""
+    kit.send("first")
+    return await kit.server.call(0)

@@ -1,4 +1,4 @@
-"""Knative's conformance list (knative-contract §9) and Go's observed behaviour (§10) against the real process.
+"""Knative's conformance list (knative-contract §9) against the real process.
 
 One test per line of §9 that is HTTP/1.1; gRPC (18) needs HTTP/2. In other files, where time or memory is the subject:
 
@@ -8,195 +8,23 @@ One test per line of §9 that is HTTP/1.1; gRPC (18) needs HTTP/2. In other file
     22  every variable that must be there: test_proxy_settings
     23  100 MiB each way: test_server
 
-§10: 2 test_timeouts · 3 test_relay_failures · 4 test_identity · 5 test_identity (`nothing_is_added`) · 6 test_streaming
-(`trailers_of_a_request`) · 7 test_informational, test_streaming (`overtakes`) · 8, 21 test_refusals · 9 test_half_close ·
-10, 12, 19 test_tunnel · 11, 12 test_contract · 14, 15, 16 test_headers · 18 test_server, test_stat · 20 test_timeouts ·
-22 test_proxy_settings · 23 test_relay_failures.
+What was observed of Go beyond that list (§10): test_go_behaviour.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import select
 import signal
 import socket
 import struct
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from http.client import HTTPConnection, HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from contextlib import ExitStack
 
 import pytest
 
+from tests.proxy.conformance_kit import KUBELET, TEXT, ZIPPED, Application, ask, body, raw, request, told, until_end
 from tests.proxy.harness import closed_port
 from tests.proxy.test_server import PATIENCE_S, Running, environment, running, start, wait_until_closed
-from tests.proxy.wire import LOCAL
-
-TEXT = "text/plain; charset=utf-8"
-KUBELET = {"User-Agent": "kube-probe/1.34", "K-Network-Probe": "queue"}
-ZIPPED = gzip.compress(b"hello" * 100)
-
-
-class Application(ThreadingHTTPServer):
-    """The user's container: tells what it was asked, or does what the path says.
-
-    /silent waits for `go`; /stream sends a chunk every 20 ms for ever; /turns sends one for each `turn`; /zipped is
-    compressed; /echo switches protocols and echoes. `cut` is set when a client breaks one of these off.
-    """
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self) -> None:
-        super().__init__((LOCAL, 0), Handler)
-        self.go = threading.Event()
-        self.cut = threading.Event()
-        self.asked = threading.Semaphore(0)
-        self.turn = threading.Semaphore(0)
-        self.requests = 0
-
-    @property
-    def port(self) -> int:
-        return int(self.server_address[1])
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        self.cut.set()
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Application
-    protocol_version = "HTTP/1.1"
-    server_version = "app/1"
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.server.requests += 1
-        self.server.asked.release()
-        page = getattr(self, self.path[1:], None) if self.path[1:].isalpha() else None
-        (page or self.told)()
-
-    def told(self) -> None:
-        self.answer(json.dumps({"line": self.requestline, "fields": list(self.headers.items())}).encode())
-
-    def answer(self, body: bytes, **fields: str) -> None:
-        self.send_response(200)
-        for name, value in ({"Content-Length": str(len(body))} | fields).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def silent(self) -> None:
-        while not self.server.go.is_set():
-            readable, _, _ = select.select([self.connection], [], [], 0.01)
-            if readable:
-                self.server.cut.set()
-                self.close_connection = True
-                return
-        self.answer(b"late")
-
-    def chunks(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-
-    def stream(self) -> None:
-        self.chunks()
-        while True:
-            self.wfile.write(b"4\r\ntick\r\n")
-            time.sleep(0.02)
-
-    def turns(self) -> None:
-        self.chunks()
-        while self.server.turn.acquire(timeout=PATIENCE_S):
-            self.wfile.write(b"4\r\nturn\r\n")
-
-    def zipped(self) -> None:
-        self.answer(ZIPPED, Content_Encoding="gzip")
-
-    def echo(self) -> None:
-        self.send_response(101)
-        self.send_header("Connection", "Upgrade")
-        self.send_header("Upgrade", self.headers["Upgrade"])
-        self.end_headers()
-        while data := self.rfile.read1(65536):
-            self.wfile.write(data)
-        self.close_connection = True
-
-
-@contextmanager
-def application() -> Iterator[Application]:
-    with Application() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.go.set()
-        server.shutdown()
-
-
-@pytest.fixture
-def app() -> Iterator[Application]:
-    with application() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[tuple[Running, Application]]:
-    """One proxy for the tests that change nothing about it, in front of an application with a TCP probe."""
-    with application() as server:
-        probe = json.dumps({"tcpSocket": {"host": LOCAL, "port": server.port}, "successThreshold": 1})
-        with running(USER_PORT=str(server.port), SERVING_READINESS_PROBE=probe) as proxy:
-            yield proxy, server
-
-
-def ask(port: int, target: str = "/", fields: dict[str, str] | None = None, method: str = "GET") -> HTTPResponse:
-    """One request on a connection of its own; its answer, read."""
-    with closing(HTTPConnection(LOCAL, port, timeout=PATIENCE_S)) as connection:
-        connection.putrequest(method, target, skip_host="Host" in (fields or {}), skip_accept_encoding=True)
-        for name, value in (fields or {}).items():
-            connection.putheader(name, value)
-        connection.endheaders()
-        answer = connection.getresponse()
-        answer.text = answer.read()  # type: ignore[attr-defined]
-        return answer
-
-
-def body(answer: HTTPResponse) -> bytes:
-    return answer.text  # type: ignore[attr-defined, no-any-return]
-
-
-def told(answer: HTTPResponse) -> tuple[str, dict[str, str]]:
-    """Request line and fields as the application saw them."""
-    seen = json.loads(body(answer))
-    fields = [(name.lower(), value) for name, value in seen["fields"]]
-    assert len(dict(fields)) == len(fields), fields
-    return seen["line"], dict(fields)
-
-
-def raw(port: int, data: bytes) -> socket.socket:
-    connection = socket.create_connection((LOCAL, port), timeout=PATIENCE_S)
-    connection.sendall(data)
-    return connection
-
-
-def until_end(connection: socket.socket) -> bytes:
-    """All that comes; a reset is an end too."""
-    received = b""
-    try:
-        while data := connection.recv(65536):
-            received += data
-    except ConnectionResetError:
-        pass
-    return received
-
-
-def request(target: str, *fields: str) -> bytes:
-    return "\r\n".join([f"GET {target} HTTP/1.1", "Host: a.example", *fields, "", ""]).encode()
 
 
 def test_1_the_kubelets_probe_of_a_ready_pod_does_not_call_the_application(plain: tuple[Running, Application]) -> None:
@@ -268,13 +96,6 @@ def test_9_with_a_concurrency_of_1_one_runs_ten_wait_and_the_twelfth_is_refused(
         for client in clients:
             if client is not refused[0]:
                 assert until_end(client).endswith(b"late")
-
-
-@pytest.fixture(scope="module")
-def impatient() -> Iterator[tuple[Running, Application]]:
-    """A proxy that allows a second."""
-    with application() as server, running(USER_PORT=str(server.port), REVISION_TIMEOUT_SECONDS="1") as proxy:
-        yield proxy, server
 
 
 def test_10_a_silent_application_is_a_504_and_its_request_is_cancelled(impatient: tuple[Running, Application]) -> None:
@@ -458,68 +279,3 @@ def test_24_a_compressed_answer_stays_as_it_is(plain: tuple[Running, Application
 def test_25_the_target_stays_as_it_is(plain: tuple[Running, Application]) -> None:
     line, _ = told(ask(plain[0].port, "/a%2Fb//c?x=%20"))
     assert line == "GET /a%2Fb//c?x=%20 HTTP/1.1"
-
-
-# What was observed of Go's queue-proxy beyond that list (§10), where no other file has it.
-
-
-def test_after_a_504_the_connection_stays_usable(impatient: tuple[Running, Application]) -> None:
-    with impatient[0].connect() as client:
-        client.request("GET", "/silent")
-        assert client.getresponse().read() == b"request timeout"
-        port = client.sock.getsockname()[1]
-        client.request("GET", "/")
-        assert client.getresponse().status == 200
-        assert client.sock.getsockname()[1] == port
-
-
-def test_a_timeout_of_nothing_refuses_everything_at_once(app: Application) -> None:
-    with running(USER_PORT=str(app.port), REVISION_TIMEOUT_SECONDS="0") as proxy:
-        answer = ask(proxy.port)
-        assert (answer.status, body(answer)) == (504, b"request timeout")
-        assert app.requests == 0
-
-
-@pytest.mark.parametrize("head", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"])
-def test_a_request_that_names_no_host_gets_that_of_the_application(
-    plain: tuple[Running, Application], head: bytes
-) -> None:
-    proxy, server = plain
-    with raw(proxy.port, head) as client:
-        _, _, seen = until_end(client).partition(b"\r\n\r\n")
-    assert dict(json.loads(seen)["fields"])["host"] == f"{LOCAL}:{server.port}"
-
-
-def test_an_expectation_nobody_knows_is_a_417(plain: tuple[Running, Application]) -> None:
-    assert ask(plain[0].port, "/", {"Expect": "a-miracle"}).status == 417
-
-
-def test_options_of_the_server_are_answered_before_anything_else(plain: tuple[Running, Application]) -> None:
-    proxy, server = plain
-    before = server.requests
-    for fields in ({}, KUBELET, {"K-Network-Probe": "probe"}):
-        answer = ask(proxy.port, "*", fields, method="OPTIONS")
-        assert (answer.status, body(answer)) == (200, b"")
-    assert server.requests == before
-
-
-def test_a_client_that_ends_its_side_behind_its_request_gets_its_answer(app: Application) -> None:
-    with running(USER_PORT=str(app.port)) as proxy, raw(proxy.port, request("/silent")) as client:
-        client.shutdown(socket.SHUT_WR)
-        assert app.asked.acquire(timeout=PATIENCE_S)
-        app.go.set()
-        assert until_end(client).endswith(b"late")
-
-
-def test_a_tunnel_at_sigterm_is_served_on_and_its_end_ends_the_process(app: Application) -> None:
-    with running(USER_PORT=str(app.port)) as proxy:
-        offer = request("/echo", "Connection: Upgrade", "Upgrade: websocket")
-        with raw(proxy.port, offer) as client:
-            while not client.recv(65536).endswith(b"\r\n\r\n"):
-                pass
-            proxy.process.send_signal(signal.SIGTERM)
-            wait_until_closed(proxy.port)
-            client.sendall(b"still here")
-            assert client.recv(10, socket.MSG_WAITALL) == b"still here"
-        _, errors = proxy.process.communicate(timeout=PATIENCE_S)
-        assert (proxy.process.returncode, errors) == (0, "")

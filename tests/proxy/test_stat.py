@@ -21,7 +21,7 @@ from knative_sponge.proxy.stat import Occupancy, Stat, StatReporter, encode
 from knative_sponge.proxy.upstream import Upstream
 from tests.profile.virtual import run_virtual
 from tests.proxy.harness import SETTINGS, model_server, ok, on_loop, serving
-from tests.proxy.test_tunnel import OFFER, switching
+from tests.proxy.tunnel_kit import OFFER, switching
 from tests.proxy.wire import LOCAL, Wire, client
 
 Visit = tuple[float, float, bool]

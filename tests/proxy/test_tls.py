@@ -27,7 +27,7 @@ from knative_sponge.proxy.tls import Certificates
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings
 from tests.proxy.harness import SETTINGS, Script, answering, model_server, ok, on_loop, until
-from tests.proxy.test_tunnel import MANY, OFFER, switching
+from tests.proxy.tunnel_kit import MANY, OFFER, switching
 from tests.proxy.wire import LOCAL, Client, Wire
 
 
