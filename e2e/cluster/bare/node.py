@@ -146,5 +146,11 @@ def cgroups() -> list[Path]:
     return [root / name / CGROUP for name in _HIERARCHIES if (root / name / "cgroup.procs").exists()]
 
 
+def cgroups_left() -> list[Path]:
+    """Every group of that name: the runtime makes one in hierarchies, too, that no limit is set in."""
+    root = Path("/sys/fs/cgroup")
+    return [*root.glob(CGROUP), *root.glob(f"*/{CGROUP}")]
+
+
 def _flags(values: dict[str, Any]) -> list[str]:
     return [f"--{name}={value}" for name, value in values.items()]

@@ -16,7 +16,7 @@ from e2e.cluster import archive
 from e2e.cluster.bare import knative, network
 from e2e.cluster.bare.build import MODULES_BUILT, build_all, key
 from e2e.cluster.bare.config import PAUSE
-from e2e.cluster.bare.node import Node, cgroups
+from e2e.cluster.bare.node import Node, cgroups_left
 from e2e.cluster.bare.process import Processes, kill_group
 from e2e.cluster.command import Runner, run
 from e2e.cluster.exclusive import alone
@@ -102,7 +102,7 @@ class Bare:
     def _remove(self) -> None:
         directory = self._directory
         Processes(directory).kill()
-        kill_group(cgroups())
+        kill_group(cgroups_left())
         Processes(directory).kill()  # what containerd's shims left when their containers died
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in reversed(mounts):
