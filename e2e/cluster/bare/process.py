@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from e2e.cluster.bare.network import inside
@@ -94,9 +94,7 @@ def strays(directory: Path) -> list[int]:
     return found
 
 
-def _until_gone(find: object, what: str) -> None:
-    assert callable(find)
-
+def _until_gone(find: Callable[[], list[int]], what: str) -> None:
     def gone() -> bool:
         pids = find()
         _kill(pids, signal.SIGKILL)
