@@ -103,6 +103,19 @@ def test_the_model_server_speaks_the_inference_protocol() -> None:
         assert call(connection, "GET", "/nothing")[0] == 404
 
 
+def test_held_inference_is_answered_once_it_is_released() -> None:
+    with running(serve_affine(model := Affine(), 0)) as connection:
+        assert call(connection, "POST", "/hold")[0] == 200
+        body = json.dumps(tensor([[1.0]]))
+        connection.request("POST", "/v2/models/affine/infer", body)
+        other = http.client.HTTPConnection(connection.host, connection.port, timeout=10)
+        assert call(other, "GET", "/stats")[1]["calls"] == 0  # everything else is answered meanwhile
+        assert call(other, "POST", "/release")[0] == 200
+        other.close()
+        assert connection.getresponse().read()
+        assert model.report()["calls"] == 1
+
+
 def test_the_sink_shows_what_binary_and_structured_events_carried() -> None:
     structured = {"id": "2", "source": "/s", "specversion": "1.0", "type": "t", "n": 3, "data_base64": "gIE="}
     with running(serve_events(Sink(), 0)) as connection:

@@ -3,6 +3,7 @@
 PORT (8080), A (2), B (1): y = A·x + B; WORK_MS_PER_ROW, WORK_MS_PER_CALL (0): CPU time in milliseconds.
 
 POST /v2/models/affine/infer    POST /cpu {"cores": c}    GET /stats, /v2/health/live, /v2/health/ready, /v2/models/affine
+POST /hold: inference waits, for HOLD_S at the most, until POST /release
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def serve(model: Affine, port: int) -> Server:
                 elif self.path == "/cpu":
                     model.resize(_object(body).get("cores"))
                     self.answer(HTTPStatus.OK, model.report())
+                elif self.path in ("/hold", "/release"):
+                    model.hold(self.path == "/hold")
+                    self.answer(HTTPStatus.OK, {})
                 else:
                     self.answer(HTTPStatus.NOT_FOUND, {"error": f"nothing at {self.path}"})
             except BadRequest as error:

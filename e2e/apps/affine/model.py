@@ -13,6 +13,8 @@ from typing import Any
 
 _BLOCK = bytes(1 << 16)  # hashing this much lets other threads run meanwhile
 _TYPES = ("FP32", "FP64")
+HOLD_S = 30.0
+"""A call is held back for so long at the most: a test that died must not leave a server that never answers."""
 
 
 class Refused(Exception):
@@ -40,6 +42,10 @@ class Affine:
     call_ms: float = 0.0
     stats: Stats = field(default_factory=Stats)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _open: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._open.set()
 
     def infer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """An Open Inference Protocol answer: one tensor, [n, k], of the type that came. Raises Refused."""
@@ -53,6 +59,7 @@ class Affine:
             raise self._refusal(f"{rows * columns} values of {' or '.join(_TYPES)} are needed")
         if any(math.isnan(value) or value < 0 for value in values):
             raise self._refusal("a row is poisoned: not a number, or negative")
+        self._open.wait(HOLD_S)
         self._work(rows)
         with self._lock:
             self.stats.calls += 1
@@ -68,6 +75,13 @@ class Affine:
             raise Refused("cores must be a number above 0")
         with self._lock:
             self.stats.cores = cores
+
+    def hold(self, back: bool) -> None:
+        """Hold inference back, or let go on what is held and all that comes."""
+        if back:
+            self._open.clear()
+        else:
+            self._open.set()
 
     def report(self) -> dict[str, float]:
         """The figures of `stats`."""
