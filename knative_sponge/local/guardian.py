@@ -44,9 +44,9 @@ def _become(command: list[str], joins: list[str], cpus: set[int], guardian: int)
                 file.write("0")
         if cpus:
             os.sched_setaffinity(0, cpus)
-        # Python ignores these two; the command expects the system's defaults.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        # Python ignores the first two, and shells the third for what they start with `&`; the command expects defaults.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         status = _NOT_EXECUTABLE
         os.execvp(command[0], command)
