@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+Component = Literal["kubelet", "kube-apiserver"]
+"""What a test may take away for a while."""
 
 
 class ClusterError(Exception):
@@ -46,4 +49,12 @@ class Provider(Protocol):
 
     def load(self, archive: Path) -> None:
         """Make the image of a docker-archive tar available to pods under its own tag. Raises ClusterError."""
+        ...
+
+    def stop(self, component: Component) -> None:
+        """End it as a crash would. Raises ClusterError."""
+        ...
+
+    def start(self, component: Component) -> None:
+        """Have it again, started as it was before. Raises ClusterError."""
         ...

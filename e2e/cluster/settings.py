@@ -22,4 +22,6 @@ def config_maps(ingress_class: str) -> Mapping[str, Mapping[str, str]]:
         "config-deployment": {"registries-skipping-tag-resolving": "dev.local,kind.local,ko.local"},
         # Tests wait for zero; 30 s by default.
         "config-autoscaler": {"scale-to-zero-grace-period": "6s"},
+        # Through the activators' metrics the autoscaler learns of requests for revisions without pods.
+        "config-observability": {"metrics-protocol": "prometheus"},
     }

@@ -36,12 +36,12 @@ class Client:
     """One Service, by its Host at the ingress."""
 
     def __init__(self, ingress: str, host: str) -> None:
-        self._address = urlsplit(ingress).netloc
+        self.address = urlsplit(ingress).netloc
         self.host = host
 
     def connection(self, timeout_s: float = 60.0) -> http.client.HTTPConnection:
         """A connection to the ingress; requests on it must name `host`."""
-        return http.client.HTTPConnection(self._address, timeout=timeout_s)
+        return http.client.HTTPConnection(self.address, timeout=timeout_s)
 
     def request(
         self,

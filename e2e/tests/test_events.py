@@ -16,7 +16,7 @@ import yaml
 
 from e2e.cluster.places import REPOSITORY
 from e2e.harness.client import Client, together
-from e2e.harness.kube import Kube, condition
+from e2e.harness.kube import Kube, Object, condition
 from e2e.harness.services import SLO, Services
 from e2e.tests.conftest import Measure
 
@@ -140,6 +140,12 @@ def test_every_event_is_handled_or_a_dead_letter(
     measure("events in the largest batch", stats["largest_batch"])
 
 
+def _waiting(kube: Kube, pod: Object) -> int:
+    """Requests in a proxy's queue."""
+    waiting: int = json.loads(kube.pod_get(pod, 8022, "/sponge/v1/state"))["queue"]["requests"]
+    return waiting
+
+
 def test_events_are_served_by_deadline(services: Services, kube: Kube, broker: Broker, measure: Measure) -> None:
     _apply_example(kube, services.namespace, {"annotations": {"knative-sponge.dev/max-batch": "1", SLO: "60s"}})
     model = services.service("affine").client
@@ -148,7 +154,7 @@ def test_events_are_served_by_deadline(services: Services, kube: Kube, broker: B
     assert model.request("POST", "/hold").status == 200
     events = [_event(number, expires_s=60 - number) for number in range(12)]
     together([lambda n=n, e=e: broker.send(e, _tensor(n)) for n, e in enumerate(events)])  # type: ignore[misc]
-    kube.until("11 events in the queue", lambda: json.loads(kube.pod_get(pod, 8022, "/sponge/v1/state"))["queue"]["requests"] == 11)
+    kube.until("11 events to wait", lambda: _waiting(kube, pod) == 11)
     assert model.request("POST", "/release").status == 200
     results = _received(services.service("results").client, kube, len(events))
     results.sort(key=lambda one: datetime.fromisoformat(one["attributes"]["time"]))

@@ -13,15 +13,20 @@ from knative_sponge.errors import SettingError, SpongeError
 
 
 class Verb(NamedTuple):
-    """module: has `main(argv) -> exit code`. summary: one line for `sponge --help`."""
+    """module: has `main(argv) -> exit code`. extra: what to install for it. summary: one line for `sponge --help`."""
 
     module: str
+    extra: str
     summary: str
 
 
 VERBS: Final[dict[str, Verb]] = {
-    "run": Verb("knative_sponge.cli.run", "serve a model server on this machine, its cores following deadlines"),
-    "demo": Verb("knative_sponge.cli.demo", "a text detector under a surging load, served in four ways, compared"),
+    "run": Verb("knative_sponge.cli.run", "cli", "serve a model server on this machine, its cores following deadlines"),
+    "demo": Verb(
+        "knative_sponge.cli.demo", "demo", "a text detector under a surging load, served in four ways, compared"
+    ),
+    "top": Verb("knative_sponge.cli.top", "cluster", "what every revision of a cluster has, wants and misses"),
+    "explain": Verb("knative_sponge.cli.explain", "cluster", "why a revision, or a local server, has the cores it has"),
 }
 
 
@@ -30,8 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] not in VERBS:
         return _without_verb(args)
+    verb = VERBS[args[0]]
     try:
-        module = importlib.import_module(VERBS[args[0]].module)
+        module = importlib.import_module(verb.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("knative_sponge"):
+            raise
+        print(f"sponge {args[0]}: needs {error.name}; in a checkout: pip install '.[{verb.extra}]'", file=sys.stderr)
+        return 1
+    try:
         return int(module.main(args[1:]))
     except SettingError as error:
         print(f"sponge {args[0]}: {error}", file=sys.stderr)

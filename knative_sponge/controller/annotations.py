@@ -13,8 +13,16 @@ MIN_SCALE: Final = ("autoscaling.knative.dev/min-scale", "autoscaling.knative.de
 """Of two names for one thing the first that is there counts, as in Knative (`kmap.KeyPriority`)."""
 MAX_SCALE: Final = ("autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale")
 INITIAL_SCALE: Final = ("autoscaling.knative.dev/initial-scale", "autoscaling.knative.dev/initialScale")
+WINDOW: Final = ("autoscaling.knative.dev/window",)
+RETENTION: Final = (
+    "autoscaling.knative.dev/scale-to-zero-pod-retention-period",
+    "autoscaling.knative.dev/scaleToZeroPodRetentionPeriod",
+)
 
 REVISION_LABEL: Final = "serving.knative.dev/revision"
+SERVICE_LABEL: Final = "serving.knative.dev/service"
+CONFIGURATION_LABEL: Final = "serving.knative.dev/configuration"
 ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
 
 SLO_ANNOTATION: Final = "knative-sponge.dev/slo"
+SCALING_ANNOTATION: Final = "knative-sponge.dev/scaling"

@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import Final
 
 from knative_sponge.controller import serverless
-from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION, ROUTING_STATE_LABEL
+from knative_sponge.controller.annotations import (
+    CLASS,
+    CLASS_ANNOTATION,
+    ROUTING_STATE_LABEL,
+    SCALING_ANNOTATION,
+)
+from knative_sponge.controller.idle import IdleRules, Rest, rest, wait_s
 from knative_sponge.controller.resource import Object
 from knative_sponge.controller.scale import Bounds, Routing, desired
 from knative_sponge.controller.serverless import Mode
-from knative_sponge.controller.status import Facts, initialized_since, status
+from knative_sponge.controller.status import Facts, idle_since, initialized_since, status
+from knative_sponge.settings.serving import Scaling
 
 ROUTE_S: Final = 60.0
 """A revision that was ready so long ago, and that no Route has named so far, is for nobody. Routes name theirs before it is
@@ -27,7 +35,10 @@ ready, so this is patience; Knative's own class waits as long without requests (
 class Look:
     """What is known of one revision; None is not there, or not seen yet. The objects are shared: never change them.
 
-    service: its ServerlessService. defaults: data of Knative's ConfigMap `config-autoscaler`.
+    service: its ServerlessService. defaults: data of Knative's ConfigMap `config-autoscaler`. idle_s: seconds since its last
+    request. knocking: a request waits for it in an activator. zero_allowed: its next request would be noticed if it had no
+    pods. zero_lost: that has not been so for long. pods_wanted: pods that its load asks for; None where only the annotations
+    count, or while that is not known.
     """
 
     autoscaler: Object
@@ -35,6 +46,11 @@ class Look:
     deployment: Object | None
     service: Object | None
     defaults: Mapping[str, str]
+    idle_s: float | None = None
+    knocking: bool = False
+    zero_allowed: bool = False
+    zero_lost: bool = True
+    pods_wanted: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +111,16 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
     if not ours(autoscaler) or look.revision is None:
         return ()
     metadata = autoscaler["metadata"]
+    annotations = metadata.get("annotations") or {}
     since = initialized_since(autoscaler)
     started = since is not None
     waited_s = (now - since).total_seconds() if since is not None else 0.0
-    routing = Routing.of((look.revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL))
-    bounds = Bounds.of(metadata.get("annotations") or {}, look.defaults)
+    routing = _routing(look.revision)
+    bounds = Bounds.of(annotations, look.defaults)
+    rules = IdleRules.of(annotations, look.defaults)
     replicas = _replicas(look.deployment)
+    hybrid = annotations.get(SCALING_ANNOTATION, "").strip() == Scaling.HYBRID and bounds.most != 1
+    state = _rest(look, bounds, rules, routing)
     goal = desired(
         bounds,
         routing,
@@ -108,33 +128,101 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
         replicas=1 if replicas is None else replicas,
         stuck=serverless.condition(look.deployment, "Progressing") == "False",
         waited=waited_s >= ROUTE_S,
+        asleep=state is Rest.ASLEEP,
+        # The pods that a load asked for stay while nobody knows the load.
+        wanted=replicas if hybrid and look.pods_wanted is None else look.pods_wanted,
     )
+    again_s: list[float] = []
     not_owned = service is not None and not serverless.owned(service, autoscaler)
     writes: list[Write] = []
     if not not_owned:
-        mode = Mode.SERVE if goal else Mode.PROXY
+        # With several pods the activator spreads the requests by load; without it they are spread at random.
+        mode = Mode.SERVE if goal and not hybrid else Mode.PROXY
         writes += _service_writes(autoscaler, service, mode)
-        movable = bool(goal) or serverless.settled(service, Mode.PROXY)
-        if replicas is not None and replicas != goal and movable:
-            writes.append(SetReplicas(autoscaler["spec"]["scaleTargetRef"]["name"], goal))
+        if replicas is not None and replicas != goal:
+            left_s = 0.0 if goal else _left_s(look, rules, state, now)
+            if left_s <= 0.0:
+                writes.append(SetReplicas(autoscaler["spec"]["scaleTargetRef"]["name"], goal))
+            elif left_s < inf:
+                again_s.append(left_s)
     known = {} if not_owned or service is None else service.get("status") or {}
+    unborn = not started and goal == 0 and bounds.unborn
     facts = Facts(
         generation=metadata["generation"],
         goal=goal,
-        threshold=max(1, goal) if started else bounds.initial_goal,
+        threshold=bounds.goal if started else 0 if unborn else bounds.initial_goal,
         ready=_ready(look.deployment),
         service=known.get("serviceName") or "",
         private=known.get("privateServiceName") or "",
         service_ready=not not_owned and serverless.condition(service, "Ready") == "True",
         initialized=started,
         not_owned=not_owned,
+        unseen=state is Rest.UNSEEN,
     )
     new = status(autoscaler, facts, now)
     if new is not None:
         writes.append(WriteStatus({"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": new}))
     if started and routing is Routing.PENDING and waited_s < ROUTE_S:
-        writes.append(LookAgain(ROUTE_S - waited_s))
+        again_s.append(ROUTE_S - waited_s)
+    if (
+        state is not Rest.ASLEEP
+        and (look.zero_allowed or look.idle_s is not None)
+        and _may_rest(bounds, rules, routing)
+    ):
+        again_s.append(wait_s(rules, look.idle_s))
+    if again_s:
+        writes.append(LookAgain(min(again_s)))
     return tuple(writes)
+
+
+def _may_rest(bounds: Bounds, rules: IdleRules, routing: Routing) -> bool:
+    """May the revision have no pods although a Route may name it? One that none names goes to zero for other reasons."""
+    return rules.enabled and bounds.least == 0 and routing is not Routing.RESERVE
+
+
+def sleeps(look: Look) -> bool:
+    """Is the revision idle, so that its next request may be known from the activators alone?"""
+    if not ours(look.autoscaler) or look.revision is None:
+        return False
+    annotations = look.autoscaler["metadata"].get("annotations") or {}
+    bounds, rules = Bounds.of(annotations, look.defaults), IdleRules.of(annotations, look.defaults)
+    return _rest(look, bounds, rules, _routing(look.revision)) is Rest.ASLEEP
+
+
+def _rest(look: Look, bounds: Bounds, rules: IdleRules, routing: Routing) -> Rest:
+    started = initialized_since(look.autoscaler) is not None
+    if not _may_rest(bounds, rules, routing) or not (started or bounds.unborn):
+        return Rest.AWAKE
+    return rest(
+        rules,
+        idle_s=look.idle_s,
+        knocking=look.knocking,
+        visible=look.zero_allowed,
+        lost=look.zero_lost,
+        asleep=idle_since(look.autoscaler) is not None,
+        pods=_replicas(look.deployment) or 0,
+        unborn=not started,
+    )
+
+
+def _routing(revision: Object) -> Routing:
+    return Routing.of((revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL))
+
+
+def _left_s(look: Look, rules: IdleRules, state: Rest, now: datetime) -> float:
+    """Seconds until the last pods may go; infinite while their requests are not with the activator."""
+    proxied = serverless.proxied_since(look.service)
+    if proxied is None:
+        return inf
+    if state is not Rest.ASLEEP:
+        return 0.0
+    idle = idle_since(look.autoscaler)
+    if idle is None:
+        return inf
+    return max(
+        rules.retention_s - (now - idle).total_seconds(),
+        rules.grace_s - (now - proxied).total_seconds(),
+    )
 
 
 def _service_writes(autoscaler: Object, service: Object | None, mode: Mode) -> tuple[Write, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -26,10 +26,10 @@ def health_app(checks: Mapping[str, Callable[[], bool]]) -> Starlette:
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
-def metrics_app(render: Callable[[], bytes]) -> Starlette:
-    """`/metrics` in Prometheus' text format."""
+def metrics_app(render: Callable[[], bytes], more: Sequence[Route] = ()) -> Starlette:
+    """`/metrics` in Prometheus' text format, and `more` beside it."""
 
     async def metrics(_request: Request) -> Response:
         return Response(render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    return Starlette(routes=[Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/metrics", metrics), *more])

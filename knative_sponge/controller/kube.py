@@ -6,7 +6,6 @@ models stay unloaded: what goes over the wire is what callers see.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -128,7 +128,7 @@ class Kube:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CALL_S, sock_read=_SILENCE_S)
         async with self._answer("GET", resource.path(namespace), query, None, None, timeout) as response:
             async for line in _lines(response.content):
-                event = json.loads(line)
+                event = msgspec.json.decode(line)
                 if event["type"] == "ERROR":
                     raise _error(event["object"].get("code", 500), event["object"], f"watch {resource}")
                 yield Change(event["type"]), event["object"]
@@ -235,7 +235,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _object(data: bytes) -> Object:
-    found = json.loads(data)
+    found = msgspec.json.decode(data)
     if not isinstance(found, dict):
         raise ValueError("the answer is not an object")
     return found

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 Outcome = Literal["ok", "conflict", "error"]
+
+ResizeOutcome = Literal["done", "deferred", "infeasible", "error", "refused"]
+"""What became of a resize: in force; waiting for room; more than the node has; failed on the node; not taken by the API."""
 
 MISSED: Final = "webhook-missed"
 """The pod was created while the webhook was not called."""
 KEPT: Final = "kept"
 """The webhook left it the stock proxy, and wrote on the pod why."""
 
+_LAGS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_DIVIDES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+
 
 class Metrics:
-    """Counts of one controller process."""
+    """Counts of one controller process. Revisions and nodes are labels only as long as they are not forgotten."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -37,6 +43,37 @@ class Metrics:
             "Webhook configurations that are missing or trust nobody, so that nothing calls the webhook.",
             registry=self.registry,
         )
+        self._revision = self._gauges(
+            ["namespace", "revision"],
+            sponge_revision_cores="Cores in force, of all pods.",
+            sponge_revision_cores_wanted="Cores that the pods ask for.",
+            sponge_revision_pods="Pods there are.",
+            sponge_revision_pods_wanted="Pods there shall be.",
+        )
+        self._node = self._gauges(
+            ["node"],
+            sponge_node_cores_allocatable="Cores that Kubernetes gives out.",
+            sponge_node_cores_reserved="Cores that others' containers request.",
+            sponge_node_cores_divided="Cores that our pods were given.",
+            sponge_node_short="1 while our pods ask for more cores than there are to divide.",
+        )
+        resizes = Counter("sponge_resizes", "Resizes of pods, by outcome.", ["outcome"], registry=self.registry)
+        self._resizes = {outcome: resizes.labels(outcome) for outcome in get_args(ResizeOutcome)}
+        self._patch_lag, self._applied_lag, self._divide = (
+            Histogram(name, text, buckets=buckets, registry=self.registry)
+            for name, text, buckets in (
+                ("sponge_resize_patch_seconds", "From a change of demand to the patch that was sent.", _LAGS),
+                ("sponge_resize_applied_seconds", "From sending a patch to the status that shows it.", _LAGS),
+                ("sponge_divide_seconds", "Time of one division of a node's cores.", _DIVIDES),
+            )
+        )
+        streams = Gauge(
+            "sponge_demand_streams",
+            "Pods by how well they are heard: live, stale (connected but silent), down.",
+            ["state"],
+            registry=self.registry,
+        )
+        self._streams = {state: streams.labels(state) for state in ("live", "stale", "down")}
 
     def reconciled(self, outcome: Outcome) -> None:
         """One PodAutoscaler was looked at."""
@@ -48,6 +85,9 @@ class Metrics:
         if not yes:
             self.stock_proxies({})
             self.broken_webhooks(0)
+            self.streams(live=0, stale=0, down=0)
+            for gauge in (*self._revision, *self._node):
+                gauge.clear()
 
     def stock_proxies(self, pods: Mapping[str, int]) -> None:
         """Pods per why; reasons that are left out are zero."""
@@ -58,6 +98,50 @@ class Metrics:
         """Webhook configurations that do not work."""
         self._webhooks.set(count)
 
+    def revision(self, namespace: str, name: str, *, cores: float, wanted: float, pods: int, pods_wanted: int) -> None:
+        """How a revision of ours stands."""
+        for gauge, value in zip(self._revision, (cores, wanted, pods, pods_wanted), strict=True):
+            gauge.labels(namespace, name).set(value)
+
+    def forget_revision(self, namespace: str, name: str) -> None:
+        """The revision is gone, or no more ours."""
+        for gauge in self._revision:
+            gauge.remove(namespace, name)
+
+    def node(self, name: str, *, allocatable: float, reserved: float, divided: float, short: bool) -> None:
+        """How the cores of a node with pods of ours stand."""
+        for gauge, value in zip(self._node, (allocatable, reserved, divided, short), strict=True):
+            gauge.labels(name).set(value)
+
+    def forget_node(self, name: str) -> None:
+        """The node is gone, or has no pods of ours any more."""
+        for gauge in self._node:
+            gauge.remove(name)
+
+    def resized(self, outcome: ResizeOutcome) -> None:
+        """A resize came to something."""
+        self._resizes[outcome].inc()
+
+    def patch_lag(self, seconds: float) -> None:
+        """A patch was sent so long after the demand changed."""
+        self._patch_lag.observe(seconds)
+
+    def applied_lag(self, seconds: float) -> None:
+        """A pod's status showed a size so long after its patch was sent."""
+        self._applied_lag.observe(seconds)
+
+    def streams(self, *, live: int, stale: int, down: int) -> None:
+        """How many pods' demand streams are in which state."""
+        for gauge, value in zip(self._streams.values(), (live, stale, down), strict=True):
+            gauge.set(value)
+
+    def divided(self, seconds: float) -> None:
+        """The cores of one node were divided within so long."""
+        self._divide.observe(seconds)
+
     def render(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+    def _gauges(self, labels: list[str], **texts: str) -> tuple[Gauge, ...]:
+        return tuple(Gauge(name, text, labels, registry=self.registry) for name, text in texts.items())

@@ -14,8 +14,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from knative_sponge.controller.annotations import SLO_ANNOTATION
+from knative_sponge.controller.annotations import SERVICE_LABEL, SLO_ANNOTATION
 from knative_sponge.controller.choice import read_settings
+from knative_sponge.controller.known import Known, key_of
 from knative_sponge.controller.review import Object, Verdict, member
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.errors import SettingError
@@ -24,6 +25,7 @@ from knative_sponge.settings.serving import EFFECTIVE, PROXY, CpuLimit, ServingS
 _PROXY_CONTAINER: Final = "queue-proxy"
 _USER_PORT: Final = "user-port"
 _TOKEN: Final = "SPONGE_CONTROL_TOKEN"
+_PROFILE: Final = "SPONGE_PROFILE"
 _DEFAULT_CORES: Final = 1.0
 """Start size of a container that asks for no CPU and has no limit."""
 
@@ -32,11 +34,18 @@ class _KeepStock(Exception):
     """This pod runs Knative's own proxy; the text says why, for its owner."""
 
 
-def review_pod(pod: Object, image: str, new_token: Callable[[], str]) -> Verdict:
+def nothing_known(_key: str) -> Known | None:
+    """The lookup before anything was learned."""
+    return None
+
+
+def review_pod(
+    pod: Object, image: str, new_token: Callable[[], str], lookup: Callable[[str], Known | None] = nothing_known
+) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
-    image: of our queue-proxy. new_token: makes the control token of a pod that has none. Reviewing the result again
-    changes nothing.
+    image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: what earlier pods of an
+    image have learned, by `key_of(image, service)`; it must not wait. Reviewing the result again changes nothing.
     """
     annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
     if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == _PROXY_CONTAINER for one in _containers(pod)):
@@ -46,7 +55,7 @@ def review_pod(pod: Object, image: str, new_token: Callable[[], str]) -> Verdict
     try:
         settings = read_settings(annotations)
         effective = settings.effective()
-        changed = _with_sponge(pod, settings, image, new_token)
+        changed, effective["start"] = _with_sponge(pod, settings, image, new_token, lookup)
         outcome = "sponge"
     except (_KeepStock, SettingError) as error:
         outcome = "stock"
@@ -64,7 +73,14 @@ def pull_policy(image: str) -> str:
     return "Always" if tag == "latest" else "IfNotPresent"
 
 
-def _with_sponge(pod: Object, settings: ServingSettings, image: str, new_token: Callable[[], str]) -> Object:
+def _with_sponge(
+    pod: Object,
+    settings: ServingSettings,
+    image: str,
+    new_token: Callable[[], str],
+    lookup: Callable[[str], Known | None],
+) -> tuple[Object, str]:
+    """The pod, and where its start size comes from: `learned` or `request`."""
     containers = _containers(pod)
     proxy = next(one for one in containers if one.get("name") == _PROXY_CONTAINER)
     if any(one.get("name") == "QUEUE_SERVING_PORT" and one.get("value") == "8013" for one in proxy.get("env") or ()):
@@ -72,12 +88,20 @@ def _with_sponge(pod: Object, settings: ServingSettings, image: str, new_token: 
     serving = next((one for one in containers if _is_serving(one)), None)
     if serving is None:
         raise _KeepStock(f"no container has a port named {_USER_PORT}")
-    cores = _start_cores(serving, settings)
+    known = lookup(
+        key_of(str(serving.get("image")), str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, "")))
+    )
+    learned = None if known is None else known.cores
+    cores = _within(_requested(serving) if learned is None else learned, settings)
+    env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}
+    if known is not None:
+        env[_PROFILE] = known.model
     changed = {
         id(serving): _sized(serving, settings, cores),
-        id(proxy): _exchanged(proxy, image, settings.to_env() | {"SPONGE_CORES": format_cores(cores)}, new_token),
+        id(proxy): _exchanged(proxy, image, env, new_token),
     }
-    return {**pod, "spec": {**pod["spec"], "containers": [changed.get(id(one), one) for one in containers]}}
+    after = {**pod, "spec": {**pod["spec"], "containers": [changed.get(id(one), one) for one in containers]}}
+    return after, "request" if learned is None else "learned"
 
 
 def _is_serving(container: Object) -> bool:
@@ -101,11 +125,15 @@ def _exchanged(proxy: Object, image: str, env: Mapping[str, str], new_token: Cal
     return changed
 
 
-def _start_cores(container: Object, settings: ServingSettings) -> float:
-    """The container's own request, else its limit, else one core; within the bounds that the user set."""
+def _requested(container: Object) -> float:
+    """The container's own request, else its limit, else one core."""
     resources = member(container, "resources")
     text = member(resources, "requests").get("cpu", member(resources, "limits").get("cpu"))
-    cores = _DEFAULT_CORES if text is None else _quantity(text)
+    return _DEFAULT_CORES if text is None else _quantity(text)
+
+
+def _within(cores: float, settings: ServingSettings) -> float:
+    """The nearest size within the bounds that the user set."""
     most = cores if settings.max_cores is None else settings.max_cores
     return max(settings.min_cores, min(cores, most))
 

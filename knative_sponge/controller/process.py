@@ -7,15 +7,20 @@ import logging
 import random
 from typing import Final
 
+from knative_sponge.controller.activators import Activators
+from knative_sponge.controller.board import Board
 from knative_sponge.controller.events import Recorder
 from knative_sponge.controller.health import health_app, metrics_app
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.lease import Elector
 from knative_sponge.controller.listener import Listener
 from knative_sponge.controller.metrics import Metrics
+from knative_sponge.controller.profiles import ProfileKeeper, ProfileStore
 from knative_sponge.controller.reconciler import Reconciler
 from knative_sponge.controller.report import Reporter
 from knative_sponge.controller.rotation import Rotation, SecretSource
+from knative_sponge.controller.sizer import Sizer
+from knative_sponge.controller.streams import ADMIN_PORT
 from knative_sponge.controller.watches import Watches
 from knative_sponge.controller.webhook import WebhookServer
 from knative_sponge.settings import ControllerSettings
@@ -30,7 +35,7 @@ leaves a pod with the stock proxy."""
 class Process:
     """Everything of one replica.
 
-    rng: spreads retries. host: address of all ports; None is all interfaces. leaving_s: see LEAVING_S.
+    rng: spreads retries. host: address of all ports; None is all interfaces. leaving_s: see LEAVING_S. admin_port: of proxies.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Process:
         *,
         host: str | None = None,
         leaving_s: float = LEAVING_S,
+        admin_port: int = ADMIN_PORT,
     ) -> None:
         self._settings = settings
         self._kube = kube
@@ -49,10 +55,15 @@ class Process:
         self._watches: Watches | None = None
         self._metrics = Metrics()
         self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s)
-        self.webhook = WebhookServer(settings, SecretSource(kube, settings), self._metrics.registry, host=host)
+        self._profiles = ProfileStore(kube, settings.namespace)
+        self.webhook = WebhookServer(
+            settings, SecretSource(kube, settings), self._metrics.registry, lookup=self._profiles.get, host=host
+        )
         checks = {"the webhook has no certificate": self._serves, "the leader has not listed everything": self._synced}
         self.health = Listener(health_app(checks), host, settings.health_port)
-        self.metrics = Listener(metrics_app(self._metrics.render), host, settings.metrics_port)
+        self._board = Board()
+        self._admin_port = admin_port
+        self.metrics = Listener(metrics_app(self._metrics.render, self._board.routes), host, settings.metrics_port)
         self.started = asyncio.Event()
         """Set once all ports listen."""
 
@@ -65,19 +76,22 @@ class Process:
         """Until `stop` is set. Raises what a part of it raised: a replica with a dead part must not go on."""
         parts = (self.webhook, self.health, self.metrics)
         leading = asyncio.create_task(self._elector.run(self._lead))
+        reading = asyncio.create_task(self._profiles.run())
         stopping = asyncio.create_task(stop.wait())
         try:
             for part in parts:
                 await part.start()
             self.started.set()
-            await asyncio.wait((leading, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if leading.done():
-                leading.result()
+            await asyncio.wait((leading, reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for task in (leading, reading):
+                if task.done():
+                    task.result()
             _log.info("stopping")
         finally:
             stopping.cancel()
             leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
+            reading.cancel()
+            await asyncio.gather(leading, reading, return_exceptions=True)
             if stop.is_set():
                 await asyncio.sleep(self._leaving_s)
             for part in parts:
@@ -89,13 +103,20 @@ class Process:
         settings, metrics = self._settings, self._metrics
         kube = self._kube.fenced(self._elector.fence)
         self._watches = watches = Watches(kube, settings.system_namespace, self._rng)
-        reconciler = Reconciler(kube, watches, metrics, self._rng)
-        reporter = Reporter(kube, watches, Recorder(kube, settings.pod), metrics)
+        recorder = Recorder(kube, settings.pod)
+        keeper = ProfileKeeper(kube, self._profiles, settings.namespace)
+        sizer = Sizer(kube, watches, recorder, metrics, self._board, keeper, self._rng, port=self._admin_port)
+        activators = Activators(kube, settings.system_namespace, self._rng)
+        reconciler = Reconciler(
+            kube, watches, metrics, self._rng, door=activators, idle=sizer.idle_s, pods_wanted=sizer.counts.wanted
+        )
+        sizer.recount = reconciler.wake
+        reporter = Reporter(kube, watches, recorder, metrics)
         rotation = Rotation(kube, settings)
         metrics.leads(True)
         try:
             async with asyncio.TaskGroup() as group:
-                for part in (watches, reconciler, reporter, rotation):
+                for part in (watches, sizer, activators, reconciler, reporter, rotation):
                     group.create_task(part.run(), name=type(part).__name__)
         finally:
             self._watches = None

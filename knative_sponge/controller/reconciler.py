@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Protocol
 
 from knative_sponge.controller.annotations import REVISION_LABEL
 from knative_sponge.controller.decision import (
@@ -20,6 +20,7 @@ from knative_sponge.controller.decision import (
     WriteStatus,
     decide,
     ours,
+    sleeps,
 )
 from knative_sponge.controller.informer import key_of
 from knative_sponge.controller.kube import NAMESPACE_TERMINATING, Kube
@@ -37,6 +38,12 @@ from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 
 _log: Final = logging.getLogger(__name__)
 
+Idle = Callable[[Key], float | None]
+"""Seconds since the last request of any pod of a revision, 0 while one is being served; None when that is not known."""
+
+PodsWanted = Callable[[Key], int | None]
+"""Pods that a revision's load asks for; None where only the annotations count, or while that is not known."""
+
 _WORKERS: Final = 4
 """Revisions looked at at once: writes to the API server overlap, decisions do not."""
 
@@ -45,10 +52,30 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _unknown(_key: Key) -> None:
+    return None
+
+
+class Door(Protocol):
+    """Who tells of requests for revisions without pods: `activators.Activators`."""
+
+    @property
+    def available(self) -> bool: ...
+
+    @property
+    def lost(self) -> bool: ...
+
+    def subscribe(self, knocked: Callable[[Key], None], seen: Callable[[], None]) -> None: ...
+
+    def expect(self, key: Key, yes: bool) -> None: ...
+
+    def pending(self, key: Key) -> int: ...
+
+
 class Reconciler:
     """The autoscaler class. `run` it on the leader only, beside `Watches.run`.
 
-    now: wall clock of status times.
+    now: wall clock of status times. door: None lets no revision that is in use go to zero.
     """
 
     def __init__(
@@ -58,17 +85,26 @@ class Reconciler:
         metrics: Metrics,
         rng: random.Random,
         now: Callable[[], datetime] = _utc_now,
+        *,
+        door: Door | None = None,
+        idle: Idle = _unknown,
+        pods_wanted: PodsWanted = _unknown,
     ) -> None:
         self._kube = kube
         self._watches = watches
         self._metrics = metrics
         self._now = now
+        self._door = door
+        self._idle = idle
+        self._pods_wanted = pods_wanted
         self._queue = WorkQueue(rng)
+        if door is not None:
+            door.subscribe(self.wake, self._wake_all)
         watches.autoscalers.subscribe(self._object_changed)
         watches.revisions.subscribe(self._object_changed)
         watches.services.subscribe(self._object_changed)
         watches.deployments.subscribe(self._deployment_changed)
-        watches.config.subscribe(self._config_changed)
+        watches.config.subscribe(lambda _before, _after: self._wake_all())
 
     async def run(self) -> None:
         """Until cancelled. Nothing is decided before everything was listed: a look must not take unseen for absent."""
@@ -84,23 +120,25 @@ class Reconciler:
         """Autoscaler, Revision and ServerlessService of a revision all have its name."""
         item = after or before
         assert item is not None
-        self._wake(key_of(item))
+        self.wake(key_of(item))
 
     def _deployment_changed(self, before: Object | None, after: Object | None) -> None:
         item = after or before
         assert item is not None
         metadata = item["metadata"]
-        self._wake((metadata["namespace"], metadata["labels"][REVISION_LABEL]))
+        self.wake((metadata["namespace"], metadata["labels"][REVISION_LABEL]))
 
-    def _config_changed(self, _before: Object | None, _after: Object | None) -> None:
+    def _wake_all(self) -> None:
         for key in self._watches.autoscalers.objects:
-            self._wake(key)
+            self.wake(key)
 
-    def _wake(self, key: Key) -> None:
-        """Revisions of other classes are not ours to look at. What is not listed yet wakes us when it is."""
+    def wake(self, key: Key) -> None:
+        """Look at a revision soon. Those of other classes are not ours; what is not listed yet wakes us when it is."""
         autoscaler = self._watches.autoscalers.get(key)
         if autoscaler is not None and ours(autoscaler):
             self._queue.add(key)
+        elif autoscaler is None and self._door is not None:
+            self._door.expect(key, False)
 
     async def _work(self) -> None:
         while True:
@@ -127,6 +165,8 @@ class Reconciler:
         look = self._look(key)
         if look is None:
             return
+        if self._door is not None:
+            self._door.expect(key, sleeps(look))
         for write in decide(look, self._now()):
             await self._carry_out(key, write)
 
@@ -142,6 +182,11 @@ class Reconciler:
             deployment=watches.deployments.get((namespace, autoscaler["spec"]["scaleTargetRef"]["name"])),
             service=watches.services.get(key),
             defaults=watches.defaults,
+            idle_s=self._idle(key),
+            knocking=self._door is not None and self._door.pending(key) > 0,
+            zero_allowed=self._door is not None and self._door.available,
+            zero_lost=self._door is None or self._door.lost,
+            pods_wanted=self._pods_wanted(key),
         )
 
     async def _carry_out(self, key: Key, write: Write) -> None:

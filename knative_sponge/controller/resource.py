@@ -94,6 +94,10 @@ REVISIONS: Final = Resource("serving.knative.dev", "v1", "revisions", _WATCHED)
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", _WATCHED)
 DEPLOYMENT_SCALE: Final = Resource("apps", "v1", "deployments", _verbs(Verb.PATCH), subresource="scale")
 PODS: Final = Resource("", "v1", "pods", _WATCHED)
+POD_RESIZE: Final = Resource("", "v1", "pods", _verbs(Verb.PATCH), subresource="resize")
+NODES: Final = Resource("", "v1", "nodes", _WATCHED)
+NODE_METRICS: Final = Resource("", "v1", "nodes", _verbs(Verb.GET), subresource="metrics")
+"""Not asked of the API server: kubelets ask it who may read their metrics (`kubelet.py`). `nodes/proxy` would allow exec."""
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", _verbs(Verb.CREATE, Verb.PATCH))
 MUTATING_WEBHOOKS: Final = Resource(
     "admissionregistration.k8s.io",
@@ -110,7 +114,18 @@ VALIDATING_WEBHOOKS: Final = Resource(
     names=("knative-sponge",),
 )
 AUTOSCALER_CONFIG: Final = Resource("", "v1", "configmaps", _WATCHED, scope=Scope.SYSTEM, names=("config-autoscaler",))
-"""Knative's cluster-wide defaults of min-scale, max-scale and initial-scale."""
+"""Knative's cluster-wide defaults of min-scale, max-scale and initial-scale, and its settings of scale to zero."""
+ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", _WATCHED, scope=Scope.SYSTEM)
+"""Where the activators are, whose metrics tell of requests for revisions without pods."""
+PROFILES: Final = Resource(
+    "",
+    "v1",
+    "configmaps",
+    _verbs(Verb.GET, Verb.CREATE, Verb.PATCH),
+    scope=Scope.OWN,
+    names=("knative-sponge-profiles",),
+)
+"""What pods of each image have learned."""
 SECRETS: Final = Resource(
     "", "v1", "secrets", _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE), scope=Scope.OWN, names=("webhook-certs",)
 )
@@ -132,10 +147,15 @@ ALL: Final = (
     DEPLOYMENTS,
     DEPLOYMENT_SCALE,
     PODS,
+    POD_RESIZE,
+    NODES,
+    NODE_METRICS,
     EVENTS,
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
     AUTOSCALER_CONFIG,
+    ENDPOINT_SLICES,
+    PROFILES,
     SECRETS,
     LEASES,
 )

@@ -1,6 +1,6 @@
 """How many pods a revision shall have; pure functions of what is known, no object is read or written here.
 
-Until the revision's cores decide about pods too, the count follows the annotations: the product grows pods in place.
+The count follows the annotations, because the product grows pods in place; within them the slow loop (`hybrid`) decides.
 """
 
 from __future__ import annotations
@@ -60,8 +60,17 @@ class Bounds:
 
     @property
     def goal(self) -> int:
-        """Pods of a started revision that is in use; at least one: this class never goes to zero under a Route."""
+        """Pods of a started revision that is in use; at least one."""
         return self._bounded(self.least)
+
+    def within(self, pods: int) -> int:
+        """The count that is asked for, within what the user allows; at least one."""
+        return self._bounded(max(self.least, pods))
+
+    @property
+    def unborn(self) -> bool:
+        """Shall the revision start without a pod? Knative lets nobody ask for that unless the cluster allows it."""
+        return self.least == 0 and self.initial == 0
 
     @property
     def unrouted_goal(self) -> int:
@@ -74,12 +83,21 @@ class Bounds:
 
 
 def desired(
-    bounds: Bounds, routing: Routing, *, initialized: bool, replicas: int, stuck: bool, waited: bool = False
+    bounds: Bounds,
+    routing: Routing,
+    *,
+    initialized: bool,
+    replicas: int,
+    stuck: bool,
+    waited: bool = False,
+    asleep: bool = False,
+    wanted: int | None = None,
 ) -> int:
     """Pods that the revision shall have, from 0.
 
     initialized: it was ready once. replicas: pods its Deployment asks for now. stuck: its Deployment gave up on progress.
-    waited: it was ready for longer than a Route takes to name it.
+    waited: it was ready for longer than a Route takes to name it. asleep: it is in use, but idle (`idle.rest`). wanted: pods
+    that its load asks for; None is as few as the user allows.
 
     A revision that nobody routes to still gets its first start, because its Service waits to see it ready; one that
     never comes up is given up when the Deployment gives up, and then stays at zero.
@@ -87,7 +105,9 @@ def desired(
     if routing is Routing.PENDING and initialized and waited:
         return bounds.unrouted_goal
     if routing is not Routing.RESERVE:
-        return bounds.goal if initialized else bounds.initial_goal
+        if asleep:
+            return 0
+        return bounds.within(wanted or 1) if initialized else bounds.initial_goal
     if initialized or stuck or replicas == 0:
         return 0
     return bounds.initial_goal

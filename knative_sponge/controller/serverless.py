@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 
 from knative_sponge.controller.annotations import METRIC_ANNOTATION
 from knative_sponge.controller.resource import Object
+from knative_sponge.controller.status import since
 
 
 class Mode(StrEnum):
@@ -73,6 +75,11 @@ def settled(service: Object | None, mode: Mode) -> bool:
     if mode is Mode.PROXY:
         return condition(service, "ActivatorEndpointsPopulated") == "True"
     return True
+
+
+def proxied_since(service: Object | None) -> datetime | None:
+    """Since when the public Service points to the activator; None while it does not."""
+    return since(service or {}, "ActivatorEndpointsPopulated", "True") if settled(service, Mode.PROXY) else None
 
 
 def condition(item: Object | None, name: str) -> str:

@@ -13,7 +13,12 @@ from datetime import UTC, datetime
 from knative_sponge.controller.resource import Object
 
 _QUEUED = "Requests to the target are being buffered as resources are provisioned."
+_IDLE = "NoTraffic"
 _NO_TRAFFIC = "The target is not receiving traffic."
+_UNSEEN = (
+    "Idle, but not scaled to zero: the activators' metrics cannot be read, so that nobody would notice the next request. "
+    "Set metrics-protocol to prometheus in config-observability and restart the activators."
+)
 _LONG_AGO = "1970-01-01T00:00:00Z"
 _PARTS = ("Active", "ScaleTargetInitialized", "SKSReady")
 
@@ -37,7 +42,8 @@ class Facts:
     """What the status is computed from.
 
     goal: pods wanted now. threshold: ready pods from which the revision is active, or has started. ready: ready pods;
-    None is not known. service, private: names from the SKS status, empty until Knative made them.
+    None is not known. service, private: names from the SKS status, empty until Knative made them. unseen: it would have gone
+    to zero, but nobody would notice its next request.
     """
 
     generation: int
@@ -49,12 +55,25 @@ class Facts:
     service_ready: bool
     initialized: bool
     not_owned: bool = False
+    unseen: bool = False
 
 
 def initialized_since(autoscaler: Object) -> datetime | None:
     """When the revision was ready first; None when it never was. It stays so for ever."""
-    for entry in (autoscaler.get("status") or {}).get("conditions") or ():
-        if entry["type"] == "ScaleTargetInitialized" and entry["status"] == "True":
+    return since(autoscaler, "ScaleTargetInitialized", "True")
+
+
+def idle_since(autoscaler: Object) -> datetime | None:
+    """When the revision was last called idle; None while it is not."""
+    return since(autoscaler, "Active", "False", _IDLE)
+
+
+def since(item: Object, name: str, status: str, reason: str | None = None) -> datetime | None:
+    """Since when a condition has this status (and reason); None when it has not."""
+    for entry in (item.get("status") or {}).get("conditions") or ():
+        if entry["type"] == name:
+            if entry.get("status") != status or reason not in (None, entry.get("reason")):
+                return None
             return datetime.fromisoformat(entry.get("lastTransitionTime") or _LONG_AGO)
     return None
 
@@ -92,7 +111,9 @@ def status(autoscaler: Object, facts: Facts, now: datetime) -> Object | None:
 
 
 def _started(facts: Facts) -> bool:
-    return bool(facts.service) and facts.goal > 0 and (facts.ready or 0) >= facts.threshold
+    """A revision that starts without pods has none to wait for: its threshold is zero."""
+    enough = facts.goal > 0 or facts.threshold == 0
+    return bool(facts.service) and enough and (facts.ready or 0) >= facts.threshold
 
 
 def _active(facts: Facts, name: str, started: bool) -> Condition:
@@ -100,9 +121,9 @@ def _active(facts: Facts, name: str, started: bool) -> Condition:
         message = f'There is an existing ServerlessService "{name}" that we do not own.'
         return Condition("Active", "False", "NotOwned", message)
     if facts.goal == 0:
-        return Condition("Active", "False" if started else "Unknown", "NoTraffic", _NO_TRAFFIC)
+        return Condition("Active", "False" if started else "Unknown", _IDLE, _NO_TRAFFIC)
     if (facts.ready or 0) >= facts.threshold:
-        return Condition("Active", "True")
+        return Condition("Active", "True", "ActivatorsUnseen", _UNSEEN) if facts.unseen else Condition("Active", "True")
     return Condition("Active", "Unknown", "Queued", _QUEUED)
 
 

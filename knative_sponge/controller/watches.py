@@ -1,7 +1,7 @@
 """The informers that the leader's parts share, so that each resource is watched once; they only read.
 
-They see every revision of the cluster, ours or not, and a pod or Deployment takes tens of KiB of memory: of those only what
-somebody reads is held.
+They see every revision, pod and node of the cluster, ours or not, and a pod or Deployment takes tens of KiB of memory: of
+those only what somebody reads is held.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import random
 from collections.abc import Mapping
 
 from knative_sponge.controller.annotations import REVISION_LABEL
+from knative_sponge.controller.cluster import kept_of_foreign, kept_of_node
 from knative_sponge.controller.informer import Informer, whole
 from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.podslim import slim
 from knative_sponge.controller.resource import (
     AUTOSCALER_CONFIG,
     DEPLOYMENTS,
+    NODES,
     POD_AUTOSCALERS,
     PODS,
     REVISIONS,
@@ -35,15 +38,6 @@ def kept_of_deployment(item: Object) -> Object:
     return whole(item)
 
 
-def kept_of_pod(item: Object) -> Object:
-    """Who it is, how its containers are named, its phase."""
-    return {
-        "metadata": whole(item)["metadata"],
-        "spec": {"containers": [{"name": container["name"]} for container in item["spec"]["containers"]]},
-        "status": {"phase": (item.get("status") or {}).get("phase")},
-    }
-
-
 class Watches:
     """All that the leader looks at. Deployments and pods are only those of revisions."""
 
@@ -52,11 +46,22 @@ class Watches:
         self.revisions = Informer(kube, REVISIONS, rng=rng, keep=kept_of_revision)
         self.services = Informer(kube, SERVERLESS_SERVICES, rng=rng)
         self.deployments = Informer(kube, DEPLOYMENTS, rng=rng, labels=REVISION_LABEL, keep=kept_of_deployment)
-        self.pods = Informer(kube, PODS, rng=rng, labels=REVISION_LABEL, keep=kept_of_pod)
+        self.pods = Informer(kube, PODS, rng=rng, labels=REVISION_LABEL, keep=slim)
+        self.others = Informer(kube, PODS, rng=rng, labels=f"!{REVISION_LABEL}", keep=kept_of_foreign)
+        self.nodes = Informer(kube, NODES, rng=rng, keep=kept_of_node)
         self.config = Informer(
             kube, AUTOSCALER_CONFIG, rng=rng, namespace=system_namespace, fields="metadata.name=config-autoscaler"
         )
-        self._all = (self.autoscalers, self.revisions, self.services, self.deployments, self.pods, self.config)
+        self._all = (
+            self.autoscalers,
+            self.revisions,
+            self.services,
+            self.deployments,
+            self.pods,
+            self.others,
+            self.nodes,
+            self.config,
+        )
 
     @property
     def synced(self) -> bool:

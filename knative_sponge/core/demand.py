@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from knative_sponge.core.batcher import Batcher
-from knative_sponge.core.latency import LatencyModel
-from knative_sponge.core.plan import Lane, Table, best_target, lanes_of, served_rows, targets
+from knative_sponge.core.latency import LatencyParams
+from knative_sponge.core.outlook import Outlook
+from knative_sponge.core.plan import targets
 from knative_sponge.core.solver import floor_cores
 from knative_sponge.core.work import Work
 
@@ -65,6 +66,10 @@ class Demand:
 
     cores: what it plans with now. want: the size it asks for. rate: arriving rows per second. queued: rows waiting.
     running: batches with the model server. curve: (cores, expected misses per second), cores ascending.
+
+    For slower decisions than this one: slack_s: what 5 % of the latest requests had at most until their deadline; None before
+    any. rows: mean rows of a request. max_batch: rows per upstream call at most. params: the learned latency. samples: how
+    many measurements it was learned from, since the model server last became another speed.
     """
 
     cores: float
@@ -73,6 +78,11 @@ class Demand:
     queued: int
     running: int
     curve: tuple[tuple[float, float], ...]
+    slack_s: float | None
+    rows: float
+    max_batch: int
+    params: LatencyParams
+    samples: int
 
 
 class DemandEstimator:
@@ -80,9 +90,15 @@ class DemandEstimator:
 
     def __init__(self, rules: CoresRules, batcher: Batcher) -> None:
         self.rules = rules
+        self._least = rules.min_cores
         self._batcher = batcher
         self._needs: deque[tuple[float, float]] = deque()
         self._asked = 0.0
+
+    def within(self, max_cores: float) -> None:
+        """From now on at most so many cores can be had: none more are asked for or counted on. Above 0; where it is less than
+        the least that was set, it is both bounds."""
+        self.rules = replace(self.rules, min_cores=min(self._least, max_cores), max_cores=max_cores)
 
     def want(self, now: float) -> float:
         """Cores to ask for at `now`: the largest need of the last `hold_s`; what was asked for already, where that is hardly
@@ -94,8 +110,10 @@ class DemandEstimator:
         needs.append((now, need))
         while needs[0][0] < now - self.rules.hold_s:
             needs.popleft()
-        most = needs[0][1]
-        if not self._asked * (1 - self.rules.deadband) < most <= self._asked or most == self.rules.min_cores:
+        rules = self.rules
+        most = min(needs[0][1], rules.max_cores)  # the bounds may have become narrower meanwhile
+        hardly_less = self._asked * (1 - rules.deadband) < most <= self._asked <= rules.max_cores
+        if not hardly_less or most == rules.min_cores:
             self._asked = most
         return self._asked
 
@@ -114,7 +132,7 @@ class DemandEstimator:
 
     def demand(self, now: float) -> Demand:
         """Everything the autoscaler is told."""
-        batcher = self._batcher
+        batcher, learner = self._batcher, self._batcher.model.learner
         want = self.want(now)
         return Demand(
             cores=batcher.cores,
@@ -123,10 +141,15 @@ class DemandEstimator:
             queued=batcher.queue.rows,
             running=len(batcher.running),
             curve=self.curve(now),
+            slack_s=batcher.arrivals.slack_s(self.rules.slack_share),
+            rows=batcher.arrivals.mean_rows(),
+            max_batch=batcher.rules.max_rows,
+            params=learner.params,
+            samples=learner.samples,
         )
 
     def curve(self, now: float) -> tuple[tuple[float, float], ...]:
-        """Sizes from least to most, evenly spaced in ratio, and the rows per second that each is expected to miss.
+        """Sizes from least to most, evenly spaced in ratio, each once, and the rows per second that it is expected to miss.
 
         Misses are the queue's losses within the coming second, and what arrives above the throughput of the size.
         """
@@ -140,7 +163,10 @@ class DemandEstimator:
             cores = rules.max_cores if step == rules.curve_points - 1 else rules.min_cores * ratio**step
             misses = max(0.0, rate - self._throughput(cores)) + outlook.lost(cores)
             worst = min(worst, misses)  # the plan is a heuristic; more cores never have to miss more
-            points.append((round(cores, 3), round(worst, 3)))
+            point = round(cores, 3), round(worst, 3)
+            if points and points[-1][0] == point[0]:  # bounds so close that sizes coincide: each is there once
+                points.pop()
+            points.append(point)
         return tuple(points)
 
     def _floor(self, now: float) -> float:
@@ -197,87 +223,6 @@ class DemandEstimator:
             for count, span in zip(counts, arrivals.curve(now, counts), strict=True)
             if span <= self.rules.resize_s
         ]
-
-
-class Outlook:
-    """Running batches and queue at one moment, and what becomes of them at any size.
-
-    running: (rows, share still to do, members) of each batch that is with the model server.
-    """
-
-    __slots__ = ("_cap", "_longest", "_model", "_now", "_running", "_slots", "lanes", "total")
-
-    def __init__(
-        self,
-        model: LatencyModel,
-        works: Sequence[Work],
-        running: Sequence[tuple[int, float, Sequence[Work]]],
-        now: float,
-        cap: int,
-        slots: int,
-    ) -> None:
-        self._model = model
-        self._now = now
-        self._running = running
-        self._cap = cap
-        self._slots = slots
-        self.lanes: list[Lane] = lanes_of(works)
-        self.total = sum(lane.total for lane in self.lanes) + sum(w.rows for _, _, members in running for w in members)
-        self._longest = max([cap, *(max(lane.rows) for lane in self.lanes)])
-
-    def lost(self, cores: float) -> int:
-        """Rows, running and queued, that miss their deadline at this size."""
-        return self.total - self._most(cores)[1]
-
-    def least_cores(self, low: float, high: float) -> float:
-        """The least size in [low, high], rounded up to a millicore, that loses no more rows than `high` does."""
-        target, goal = self._most(high)
-        if goal == 0:
-            return high  # nothing can be saved by any size; what is coming can be
-        sizes = targets(max((lane.total for lane in self.lanes), default=1), self._cap)
-        below, enough = math.ceil(round(low * 1000, 6)) - 1, round(high * 1000)
-        while enough - below > 1:
-            middle = (below + enough) // 2
-            found = self._reaches(middle / 1000, goal, target, sizes)
-            if found is None:
-                below = middle
-            else:
-                enough, target = middle, found
-        return min(enough / 1000, high)
-
-    def _most(self, cores: float) -> tuple[int, int]:
-        """The best batch size and the rows that it serves in time, running ones included."""
-        median, cautious = self._tables(cores)
-        free, kept = self._after_running(cores)
-        if not self.lanes:
-            return 1, kept
-        target, served = best_target(self.lanes, free, self._cap, median, cautious)
-        return target, served + kept
-
-    def _reaches(self, cores: float, goal: int, first: int, sizes: Sequence[int]) -> int | None:
-        """A batch size that serves `goal` rows with these cores; the one that did so last is tried first."""
-        median, cautious = self._tables(cores)
-        free, kept = self._after_running(cores)
-        goal -= kept
-        if goal <= 0 or (self.lanes and served_rows(self.lanes, free, first, median, cautious, goal - 1) >= goal):
-            return first
-        for size in sizes if self.lanes else ():
-            if size != first and served_rows(self.lanes, free, size, median, cautious, goal - 1) >= goal:
-                return size
-        return None
-
-    def _tables(self, cores: float) -> tuple[Table, Table]:
-        return self._model.tables(cores / self._slots, self._longest)
-
-    def _after_running(self, cores: float) -> tuple[list[float], int]:
-        """When each upstream slot becomes free at this size, and how many running rows make their deadline."""
-        each = cores / self._slots
-        free, kept = [self._now] * (self._slots - len(self._running)), 0
-        for rows, share, members in self._running:
-            free.append(self._now + share * self._model.predict_s(rows, each))
-            safe_s = self._now + share * self._model.cautious_s(rows, each)
-            kept += sum(work.rows for work in members if work.deadline_s >= safe_s)
-        return free, kept
 
 
 def _ceil_milli(cores: float) -> float:

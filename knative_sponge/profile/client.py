@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import aiohttp
 import msgspec
 
-from knative_sponge.profile.load import Body, Outcome, Planned, Reply, offer
+from knative_sponge.profile.load import WRONG_ANSWER, Body, Outcome, Planned, Reply, offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,14 @@ class HttpClient:
             async with self._session.post(
                 self._url, data=content.content, headers={**content.headers, **headers}
             ) as response:
-                await response.read()
+                answer = await response.read()
         except aiohttp.ClientError as error:
             raise ConnectionError(str(error)) from error
         batch = response.headers.get("sponge-batch", "")
-        return Reply(response.status, response.headers.get("sponge-reason"), int(batch) if batch.isdigit() else None)
+        reason = response.headers.get("sponge-reason")
+        if response.ok and content.contains not in answer:
+            reason = WRONG_ANSWER
+        return Reply(response.status, reason, int(batch) if batch.isdigit() else None)
 
 
 async def run(job: Job) -> None:

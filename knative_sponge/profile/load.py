@@ -46,10 +46,15 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One request body and the headers that belong to it."""
+    """One request body and the headers that belong to it. contains: bytes that every good answer to it must have."""
 
     content: bytes
     headers: dict[str, str]
+    contains: bytes = b""
+
+
+WRONG_ANSWER: Final = "wrong-answer"
+"""The reason of a reply that is not the one to this request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Outcome:
     @property
     def met(self) -> bool:
         """Whether the model's answer came in time."""
-        return self.served and self.slack_s >= 0
+        return self.served and self.slack_s >= 0 and self.reason != WRONG_ANSWER
 
     @property
     def slack_s(self) -> float:

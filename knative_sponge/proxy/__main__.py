@@ -49,6 +49,7 @@ def main() -> int:
 async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
     upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
     breaker = breaker_for(settings.container_concurrency)
+    stat = StatReporter(settings.pod)
     inference = None
     if serving.slo_s is not None:
         from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
@@ -59,12 +60,11 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
                 "it to the deadlines",
                 settings.container_concurrency, breaker.capacity, serving.max_batch,
             )  # fmt: skip
-        inference = Inference(settings, serving, upstream, breaker)
+        inference = Inference(settings, serving, upstream, breaker, stat)
     lines = LineWriter(sys.stdout.fileno())
     metrics_app, outer, inner = _request_metrics(settings, breaker, inference)
     if settings.observability.request_log is not None:
         outer = [*outer, _request_log(settings, settings.observability.request_log, lines)]
-    stat = StatReporter(settings.pod)
     servers = build(
         settings,
         upstream=upstream,

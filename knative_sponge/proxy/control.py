@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,10 +22,22 @@ _MOST_BYTES = 4096
 
 
 class Resizing:
-    """The size of the model server as the proxy plans with it (core.size), and who has to hear of it."""
+    """The size of the model server as the proxy plans with it (core.size), and who has to hear of it.
 
-    def __init__(self, cores: float, tell: Callable[[CoresChanged], None], hook: CpuHook | None) -> None:
+    cores: at start. reach: the most that one resize can give, until somebody knows better. most: bound of the reach.
+    """
+
+    def __init__(
+        self,
+        cores: float,
+        reach: float,
+        tell: Callable[[CoresChanged], None],
+        hook: CpuHook | None,
+        most: float = math.inf,
+    ) -> None:
         self._size = Size(cores)
+        self._reach = reach
+        self._most = most
         self._tell = tell
         self._hook = hook
 
@@ -33,10 +46,18 @@ class Resizing:
         """What is in force and what is coming."""
         return self._size
 
-    def take(self, size: Size) -> None:
-        """Go over to a new size: plan with it, and tell the model server when it must know."""
-        if size.cores != self._size.cores:
-            self._tell(CoresChanged(size.cores))
+    @property
+    def reach(self) -> float:
+        """The most cores that one resize can give, as far as is known."""
+        return self._reach
+
+    def take(self, size: Size, reach: float | None = None) -> None:
+        """Go over to a new size: plan with it, and tell the model server when it must know. reach: None leaves it as it is;
+        what is in force is always within reach."""
+        reach = min(max(self._reach if reach is None else reach, size.cores), self._most)
+        if size.cores != self._size.cores or reach != self._reach:
+            self._reach = reach
+            self._tell(CoresChanged(size.cores, reach))
         if size.hook is not None and self._hook is not None:
             self._hook.tell(size.hook)
         self._size = size
@@ -67,15 +88,20 @@ def control_routes(
         try:
             message = json.loads(body)
             number, phase = float(message["cores"]), message["phase"]
+            reach = float(message["reach"]) if "reach" in message else None
         except (ValueError, TypeError, KeyError):
-            return _wrong('{"cores": 1.2, "phase": "patched"} or {"cores": 1.2, "phase": "actuated"}')
-        if not 0.001 <= number <= 4096:
-            return _wrong("cores to be a number from 0.001 to 4096")
+            return _wrong(
+                '{"cores": 1.2, "phase": "patched"} or {"cores": 1.2, "phase": "actuated"}, maybe "reach": 4.0'
+            )
+        if not all(0.001 <= each <= 4096 for each in (number, reach) if each is not None):
+            return _wrong("cores and reach to be numbers from 0.001 to 4096")
+        if reach is not None:
+            reach = max(reach, number)
         size = resizing.size
         if phase == "patched":
-            resizing.take(size.patched(number))
+            resizing.take(size.patched(number), reach)
         elif phase == "actuated":
-            resizing.take(size.actuated(number))
+            resizing.take(size.actuated(number), reach)
         else:
             return _wrong('phase to be "patched" or "actuated"')
         return Response(status_code=204)

@@ -6,7 +6,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
 
 from knative_sponge.core.demand import Demand, DemandEstimator
 
@@ -22,11 +24,29 @@ _MOST_SHARE = 10.0
 logger = logging.getLogger(__name__)
 
 
-class DemandFeed:
-    """The latest demand, and who listens. `poke` when the queue changed; estimates are made soon after, never inside it."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the core does not know and the autoscaler is told beside its estimate.
 
-    def __init__(self, estimator: DemandEstimator) -> None:
+    coming: a size that was patched and is not confirmed. idle_s: see `Occupancy.idle_s`; None where nobody counts.
+    met, missed: see `Metrics`; since the start.
+    """
+
+    coming: float | None
+    idle_s: float | None
+    met: int
+    missed: int
+
+
+class DemandFeed:
+    """The latest demand, and who listens. `poke` when the queue changed; estimates are made soon after, never inside it.
+
+    facts: asked for each message.
+    """
+
+    def __init__(self, estimator: DemandEstimator, facts: Callable[[], Facts]) -> None:
         self._estimator = estimator
+        self._facts = facts
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._last_s = 0.0
@@ -87,16 +107,7 @@ class DemandFeed:
         self._seq += 1
         self._sent_s = now
         self.wanted = demand.want
-        message = {
-            "v": 1,
-            "seq": self._seq,
-            "cores": demand.cores,
-            "want": demand.want,
-            "rate": round(demand.rate, 3),
-            "queued": demand.queued,
-            "running": demand.running,
-            "curve": demand.curve,
-        }
+        message = _message(self._seq, demand, self._facts())
         self.line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         self._announce()
 
@@ -104,3 +115,31 @@ class DemandFeed:
         """Wake every subscriber that waits for the next line."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _message(seq: int, demand: Demand, facts: Facts) -> dict[str, Any]:
+    """Version 1 (docs/design.md): names may be added, none is ever taken away."""
+    params = demand.params
+    return {
+        "v": 1,
+        "seq": seq,
+        "cores": demand.cores,
+        "coming": facts.coming,
+        "want": demand.want,
+        "rate": round(demand.rate, 3),
+        "rows": round(demand.rows, 3),
+        "slack": _rounded(demand.slack_s),
+        "queued": demand.queued,
+        "running": demand.running,
+        "idle_s": _rounded(facts.idle_s),
+        "met": facts.met,
+        "missed": facts.missed,
+        "max_batch": demand.max_batch,
+        "params": [float(f"{each:.6g}") for each in (params.gamma, params.delta, params.epsilon, params.eta)],
+        "samples": demand.samples,
+        "curve": demand.curve,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

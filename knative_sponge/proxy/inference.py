@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.defer import DeferRules
 from knative_sponge.core.demand import CoresRules, DemandEstimator
+from knative_sponge.core.events import CoresChanged
 from knative_sponge.core.fifo import FifoBatcher, FifoRules
 from knative_sponge.core.latency import LatencyModel
 from knative_sponge.core.profile import from_json, to_json
@@ -23,28 +26,39 @@ from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.batching import Admission, InferenceEndpoint
 from knative_sponge.proxy.breaker import Breaker
 from knative_sponge.proxy.control import Resizing, control_routes
-from knative_sponge.proxy.demand import DemandFeed
+from knative_sponge.proxy.demand import DemandFeed, Facts
 from knative_sponge.proxy.events import source_of
 from knative_sponge.proxy.hook import CpuHook
 from knative_sponge.proxy.metrics import Metrics, MetricsPage
+from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSettings
 
 _MOST_ROWS = 1024
 _START_CORES = 1.0
+_INLINE = "{"
+"""A profile that begins so is JSON itself and no path."""
 _AHEAD_S = 0.1
 """By how much the queue's own answer comes before the revision timeout's, which does not know an event's deadline."""
+
+logger = logging.getLogger(__name__)
 
 
 class Inference:
     """Everything that `knative-sponge.dev/slo` switches on in one proxy.
 
     breaker: where upstream calls wait for their turn; None lets them go at once.
+    stat: where all requests are counted, those that are not for the queue included.
     Raises SettingError when the settings contradict each other or the profile cannot be used.
     """
 
     def __init__(
-        self, settings: ProxySettings, serving: ServingSettings, upstream: Upstream, breaker: Breaker | None = None
+        self,
+        settings: ProxySettings,
+        serving: ServingSettings,
+        upstream: Upstream,
+        breaker: Breaker | None = None,
+        stat: StatReporter | None = None,
     ) -> None:
         if serving.slo_s is None:
             raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
@@ -91,10 +105,12 @@ class Inference:
             source=source_of(settings.namespace, settings.configuration),
         )
         min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)
-        rules_of_cores = CoresRules(min_cores, max_cores)
-        self._feed = DemandFeed(DemandEstimator(rules_of_cores, self._batcher))
+        self._stat = stat
+        self._estimator = DemandEstimator(CoresRules(min_cores, max_cores), self._batcher)
+        self._feed = DemandFeed(self._estimator, self._facts)
         self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
-        self._resizing = Resizing(cores, self.endpoint.tell, self._hook)
+        most = math.inf if serving.max_cores is None else self._max_cores
+        self._resizing = Resizing(cores, self._max_cores, self._resized, self._hook, most)
         if breaker is not None:
             self.endpoint.turns = breaker
         self.endpoint.on_change = self._feed.poke
@@ -137,6 +153,7 @@ class Inference:
                 "coming": size.coming,
                 "want": self._feed.wanted,
                 "max": self._max_cores,
+                "reach": self._resizing.reach,
             },
             "queue": {
                 "requests": len(machine.queue),
@@ -153,6 +170,16 @@ class Inference:
         head = self._batcher.queue.first()
         return None if head is None else round(head.deadline_s - now, 4)
 
+    def _facts(self) -> Facts:
+        idle_s = None if self._stat is None else self._stat.idle_s()
+        return Facts(self._resizing.size.coming, idle_s, self.metrics.met, self.metrics.missed)
+
+    def _resized(self, event: CoresChanged) -> None:
+        self.endpoint.tell(event)
+        if event.reach is not None and self._machine is self._batcher:
+            self._estimator.within(event.reach)
+        self._feed.poke()
+
     def _sampled(self, rows: int, seconds: float) -> None:
         self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, self._slots))
 
@@ -164,10 +191,15 @@ def _rows(machine: Batcher | FifoBatcher) -> int:
 
 
 def _model(settings: ProxySettings) -> LatencyModel:
+    cold = LatencyModel(period_s=settings.cfs_period_s)
     if settings.profile is None:
-        return LatencyModel(period_s=settings.cfs_period_s)
+        return cold
+    inline = settings.profile.startswith(_INLINE)
     try:
-        profile = json.loads(Path(settings.profile).read_text(encoding="utf-8"))
-        return from_json(profile, period_s=settings.cfs_period_s)
-    except (OSError, ValueError, ProfileError) as error:
+        text = settings.profile if inline else Path(settings.profile).read_text(encoding="utf-8")
+        return from_json(json.loads(text), period_s=settings.cfs_period_s)
+    except (OSError, ValueError, RecursionError, ProfileError) as error:
+        if inline:  # what the webhook wrote; nothing of it may keep a pod from starting
+            logger.warning("SPONGE_PROFILE: not a latency profile (%s); starting without", error)
+            return cold
         raise SettingError("SPONGE_PROFILE", settings.profile, f"a readable latency profile ({error})") from error

@@ -24,10 +24,13 @@ class Metrics:
     """Counts and distributions of one proxy. Label values come from enums, so their number is bounded.
 
     on_invoked is told status and upstream seconds of each request that the model server answered.
+    met, missed: requests that got a good answer by their deadline, and that did not. What the client spoiled, by leaving or
+    by asking what cannot be understood, is neither.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.met = self.missed = 0
         self.on_invoked: Callable[[int, float], None] = lambda _status, _seconds: None
         requests = Counter(
             "sponge_requests",
@@ -87,6 +90,7 @@ class Metrics:
     def refused(self, reason: Reason) -> None:
         """A request was answered by us, with a Reason."""
         self._outcomes[reason].inc()
+        self.missed += reason is not Reason.BAD_REQUEST
 
     def gone(self) -> None:
         """A client went away before its answer."""
@@ -96,6 +100,10 @@ class Metrics:
         """A request was answered by the model server."""
         self.on_invoked(status, infer_s)
         self._outcomes["app-error" if status >= 400 else "ok" if slack_s >= 0 else "late"].inc()
+        if status < 500 and slack_s >= 0:  # a 4xx is the model server's answer to this very request
+            self.met += 1
+        else:
+            self.missed += 1
         self._slack.observe(slack_s)
         self._queue.observe(queue_s)
 

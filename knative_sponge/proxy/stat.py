@@ -62,10 +62,12 @@ class Occupancy:
     A proxied request is one that came through Knative's activator, which reports it itself.
     """
 
-    __slots__ = ("_area", "_began_s", "_changed_s", "_inside", "_proxied", "_proxied_area", "_proxied_seen", "_seen")
+    __slots__ = (
+        "_area", "_began_s", "_changed_s", "_inside", "_last_s", "_proxied", "_proxied_area", "_proxied_seen", "_seen",
+    )  # fmt: skip
 
     def __init__(self, now: float) -> None:
-        self._began_s = self._changed_s = now
+        self._began_s = self._changed_s = self._last_s = now
         self._inside = self._proxied = 0
         self._seen = self._proxied_seen = 0
         self._area = self._proxied_area = 0.0
@@ -83,8 +85,13 @@ class Occupancy:
         """A request is over."""
         self._advance(now)
         self._inside -= 1
+        self._last_s = now
         if proxied:
             self._proxied -= 1
+
+    def idle_s(self, now: float) -> float:
+        """Seconds since the last request was over, or since the beginning; 0 while one is inside."""
+        return 0.0 if self._inside else now - self._last_s
 
     def take(self, now: float, pod_name: str, uptime_s: float) -> Stat:
         """The window that ends now; the next one begins."""
@@ -135,6 +142,10 @@ class StatReporter:
     def leave(self, proxied: bool) -> None:
         """A request is over."""
         self._occupancy.leave(self._clock(), proxied)
+
+    def idle_s(self) -> float:
+        """See `Occupancy.idle_s`."""
+        return self._occupancy.idle_s(self._clock())
 
     def start(self) -> None:
         """Begin the windows. Needs a running loop."""

@@ -33,7 +33,7 @@ class ControllerSettings:
     cert_renew_share: float = 0.33
     """A certificate is renewed when this share of its lifetime is left: a month of three, time to notice a failure."""
     lease: str = "autoscaler"
-    lease_duration_s: float = 15.0
+    lease_duration_s: float = 10.0
     """How long after its last sign of life a leader may be replaced; it stops writing well before."""
     log_level: LogLevel = "info"
 

@@ -65,7 +65,7 @@ class ProxySettings:
     control_token: str | None = field(default=None, repr=False)
     """Bearer token of the control routes; None leaves them closed."""
     profile: str | None = None
-    """Path of a latency profile (JSON) to start warm from."""
+    """A latency profile (JSON) to start warm from: its path, or the profile itself, which begins with `{`."""
     cfs_period_s: float = 0.1
     """Period of the CPU quota that the model server runs under; 0 where none is enforced."""
     policy: Policy = "edf"

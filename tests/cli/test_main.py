@@ -55,3 +55,10 @@ def test_a_setting_error_is_one_line_and_code_2(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == (
         "sponge run: --slo: 'soon' is not allowed; expected a duration above zero, such as 500ms or 2s\n"
     )
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(VERBS, "top", VERBS["top"]._replace(module="not_installed_anywhere.top"))
+    assert main(["top"]) == 1
+    shown = capsys.readouterr().err
+    assert shown == "sponge top: needs not_installed_anywhere; in a checkout: pip install '.[cluster]'\n"

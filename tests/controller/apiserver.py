@@ -245,8 +245,12 @@ def _selected(request: web.Request, namespace: str, item: Object) -> bool:
     if namespace and metadata.get("namespace", "") != namespace:
         return False
     labels = metadata.get("labels") or {}
-    if any(label not in labels for label in _terms(request, "labelSelector")):
-        return False
+    for label, equals, text in (term.partition("=") for term in _terms(request, "labelSelector")):
+        if label.startswith("!"):
+            if label[1:] in labels:
+                return False
+        elif label not in labels or (equals and labels[label] != text):
+            return False
     return all(term == f"metadata.name={metadata['name']}" for term in _terms(request, "fieldSelector"))
 
 

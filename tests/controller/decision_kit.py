@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
 
-from knative_sponge.controller.decision import Look, Write, WriteStatus, decide
+from knative_sponge.controller.decision import (
+    ChangeService,
+    CreateService,
+    Look,
+    SetReplicas,
+    Write,
+    WriteStatus,
+    decide,
+)
 from knative_sponge.controller.resource import Object
 from knative_sponge.controller.serverless import Mode, wanted
 from tests.controller.revision_kit import autoscaler, condition, deployment, revision, service_status
@@ -53,6 +62,31 @@ def status_of(writes: tuple[Write, ...]) -> Object:
 
 def others(writes: tuple[Write, ...]) -> tuple[Write, ...]:
     return tuple(write for write in writes if not isinstance(write, WriteStatus))
+
+
+def carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:
+    """What is seen once all was written and Knative and the kubelet have done their part."""
+    autoscaler_now, deployment_now, service_now = copy.deepcopy((seen.autoscaler, seen.deployment, seen.service))
+    for write in writes:
+        match write:
+            case CreateService(body):
+                metadata = body["metadata"] | {"generation": 1, "resourceVersion": "1"}
+                service_now = copy.deepcopy(body) | {"metadata": metadata}
+            case ChangeService(_, body):
+                assert service_now is not None
+                service_now["spec"] = body["spec"]
+            case SetReplicas(_, replicas):
+                assert deployment_now is not None
+                deployment_now["spec"]["replicas"] = replicas
+            case WriteStatus(body):
+                autoscaler_now["status"] = (autoscaler_now.get("status") or {}) | body["status"]
+    assert service_now is not None
+    assert deployment_now is not None
+    pods = deployment_now["spec"]["replicas"]
+    deployment_now["status"]["readyReplicas"] = pods
+    proxy = service_now["spec"]["mode"] == "Proxy"
+    service_now["status"] = service_status(ready=pods > 0, activator=proxy)
+    return dataclasses.replace(seen, autoscaler=autoscaler_now, deployment=deployment_now, service=service_now)
 
 
 LOOKS = st.builds(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from datetime import timedelta
 
@@ -17,14 +16,13 @@ from knative_sponge.controller.decision import (
     Look,
     LookAgain,
     SetReplicas,
-    Write,
     WriteStatus,
     decide,
 )
 from knative_sponge.controller.resource import Object
 from knative_sponge.controller.serverless import Mode
-from tests.controller.decision_kit import LATER, LOOKS, NOW, look, others, service, started, status_of
-from tests.controller.revision_kit import DEPLOYMENT, NAME, autoscaler, condition, deployment, revision, service_status
+from tests.controller.decision_kit import LATER, LOOKS, NOW, carried_out, look, others, service, started, status_of
+from tests.controller.revision_kit import DEPLOYMENT, NAME, autoscaler, condition, deployment, revision
 
 
 def test_a_new_revision_gets_its_services() -> None:
@@ -160,37 +158,5 @@ def test_writing_it_all_down_leaves_nothing_to_write(seen: Look) -> None:
         writes = decide(seen, LATER + step * timedelta(seconds=ROUTE_S))
         if not writes:
             return
-        seen = _carried_out(seen, writes)
+        seen = carried_out(seen, writes)
     raise AssertionError(writes)
-
-
-def _carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:
-    known = copy.deepcopy(
-        {
-            "autoscaler": seen.autoscaler,
-            "deployment": seen.deployment,
-            "service": seen.service,
-            "revision": seen.revision,
-        }
-    )
-    for write in writes:
-        match write:
-            case CreateService(body):
-                metadata = body["metadata"] | {"generation": 1, "resourceVersion": "1"}
-                known["service"] = copy.deepcopy(body) | {"metadata": metadata}
-            case ChangeService(_, body):
-                assert known["service"] is not None
-                known["service"]["spec"] = body["spec"]
-            case SetReplicas(_, replicas):
-                assert known["deployment"] is not None
-                known["deployment"]["spec"]["replicas"] = replicas
-            case WriteStatus(body):
-                assert known["autoscaler"] is not None
-                known["autoscaler"]["status"] = (known["autoscaler"].get("status") or {}) | body["status"]
-    assert known["service"] is not None
-    assert known["deployment"] is not None
-    pods = known["deployment"]["spec"]["replicas"]
-    known["deployment"]["status"]["readyReplicas"] = pods
-    proxy = known["service"]["spec"]["mode"] == "Proxy"
-    known["service"]["status"] = service_status(ready=pods > 0, activator=proxy)
-    return look(**known)

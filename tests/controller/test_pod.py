@@ -35,7 +35,8 @@ def test_the_pod_of_a_revision_with_slo_gets_our_proxy() -> None:
     assert container(pod, "user-container")["resizePolicy"] == NOT_REQUIRED
     assert pod["metadata"]["annotations"][PROXY] == "sponge"
     effective = json.loads(pod["metadata"]["annotations"][EFFECTIVE])
-    assert effective == ServingSettings(slo_s=0.5, max_batch=16).effective() | {"proxy": "sponge"}
+    expected = ServingSettings(slo_s=0.5, max_batch=16).effective()
+    assert effective == expected | {"proxy": "sponge", "start": "request"}
 
 
 def test_the_proxy_reads_the_environment_that_the_pod_gives_it() -> None:

@@ -147,7 +147,7 @@ def test_all_writes_of_the_leader_but_the_lease_pass_the_fence(monkeypatch: pyte
             api.put(POD_AUTOSCALERS, autoscaler())
             api.put(PODS, pod("p", annotations={"knative-sponge.dev/slo": "1s"}))
             tried = ""
-            while 'outcome="error"} 0.0' in tried or 'why="webhook-missed"} 1.0' not in tried:
+            while 'sponge_reconciles_total{outcome="error"} 0.0' in tried or 'why="webhook-missed"} 1.0' not in tried:
                 await asyncio.sleep(0.02)
                 _, tried = await get(process.metrics.port, "/metrics")
             assert all("/leases" in path for _, path in api.writes())

@@ -23,6 +23,7 @@ from knative_sponge.controller.resource import (
 )
 from knative_sponge.controller.watches import Watches
 from tests.controller.apiserver import FakeApi, Refused
+from tests.controller.fake_door import FakeDoor
 from tests.controller.revision_kit import (
     DEPLOYMENT,
     NAME,
@@ -43,6 +44,7 @@ class World:
 
     api: FakeApi
     metrics: Metrics
+    door: FakeDoor
 
     def status(self) -> Object:
         found = self.api.get(POD_AUTOSCALERS, NAME, NAMESPACE)
@@ -82,10 +84,11 @@ async def world() -> AsyncIterator[World]:
         rng = random.Random(1)
         watches = Watches(kube, "knative-serving", rng)
         metrics = Metrics()
-        reconciler = Reconciler(kube, watches, metrics, rng)
+        door = FakeDoor()
+        reconciler = Reconciler(kube, watches, metrics, rng, door=door, idle=lambda _key: door.idle_s)
         tasks = [asyncio.create_task(watches.run()), asyncio.create_task(reconciler.run())]
         try:
-            yield World(api, metrics)
+            yield World(api, metrics, door)
         finally:
             for task in tasks:
                 assert not task.done()
@@ -145,6 +148,57 @@ def test_a_revision_that_loses_its_route_goes_to_zero_and_comes_back_with_it() -
             route = {"labels": {"serving.knative.dev/routingState": "active"}}
             known.api.change(REVISIONS, NAME, NAMESPACE, metadata=route)
             await until(lambda: known.replicas() == 1 and (known.service() or {})["spec"]["mode"] == "Serve")
+
+    run(body())
+
+
+NO_GRACE = {"scale-to-zero-grace-period": "0s"}
+
+
+def test_an_idle_revision_sleeps_and_wakes_with_a_request_or_when_nobody_would_notice_one() -> None:
+    async def body() -> None:
+        async with world() as known:
+            known.api.put(
+                AUTOSCALER_CONFIG,
+                {"metadata": {"name": "config-autoscaler", "namespace": "knative-serving"}, "data": NO_GRACE},
+            )
+            await serving(known)
+            known.door.idle_s = 3600.0
+            known.door.open(available=True)
+            await until(lambda: known.is_("Active", "False") and (known.service() or {})["spec"]["mode"] == "Proxy")
+            known.knative_reports(ready=True, activator=True)
+            await until(lambda: known.replicas() == 0)
+            known.door.idle_s = None
+            known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 0})
+            await until(lambda: known.status()["actualScale"] == 0)
+            assert known.door.heard == {(NAMESPACE, NAME)}
+            assert known.is_("ScaleTargetInitialized", "True")
+
+            known.door.knock()
+            await until(lambda: known.replicas() == 1 and known.is_("Active", "Unknown"))
+            assert not known.door.heard
+
+            known.door.idle_s = 3600.0
+            known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 1})
+            await until(lambda: known.is_("Active", "False") and (known.service() or {})["spec"]["mode"] == "Proxy")
+            known.knative_reports(ready=True, activator=True)
+            await until(lambda: known.replicas() == 0)
+            known.door.idle_s = None
+            known.door.open(available=False)
+            await until(lambda: known.replicas() == 1)
+
+    run(body())
+
+
+def test_nobody_listens_for_a_revision_that_is_gone() -> None:
+    async def body() -> None:
+        async with world() as known:
+            await serving(known)
+            known.door.idle_s = 3600.0
+            known.door.open(available=True)
+            await until(lambda: known.door.heard)
+            known.api.remove(POD_AUTOSCALERS, NAME, NAMESPACE)
+            await until(lambda: not known.door.heard)
 
     run(body())
 

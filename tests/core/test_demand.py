@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from knative_sponge.core.arrivals import Arrivals
 from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.defer import DeferRules
-from knative_sponge.core.demand import CoresRules, DemandEstimator, Outlook
+from knative_sponge.core.demand import CoresRules, DemandEstimator
 from knative_sponge.core.events import Arrived, BatchDone, CoresChanged
-from knative_sponge.core.latency import LatencyModel, LatencyParams
+from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.outlook import Outlook
 from knative_sponge.core.plan import best_target, lanes_of
 from knative_sponge.core.work import Work
 
@@ -193,6 +194,51 @@ def test_when_resizes_are_slow_the_densest_burst_seen_is_planned_for() -> None:
         for step in range(8):
             machine.arrivals.add(step * 0.01, 1, 0.4)
     assert slow.need(0.2) > quick.need(0.2)
+
+
+@settings(max_examples=200)
+@given(WORKS, st.lists(st.floats(0.01, 6.0), min_size=1, max_size=5))
+def test_no_more_is_asked_for_than_is_within_reach(works: list[Work], reaches: list[float]) -> None:
+    machine = batcher()
+    estimator = DemandEstimator(rules(), machine)
+    for work in works:
+        machine.handle(Arrived(work), 0.0)
+    assert estimator.want(0.0) <= 4.0
+    for step, reach in enumerate(reaches):
+        estimator.within(reach)
+        now = 0.05 * step  # the largest need of the last second was another
+        assert estimator.want(now) <= reach
+        curve = estimator.curve(now)
+        sizes = [cores for cores, _ in curve]
+        assert sizes == sorted(set(sizes)), "each once, ascending"
+        assert (sizes[0], sizes[-1]) == (round(min(0.1, reach), 3), round(reach, 3))
+
+
+def test_wider_reach_is_used_at_once() -> None:
+    machine = batcher()
+    estimator = DemandEstimator(rules(), machine)
+    for key in range(20):
+        machine.handle(Arrived(Work(key, 0.6)), 0.0)
+    free = estimator.want(0.0)
+    estimator.within(1.0)
+    assert estimator.want(0.0) == 1.0
+    estimator.within(4.0)
+    assert estimator.want(0.0) == free > 1.0
+
+
+def test_the_demand_carries_what_slower_decisions_need() -> None:
+    machine = batcher()
+    estimator = DemandEstimator(rules(), machine)
+    before = estimator.demand(0.0)
+    assert (before.slack_s, before.rows, before.max_batch, before.samples) == (None, 1.0, 8, 0)
+    assert before.params == machine.model.params
+    for key in range(40):
+        machine.arrivals.add(0.0, 3 if key % 2 else 1, 0.1 * (key + 1))
+    machine.model.observe(Sample(2, 1.0, 0.3), 0.0)
+    after = estimator.demand(0.0)
+    assert after.slack_s == pytest.approx(0.3), "two of forty, 5 %, had less"
+    assert (after.rows, after.samples) == (2.0, 1)
+    assert after.params == machine.model.params != before.params
 
 
 def test_the_demand_names_size_need_rate_and_queue() -> None:

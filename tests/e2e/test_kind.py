@@ -11,9 +11,9 @@ import yaml
 from e2e.cluster import exclusive
 from e2e.cluster.kind import provider as kind_provider
 from e2e.cluster.kind.provider import FILES_VARIABLE, Kind
-from e2e.cluster.kind.steps import FILES, NAME, PORT, steps
+from e2e.cluster.kind.steps import FAULTS, FILES, NAME, PORT, steps
 from e2e.cluster.places import REPOSITORY, cache
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.provider import ClusterError, Component
 from e2e.cluster.providers import provider
 from e2e.cluster.settings import config_maps
 from tests.e2e.recorder import Recorder, failing
@@ -259,3 +259,13 @@ def test_the_programs_of_the_cluster_are_those_in_path(machine: Path) -> None:
 
 def test_kind_is_among_the_providers() -> None:
     assert provider("kind").name == "kind"
+
+
+@pytest.mark.parametrize("component", ["kubelet", "kube-apiserver"])
+def test_a_component_is_taken_away_and_brought_back_inside_the_node(component: Component) -> None:
+    runner = Recorder(healthy)
+    Kind(runner).stop(component)
+    Kind(runner).start(component)
+    away, back = FAULTS[component]
+    inside = ("docker", "exec", f"{NAME}-control-plane")
+    assert runner.words() == [(*inside, *away), (*inside, *back)]

@@ -58,7 +58,8 @@ def modules(tmp_path: Path) -> tuple[Path, Path]:
             ],
             "serving/core/configmaps/domain.yaml": [a("ConfigMap", "config-domain", SERVING)],
             "serving/core/configmaps/autoscaler.yaml": [
-                a("ConfigMap", "config-autoscaler", SERVING, data={"_example": "long"})
+                a("ConfigMap", "config-autoscaler", SERVING, data={"_example": "long"}),
+                a("ConfigMap", "config-observability", SERVING),
             ],
             "serving/core/configmaps/gc.yaml": [a("ConfigMap", "config-gc", SERVING, data={"_example": "long"})],
             "serving/core/deployments/activator.yaml": [a_deployment("activator", SERVING, activator)],

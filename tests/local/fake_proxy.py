@@ -36,8 +36,8 @@ class FakeProxy:
         self._closing = False
         self.port = 0
 
-    async def start(self, port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
+    async def start(self, port: int = 0, host: str = "127.0.0.1") -> None:
+        self._server = await asyncio.start_server(self._serve, host, port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -50,6 +50,11 @@ class FakeProxy:
     def want(self, cores: float, **more: Any) -> None:
         """A new demand, to everybody who listens and will."""
         self._demand |= {"want": cores, "seq": self._demand["seq"] + 1} | more
+        for writer in self._streams:
+            self._send(writer)
+
+    def repeat(self) -> None:
+        """The same demand again, as the proxy does every second."""
         for writer in self._streams:
             self._send(writer)
 

@@ -52,6 +52,9 @@ def chunked(*parts: bytes) -> bytes:
         pytest.param(b"content-length: %d\r\n\r\n" % (2 * len(LINE)) + LINE * 2, id="length"),
         pytest.param(b"\r\n" + LINE * 2, id="until close"),
         pytest.param(b"\r\n" + LINE + b"\n" + LINE, id="empty line between"),
+        pytest.param(
+            b"\r\n" + LINE + LINE.replace(b"}", b',"idle_s":0.2,"params":[1,2,3,4],"new":null}'), id="more keys"
+        ),
     ],
 )
 def test_every_framing_gives_the_same_demands(answer: bytes) -> None:

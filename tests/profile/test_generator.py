@@ -116,3 +116,13 @@ async def test_cancelling_a_load_ends_its_process() -> None:
 def test_a_plan_that_names_a_missing_body_is_refused() -> None:
     with pytest.raises(ValueError, match="body"):
         Job("http://127.0.0.1/", BODIES, (Planned(0, 0, 1, 2),))
+
+
+async def test_an_answer_to_something_else_is_told_from_the_right_one() -> None:
+    bodies = (Body(b"first", {}, contains=b"ok"), Body(b"third", {}, contains=b"not this"))
+    async with Service().running() as service:
+        job = Job(service.url, bodies, (Planned(0.0, 0.0, 5.0, 0), Planned(0.0, 0.0, 5.0, 1)))
+        load = await run_load(job)
+    right, wrong = sorted(load.outcomes, key=lambda outcome: outcome.planned.body)
+    assert (right.reason, right.met) == (None, True)
+    assert (wrong.reason, wrong.met) == ("wrong-answer", False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ import aiohttp
 from knative_sponge.proxy.breaker import Breaker, breaker_for
 from knative_sponge.proxy.inference import Inference
 from knative_sponge.proxy.server import Servers, build
+from knative_sponge.proxy.stat import StatReporter
 from knative_sponge.proxy.upstream import Upstream
 from knative_sponge.settings import ProxySettings, ServingSettings
 
@@ -118,6 +119,16 @@ class Live:
         async with self.session.put(f"{self.admin}/sponge/v1/cores", json=message, headers=headers) as answer:
             return answer.status
 
+    async def demand(self, wanted: Callable[[dict[str, Any]], object] = lambda _: True) -> dict[str, Any]:
+        """The first demand that is wanted."""
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with self.session.get(f"{self.admin}/sponge/v1/demand", headers=headers) as answer:
+            async for line in answer.content:
+                message: dict[str, Any] = json.loads(line)
+                if wanted(message):
+                    return message
+        raise AssertionError("the stream ended")
+
     async def state(self) -> Any:
         """`GET /sponge/v1/state`."""
         async with self.session.get(f"{self.admin}/sponge/v1/state") as answer:
@@ -146,11 +157,13 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
     env = {"slo": "5s", "max-cores": "4", "min-cores": "100m", **(serving or {})}
     upstream = Upstream(settings.upstream_host, settings.user_port)
     breaker = breaker_for(settings.container_concurrency)
+    stat = StatReporter(settings.pod)
     inference = Inference(
         settings,
         ServingSettings.from_env({"SPONGE_" + name.replace("-", "_").upper(): value for name, value in env.items()}),
         upstream,
         breaker,
+        stat,
     )
     servers = build(
         settings,
@@ -158,6 +171,7 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
         inference=inference.endpoint,
         admin_routes=inference.admin_routes,
         breaker=breaker,
+        stat=stat,
         metrics_app=inference.metrics_app,
         finish=inference.close,
     )

@@ -60,7 +60,9 @@ async def test_without_a_token_of_its_own_the_proxy_obeys_nobody() -> None:
     [
         {}, [], 5, {"cores": 1.0}, {"cores": "x", "phase": "patched"}, {"cores": 0, "phase": "patched"},
         {"cores": -1, "phase": "patched"}, {"cores": float("inf"), "phase": "patched"}, {"cores": 1.0, "phase": "soon"},
-        {"cores": 1.0, "phase": "patched", "x": "y" * 5000},
+        {"cores": 1.0, "phase": "patched", "x": "y" * 5000}, {"cores": 2.0, "phase": "actuated", "reach": 0},
+        {"cores": 2.0, "phase": "actuated", "reach": "far"}, {"cores": 2.0, "phase": "actuated", "reach": None},
+        {"cores": 2.0, "phase": "actuated", "reach": float("nan")},
     ],
 )  # fmt: skip
 @on_loop

@@ -110,6 +110,28 @@ def test_means_and_rates_are_those_of_the_window(visits: list[Visit], ends: list
         begin_s = end_s
 
 
+@given(visits, times)
+def test_idle_is_the_time_since_nobody_has_been_inside(visits: list[Visit], now: float) -> None:
+    changes = sorted(
+        [(begin, 1, proxied) for begin, _, proxied in visits] + [(end, 2, proxied) for _, end, proxied in visits]
+    )
+    occupancy = Occupancy(0.0)
+    for at_s, kind, proxied in changes:
+        if at_s <= now:
+            (occupancy.enter if kind == 1 else occupancy.leave)(at_s, proxied)
+    inside = any(begin <= now < end for begin, end, _ in visits)
+    last_s = max((end for _, end, _ in visits if end <= now), default=0.0)
+    assert occupancy.idle_s(now) == (0.0 if inside else now - last_s)
+
+
+def test_reading_a_window_makes_nobody_less_idle() -> None:
+    occupancy = Occupancy(0.0)
+    occupancy.enter(1.0, False)
+    occupancy.leave(2.0, False)
+    occupancy.take(5.0, "p", 5.0)
+    assert occupancy.idle_s(6.0) == 4.0
+
+
 async def scraped(reporter: StatReporter) -> dict[int, float | bytes]:
     """What `/metrics` says now."""
     bodies: list[bytes] = []

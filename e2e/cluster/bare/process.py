@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -41,7 +42,21 @@ class Processes:
                 start_new_session=True,
                 cwd=self._directory,
             )
+        process.returncode = 0  # it outlives this program: nobody waits for it, and that is no mistake
         (self._pids / name).write_text(str(process.pid))
+        words = self._directory / "commands" / name
+        words.parent.mkdir(exist_ok=True)
+        words.write_text(json.dumps([str(arg) for arg in args]))
+
+    def stop(self, name: str) -> None:
+        """Kill one, which stays among those that should run. Raises ClusterError."""
+        pid = int((self._pids / name).read_text())
+        _kill([pid], signal.SIGKILL)
+        wait_for(f"{name} to end", lambda: not _alive(pid), timeout_s=_STOP_S)
+
+    def again(self, name: str) -> None:
+        """Start one anew as it was started."""
+        self.start(name, json.loads((self._directory / "commands" / name).read_text()))
 
     def check(self) -> None:
         """Raises ClusterError when one that was started is no more."""

@@ -21,7 +21,7 @@ from e2e.cluster.bare.process import Processes, kill_group
 from e2e.cluster.command import Runner, run
 from e2e.cluster.exclusive import alone
 from e2e.cluster.places import cache, run_directory
-from e2e.cluster.provider import Cluster, ClusterError
+from e2e.cluster.provider import Cluster, ClusterError, Component
 from e2e.cluster.settings import DOMAIN
 
 _TOOLS: Final = {
@@ -77,6 +77,14 @@ class Bare:
     def load(self, archive: Path) -> None:
         """Import an image."""
         Node(self._directory, {}, self._runner).load(archive)
+
+    def stop(self, component: Component) -> None:
+        """SIGKILL."""
+        Processes(self._directory).stop(component)
+
+    def start(self, component: Component) -> None:
+        """With the words that it was started with first."""
+        Processes(self._directory).again(component)
 
     def _make(self, node: Node, binaries: dict[str, Path]) -> None:
         self._directory.mkdir(parents=True)

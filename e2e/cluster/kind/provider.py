@@ -12,9 +12,9 @@ from typing import Final
 
 from e2e.cluster.command import Runner, run
 from e2e.cluster.exclusive import alone
-from e2e.cluster.kind.steps import NAME, PORT, Step, steps
+from e2e.cluster.kind.steps import FAULTS, NAME, NODE, PORT, Step, steps
 from e2e.cluster.places import REPOSITORY, cache
-from e2e.cluster.provider import Cluster, ClusterError
+from e2e.cluster.provider import Cluster, ClusterError, Component
 from e2e.cluster.settings import DOMAIN
 
 FILES_VARIABLE: Final = "SPONGE_E2E_KNATIVE"
@@ -76,6 +76,14 @@ class Kind:
     def load(self, archive: Path) -> None:
         """Copy an image into the node."""
         self._run("kind", "load", "image-archive", str(archive.absolute()), f"--name={NAME}", timeout_s=300)
+
+    def stop(self, component: Component) -> None:
+        """The kubelet by its unit; the API server by taking its manifest away from the kubelet."""
+        self._run("docker", "exec", NODE, *FAULTS[component][0])
+
+    def start(self, component: Component) -> None:
+        """The reverse."""
+        self._run("docker", "exec", NODE, *FAULTS[component][1])
 
     def _make(self, plan: list[Step]) -> None:
         self._directory.mkdir(parents=True)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from e2e.cluster.places import REPOSITORY
-from e2e.cluster.provider import ClusterError
+from e2e.cluster.provider import ClusterError, Component
 from e2e.cluster.settings import CPU_REQUEST, config_maps
 
 NAME: Final = "knative-sponge-e2e"
+NODE: Final = f"{NAME}-control-plane"
+"""The container that is the node."""
+_MANIFEST: Final = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+_AWAY: Final = "/etc/kubernetes/kube-apiserver.yaml"
+FAULTS: Final[Mapping[Component, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "kubelet": (("systemctl", "kill", "--signal=KILL", "kubelet"), ("systemctl", "start", "kubelet")),
+    "kube-apiserver": (("mv", _MANIFEST, _AWAY), ("mv", _AWAY, _MANIFEST)),
+}
+"""How a component is taken away and brought back, inside the node."""
+
 PORT: Final = 31080
 """Of the node and, by cluster.yaml, of this machine."""
 

@@ -1,0 +1,183 @@
+"""The queue-proxies of all pods as the autoscaler sees them: demand lines out, sizes in; and how soon a size follows a want.
+
+A want is the size that a pod needs and moves by factors of two between LEAST and MOST; the curve of expected misses goes with
+it. Everything else of a line changes with each one, as under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.fake_cluster.http import Connection
+from benchmarks.fake_cluster.objects import address
+from knative_sponge.controller.resource import Key
+from knative_sponge.core.curve import LatencyParams, Sample
+from knative_sponge.core.latency import LatencyModel
+from knative_sponge.core.profile import to_json
+
+LEAST: Final = 0.25
+MOST: Final = 4.0
+_POINTS: Final = 8
+_FLOOR: Final = 0.1
+_BEAT_S: Final = 1.0
+_PARAMS: Final = LatencyParams(0.031, 0.0002, 0.004, 0.001)
+
+
+@dataclass(slots=True)
+class _Proxy:
+    key: Key
+    cores: float
+    want: float
+    roomy: bool
+    spec: float
+    seq: int = 0
+    met: int = 0
+    stream: Connection | None = None
+    beat: asyncio.TimerHandle | None = None
+    asked_s: float | None = None
+    """When a want that the size in spec does not cover was sent; None once it does."""
+    patched_s: float | None = None
+
+
+@dataclass(slots=True)
+class Seen:
+    """Since it was taken last. waits: seconds from a line that wants more to the patch that gives all of it. short: the same on
+    nodes that cannot give everything, to the first patch that gives more. gaps: seconds between two patches of one pod."""
+
+    waits: list[float] = field(default_factory=list)
+    short: list[float] = field(default_factory=list)
+    gaps: list[float] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    """lines, changes, patches, told."""
+
+
+class Proxies:
+    """All of them behind one listener, told apart by the address that a client connects to."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.seen = Seen()
+        self.share = 0.0
+        """Share of the pods whose want changes, per second."""
+        self._rng = rng
+        self._by_address: dict[str, _Proxy] = {}
+        self._by_key: dict[Key, _Proxy] = {}
+        model = LatencyModel(_PARAMS)
+        for rows in (1, 2, 4, 8, 16, 32):
+            for cores in (0.5, 1.0, 2.0, 4.0):
+                model.observe(Sample(rows, cores, _PARAMS.latency_s(rows, cores)), 0.0)
+        self._model = to_json(model)
+
+    def add(self, number: int, key: Key, cores: float, want: float, *, roomy: bool) -> None:
+        """The proxy of pod `number`. roomy: can its node give everything?"""
+        proxy = _Proxy(key, cores, want, roomy, cores, met=self._rng.randrange(10**6))
+        self._by_address[address(number)] = self._by_key[key] = proxy
+
+    @property
+    def streams(self) -> int:
+        """How many are being listened to."""
+        return sum(proxy.stream is not None for proxy in self._by_key.values())
+
+    def resized(self, key: Key, cores: float) -> None:
+        """The API server was asked for a size."""
+        now, seen, proxy = time.monotonic(), self.seen, self._by_key[key]
+        seen.counts["patches"] += 1
+        if proxy.patched_s is not None:
+            seen.gaps.append(now - proxy.patched_s)
+        more, proxy.spec, proxy.patched_s = cores > proxy.spec, cores, now
+        if proxy.asked_s is not None and more and (cores >= proxy.want - 0.002 or not proxy.roomy):
+            (seen.waits if proxy.roomy else seen.short).append(now - proxy.asked_s)
+            proxy.asked_s = None
+
+    async def change(self) -> None:
+        """Change wants at random times, for ever."""
+        proxies = list(self._by_key.values())
+        next_s = time.monotonic()
+        while True:
+            if not self.share:
+                await asyncio.sleep(0.1)
+                next_s = time.monotonic()
+                continue
+            next_s += self._rng.expovariate(self.share * len(proxies))
+            await asyncio.sleep(next_s - time.monotonic())
+            self._change(self._rng.choice(proxies))
+
+    def _change(self, proxy: _Proxy) -> None:
+        factor = self._rng.choice((0.5, 2.0))
+        if not LEAST <= proxy.want * factor <= MOST:
+            factor = 1 / factor
+        proxy.want *= factor
+        self.seen.counts["changes"] += 1
+        if factor < 1:
+            proxy.asked_s = None
+        elif proxy.want > 1.02 * proxy.spec:
+            proxy.asked_s = time.monotonic()
+        self._say(proxy)
+
+    def handle(self, connection: Connection) -> None:
+        """One request."""
+        proxy = self._by_address[connection.local]
+        match connection.method, connection.path:
+            case "GET", "/sponge/v1/demand":
+                connection.stream("application/jsonl")
+                proxy.stream = connection
+
+                def gone() -> None:
+                    if proxy.stream is connection:
+                        proxy.stream = None
+
+                connection.closed = gone
+                self._say(proxy)
+            case "PUT", "/sponge/v1/cores":
+                message = msgspec.json.decode(connection.body)
+                self.seen.counts["told"] += 1
+                if message["phase"] == "actuated" or message["cores"] < proxy.cores:
+                    proxy.cores = message["cores"]
+                connection.reply(204)
+            case _:
+                state = {"model": self._model, "rate": 10.0, "cores": {"want": proxy.want}}
+                connection.reply(200, msgspec.json.encode(state))
+
+    def _say(self, proxy: _Proxy) -> None:
+        if proxy.beat is not None:
+            proxy.beat.cancel()
+            proxy.beat = None
+        if proxy.stream is None:
+            return
+        proxy.beat = asyncio.get_running_loop().call_later(_BEAT_S, self._say, proxy)
+        proxy.stream.chunk(msgspec.json.encode(self._line(proxy)) + b"\n")
+        self.seen.counts["lines"] += 1
+
+    def _line(self, proxy: _Proxy) -> dict[str, Any]:
+        rng, want = self._rng, proxy.want
+        rate = 12.0 * want * rng.uniform(0.9, 1.1)
+        proxy.seq += 1
+        proxy.met += round(rate)
+        ratio = (2 * MOST / _FLOOR) ** (1 / (_POINTS - 1))
+        sizes = [_FLOOR * ratio**step for step in range(_POINTS)]
+        curve = [(round(size, 3), round(rate * max(0.0, 1 - size / want) ** 1.5, 3)) for size in sizes]
+        return {
+            "v": 1,
+            "seq": proxy.seq,
+            "cores": proxy.cores,
+            "coming": None,
+            "want": want,
+            "rate": round(rate, 3),
+            "rows": 1.0,
+            "slack": 0.31,
+            "queued": rng.randrange(4),
+            "running": 1,
+            "idle_s": 0.0,
+            "met": proxy.met,
+            "missed": 3,
+            "max_batch": 32,
+            "params": [_PARAMS.gamma, _PARAMS.delta, _PARAMS.epsilon, _PARAMS.eta],
+            "samples": min(proxy.met, 10**5),
+            "curve": curve,
+        }

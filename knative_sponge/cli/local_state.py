@@ -1,0 +1,63 @@
+"""Reads the state of one proxy without a cluster, and shows it as a revision of one pod; decides nothing."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any, Final
+
+from knative_sponge.controller.rows import PodRow, RevisionRow
+from knative_sponge.core.profile import from_json
+from knative_sponge.core.quantity import parse_duration_s, parse_quantity
+from knative_sponge.errors import ProfileError, SettingError
+
+_WAIT_S: Final = 5.0
+_LARGEST: Final = 2**20
+
+
+def read_state(url: str) -> RevisionRow:
+    """What `GET /sponge/v1/state` at this address tells. Raises SettingError when it cannot be had or read."""
+    allowed = "the address of a proxy's /sponge/v1/state"
+    if not url.startswith(("http://", "https://")):
+        raise SettingError("--state", url, allowed)
+    try:
+        with urllib.request.urlopen(url, timeout=_WAIT_S) as answer:
+            return revision(json.loads(answer.read(_LARGEST)))
+    except (OSError, ValueError, KeyError, TypeError, ProfileError) as error:
+        raise SettingError("--state", url, f"{allowed} ({error})") from error
+
+
+def revision(state: dict[str, Any]) -> RevisionRow:
+    """The state document as one pod; it has no curve, and no count of misses. Raises KeyError, ValueError, TypeError and
+    ProfileError."""
+    settings, cores, queue = state["settings"], state["cores"], state["queue"]
+    params = from_json(state["model"]).params
+    pod = PodRow(
+        name="this server",
+        node="",
+        cores=cores["now"],
+        target=cores["coming"] or cores["now"],
+        want=cores["want"],
+        phase="steady" if cores["coming"] is None else "patched",
+        rate=state["rate"],
+        queued=queue["rows"],
+        running=len(state["running"]),
+        news_s=0.0,
+        params=(params.gamma, params.delta, params.epsilon, params.eta),
+        samples=state["model"]["samples"],
+    )
+    return RevisionRow(
+        namespace="local",
+        name="server",
+        service="",
+        slo_s=parse_duration_s(settings["slo"]) if "slo" in settings else None,
+        priority=int(settings["priority"]),
+        scaling=settings["scaling"],
+        max_batch=int(settings["max-batch"]),
+        max_inflight=int(settings["max-inflight"]),
+        min_cores=parse_quantity(settings["min-cores"]),
+        max_cores=cores["max"],
+        wanted_pods=1,
+        pods=(pod,),
+    )

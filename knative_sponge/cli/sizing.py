@@ -1,0 +1,87 @@
+"""What the core's own functions say of a pod at any size: floor, throughput, latency. Computes; prints nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from knative_sponge.cli.scenario import capacity
+from knative_sponge.controller.rows import PodRow, RevisionRow
+from knative_sponge.core.curve import LatencyParams
+from knative_sponge.core.demand import CoresRules
+from knative_sponge.core.solver import floor_cores
+
+_LEAST_CORES = 0.001
+
+
+class At(NamedTuple):
+    """A pod at one size. missed: rows per second expected to miss, None without a curve. served: the most rows per
+    second, from here on None without a latency model. one_s: a batch of one row. batch: rows of the largest batch within
+    the slack; 0 when not even one row is fast enough."""
+
+    cores: float
+    missed: float | None
+    served: float | None
+    one_s: float | None
+    batch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """One pod and the settings it is planned with."""
+
+    pod: PodRow
+    revision: RevisionRow
+
+    @property
+    def params(self) -> LatencyParams | None:
+        """The latency curve that the pod told; None before it told one."""
+        return None if self.pod.params is None else LatencyParams(*self.pod.params)
+
+    def floor(self) -> tuple[float | None, bool]:
+        """Least cores at which arriving rows can be served, and whether in batches fast enough for the most urgent.
+
+        None: no number of cores will do. As `core.demand.DemandEstimator` has it. Raises ValueError without a model.
+        """
+        params = self.params
+        if params is None:
+            raise ValueError("the pod told no latency model")
+        slots, headroom = self.revision.max_inflight, headroom_share()
+        for urgent, bound_s in ((True, self.pod.slack_s or math.inf), (False, math.inf)):
+            each = floor_cores(params, self.pod.rate / slots, self.revision.max_batch, bound_s, headroom)
+            if each is not None:
+                return each * slots, urgent
+        return None, False
+
+    def at(self, cores: float) -> At:
+        """The pod at this size."""
+        missed, params = self.pod.misses(cores), self.params
+        if params is None:
+            return At(cores, missed, None, None, None)
+        slots, most, slack_s = self.revision.max_inflight, self.revision.max_batch, self.pod.slack_s
+        each = cores / slots
+        fitting = sum(params.latency_s(rows, each) <= (slack_s or math.inf) for rows in range(1, most + 1))
+        return At(cores, missed, slots * capacity(params, each, most), params.latency_s(1, each), fitting)
+
+    def sizes(self) -> dict[float, str]:
+        """The sizes worth a line, ascending, with what they are: the curve's, half and double of the present one, …"""
+        pod = self.pod
+        named: dict[float, list[str]] = {round(cores, 3): [] for cores, _ in pod.curve}
+        for cores, name in (
+            (pod.cores / 2, "half"),
+            (pod.cores, "now"),
+            (pod.target, "target"),
+            (pod.want, "want"),
+            (pod.cores * 2, "double"),
+        ):
+            if cores >= _LEAST_CORES:
+                named.setdefault(round(cores, 3), []).append(name)
+        return {cores: ", ".join(named[cores]) for cores in sorted(named)}
+
+
+def headroom_share() -> float:
+    """The share by which the floor serves more than arrives."""
+    headroom = CoresRules(_LEAST_CORES, _LEAST_CORES).headroom
+    assert headroom is not None
+    return headroom

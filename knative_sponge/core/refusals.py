@@ -1,0 +1,56 @@
+"""Sizes that were refused lately, and for how long they are not asked for again; who refused them is not known here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    cores: float
+    until_s: float
+
+
+class Refusals:
+    """Bounds for what to ask for, in cores. keep_s: seconds that each is kept."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._ceiling: _Bound | None = None
+        self._floor: _Bound | None = None
+
+    def add(self, refused: float, kept: float, now: float) -> None:
+        """`refused` was refused to a pod that has `kept`: nothing beyond that for a while, upwards or downwards."""
+        bound = _Bound(kept, now + self._keep_s)
+        # Of two bounds that contradict each other the newer one holds.
+        if refused > kept:
+            self._ceiling = bound
+            if self._floor is not None and self._floor.cores > kept:
+                self._floor = None
+        else:
+            self._floor = bound
+            if self._ceiling is not None and self._ceiling.cores < kept:
+                self._ceiling = None
+
+    def clear(self) -> None:
+        """Circumstances changed."""
+        self._ceiling = self._floor = None
+
+    def ceiling(self, now: float) -> float | None:
+        """The most to ask for; None when nothing bounds it."""
+        return self._ceiling.cores if self._ceiling is not None and now < self._ceiling.until_s else None
+
+    def floor(self, now: float) -> float | None:
+        """The least to ask for; None when nothing bounds it."""
+        return self._floor.cores if self._floor is not None and now < self._floor.until_s else None
+
+    def clamp(self, cores: float, now: float) -> float:
+        """The nearest size that may be asked for."""
+        ceiling, floor = self.ceiling(now), self.floor(now)
+        cores = cores if ceiling is None else min(cores, ceiling)
+        return cores if floor is None else max(cores, floor)
+
+    def next_end_s(self, now: float) -> float | None:
+        """When the next bound ends."""
+        ends = (bound.until_s for bound in (self._ceiling, self._floor) if bound is not None)
+        return min((end for end in ends if end > now), default=None)
