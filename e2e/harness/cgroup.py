@@ -43,11 +43,15 @@ def quota_cores(group: Path) -> float | None:
     return None if quota_us < 0 else quota_us / int((group / "cpu.cfs_period_us").read_text())
 
 
-def used_s(group: Path) -> float:
-    """CPU seconds used since the container started."""
-    if (one := group / "cpu.stat").exists() and "usage_usec" in (text := one.read_text()):
-        return int(text.split()[1]) / 1e6
-    return int((Path(str(group).replace("/cpu/", "/cpuacct/", 1)) / "cpuacct.usage").read_text()) / 1e9
+def memory_used(group: Path) -> int:
+    """Bytes that the container whose CPU group this is uses, without file pages that could be dropped."""
+    if (group / "memory.current").exists():
+        used, where, name = int((group / "memory.current").read_text()), group, "inactive_file"
+    else:
+        where = Path(str(group).replace("/cpu/", "/memory/", 1))
+        used, name = int((where / "memory.usage_in_bytes").read_text()), "total_inactive_file"
+    stat = dict(line.split() for line in (where / "memory.stat").read_text().splitlines())
+    return used - int(stat[name])
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import http.client
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -153,9 +154,13 @@ def test_events_are_served_by_deadline(services: Services, kube: Kube, broker: B
     # The model is held until every event waits behind the first. The later an event is sent, the sooner its deadline.
     assert model.request("POST", "/hold").status == 200
     events = [_event(number, expires_s=60 - number) for number in range(12)]
-    together([lambda n=n, e=e: broker.send(e, _tensor(n)) for n, e in enumerate(events)])  # type: ignore[misc]
-    kube.until("11 events to wait", lambda: _waiting(kube, pod) == 11)
-    assert model.request("POST", "/release").status == 200
+    with ThreadPoolExecutor(len(events)) as pool:
+        # The broker answers a sender when the event was delivered, so nobody is waited for before the release.
+        sending = [pool.submit(broker.send, event, _tensor(number)) for number, event in enumerate(events)]
+        kube.until("11 events to wait", lambda: _waiting(kube, pod) == 11)
+        assert model.request("POST", "/release").status == 200
+        for one in sending:
+            one.result()
     results = _received(services.service("results").client, kube, len(events))
     results.sort(key=lambda one: datetime.fromisoformat(one["attributes"]["time"]))
     served = [int(one["attributes"]["causationid"].partition("-")[0]) for one in results]

@@ -83,9 +83,14 @@ def _read(body: bytes) -> tuple[Mapping[str, Any], float | None] | None:
 
 
 def _cores(state: Mapping[str, Any]) -> float | None:
-    """None when the pod is idle: what it wants then says nothing about a pod that is started because load comes."""
+    """None when the pod is idle: what it wants then says nothing about a pod that is started because load comes.
+
+    No more than it has: what it wants beyond that may be what its node or a LimitRange does not give, and a new pod that asks
+    for it would never start.
+    """
     rate, sizes = state.get("rate"), state.get("cores")
-    want = sizes.get("want") if isinstance(sizes, dict) else None
-    if not isinstance(rate, int | float) or rate <= 0 or isinstance(want, bool) or not isinstance(want, int | float):
+    if not isinstance(rate, int | float) or rate <= 0 or not isinstance(sizes, dict):
         return None
-    return float(want) if 0.001 <= want <= 4096 else None
+    pair = [sizes.get("want"), sizes.get("now")]
+    numbers = [float(each) for each in pair if isinstance(each, int | float) and not isinstance(each, bool)]
+    return min(numbers) if len(numbers) == len(pair) and all(0.001 <= each <= 4096 for each in numbers) else None

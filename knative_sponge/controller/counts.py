@@ -5,6 +5,7 @@ A count is known once a pod of the revision was heard and its model has learned 
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -17,6 +18,8 @@ from knative_sponge.core.curve import LatencyParams
 from knative_sponge.core.fleet import best
 from knative_sponge.core.podcount import PodCount
 from knative_sponge.settings.serving import Scaling
+
+_log: Final = logging.getLogger(__name__)
 
 PERIOD_S: Final = 2.0
 """Between two looks; what they see has to last before a count follows (`core/podcount.py`)."""
@@ -92,5 +95,14 @@ class PodCounts:
             if hand.pod.node in nodes
         )
         before = count.pods
-        if count.update(needed(rate), needed(_SPARE * rate), short, now) != before:
+        try:
+            fewest, most = needed(rate), needed(_SPARE * rate)
+        except (ValueError, ArithmeticError) as error:
+            _log.debug("%s/%s: no number of pods: %s", *key, error)  # what its proxy says of its model cannot be
+            return
+        # Pods that were asked for and are not there may never be: no room, or a bound of the user's. A count that went on
+        # without them would take minutes to come back, and so would one far below what the user keeps.
+        short = short and len(members) >= before
+        most = max(most, before) if len(members) > before else most
+        if count.update(fewest, most, short, now) != before:
             self._changed(key)

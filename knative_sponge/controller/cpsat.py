@@ -79,7 +79,11 @@ class Refiner:
             return greedy
         problem = Problem(claims, capacity, rules)
         try:
-            async with asyncio.timeout(self._rules.deadline_s), self._turn:
+            queued = self._turn.locked()
+            async with asyncio.timeout(self._rules.deadline_s) as bound, self._turn:
+                left_s = (bound.when() or math.inf) - asyncio.get_running_loop().time()
+                if queued and left_s < self._rules.limit_s:
+                    return greedy  # to ask and not to wait for the answer costs the process, and all nodes its start
                 spending = await self._ask(problem, greedy)
         except TimeoutError:
             return greedy

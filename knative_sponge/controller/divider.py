@@ -75,6 +75,8 @@ class Divider:
         self._short: set[str] = set()
         self._settled: dict[str, object] = {}
         """Of each node that is not short: what its last division rested on."""
+        self._failing: set[str] = set()
+        """Nodes whose last division failed and of which people were told."""
         self._refining: dict[str, asyncio.Task[None]] = {}
         self._pods_changed = True
         self._wake = asyncio.Event()
@@ -161,7 +163,15 @@ class Divider:
             if name in self._refining:
                 self._dirty.add(name)
                 continue
-            self._divide(name, waiting, now)
+            try:
+                self._divide(name, waiting, now)
+            except Exception:
+                # What is not understood on one node must not stop the others; it is tried again with the next sweep.
+                if name not in self._failing:
+                    _log.exception("node %s cannot be divided", name)
+                self._failing.add(name)
+            else:
+                self._failing.discard(name)
 
     def _divide(self, name: str, waiting: Mapping[str, float], now: float) -> None:
         node, pods = self._cluster.node(name), self._cluster.managed_on(name)
@@ -174,7 +184,7 @@ class Divider:
         if self._settled.get(name) == standing:
             return
         before = self.nodes.get(name)
-        if before is not None and abs(before.capacity - (node.cores - reserved)) > 0.001:
+        if before is not None and abs(before.capacity - max(0.0, node.cores - reserved)) > 0.001:
             for pod in pods:
                 self.hands[pod.key].handle(NodeChanged())
         claims = [self._claim(pod, capacity, now, held=True) for pod in pods]

@@ -83,6 +83,7 @@ class Hand:
         self._commands: deque[Command] = deque()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def see(self, pod: PodView) -> None:
         """The pod as it is now."""
@@ -129,6 +130,8 @@ class Hand:
 
     def handle(self, event: Event) -> None:
         """Let the machine have an event, and carry out what it asks for."""
+        if self._closed:
+            return  # the pod may have another hand by now
         self._agreed = None
         before = self.machine.phase
         for command in self.machine.handle(event, self._clock()):
@@ -142,7 +145,8 @@ class Hand:
             self._around.moved(self, before)
 
     def close(self) -> None:
-        """Stop; a patch that is under way may still be applied."""
+        """Stop for good; a patch that is under way may still be applied."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -170,13 +174,24 @@ class Hand:
                     case Report() as report:
                         self._around.report(self, report)
         except Exception:
-            # A pod that is not understood must not stop the others. Its machine starts anew, by what is seen of it next.
+            # A pod that is not understood must not stop the others.
             _log.exception("%s/%s: resizing failed", *self.pod.key)
             self._commands.clear()
             self.memory = None
-            self.machine = PodResize(self._clock())
+            self._begin_anew()
         finally:
             self._task = None
+
+    def _begin_anew(self) -> None:
+        """Another machine that knows what was seen last: nobody may think that the pod takes no cores."""
+        if self._closed:
+            return
+        now = self._clock()
+        self.machine = PodResize(now)
+        self.machine.next_allowed_s = now + _AGAIN_S
+        for command in self.machine.handle(self.pod.seen(), now):
+            if isinstance(command, WakeAt):  # all else is told and tried again when the proxy speaks or a target comes
+                self._wake(command.at_s)
 
     async def _patch(self, cores: float) -> Event:
         namespace, name = self.pod.key
@@ -198,8 +213,9 @@ class Hand:
             return PatchFailed(cores, kind, str(error))
         if memory is not None:
             self._leave_memory(memory)
+        waited_s = 0.0 if self.wanted_s is None else self.patched_s - self.wanted_s
+        _log.info("%s/%s: %s cores after %.3f s: %s", namespace, name, format_cores(cores), waited_s, self.why)
         self._around.patched(self, answer)
-        _log.info("%s/%s: %s cores: %s", namespace, name, format_cores(cores), self.why)
         return PatchDone(cores, answer["metadata"].get("generation", 0))
 
     def _leave_memory(self, carried: int) -> None:
@@ -208,6 +224,8 @@ class Hand:
             self.handle(Extra(due=False))
 
 
+_AGAIN_S: Final = 5.0
+"""Without a patch after one that nobody understood."""
 _SETTLE_S: Final = 1.5
 """What a proxy says of its size may have been written before it was told."""
 _ROUNDING: Final = 0.0015

@@ -77,9 +77,11 @@ class Informer:
     def learn(self, item: Object) -> None:
         """Take over what a write returned, so that the next look rests on it and does not run into a conflict.
 
-        Only for objects that are still known: one that was deleted meanwhile must not come back.
+        Only for objects that are still known, and not in place of a later version: one that was deleted meanwhile must not
+        come back, and no event would follow that corrects what a slow answer said.
         """
-        if key_of(item) in self._objects:
+        known = self._objects.get(key_of(item))
+        if known is not None and not _is_later(known, item):
             self._put(key_of(item), self._keep(item))
 
     def get(self, key: Key) -> Object | None:
@@ -145,6 +147,16 @@ class Informer:
             return
         for subscriber in self._subscribers:
             subscriber(before, item)
+
+
+def _is_later(known: Object, item: Object) -> bool:
+    """Is `known` of a later version than `item`, or another object of its name? Versions grow, as decimal numbers
+    (Kubernetes API concepts, "Resource versions"); of others nothing is known."""
+    uid = known["metadata"].get("uid")
+    if uid is not None and uid != item["metadata"].get("uid", uid):
+        return True
+    one, other = _version(known), _version(item)
+    return one.isdecimal() and other.isdecimal() and int(one) > int(other)
 
 
 def _version(item: Object) -> str:

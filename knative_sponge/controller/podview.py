@@ -6,7 +6,7 @@ Works on pods as the API server has them, and on what `podslim.slim` left of the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ class PodView:
     configuration: str
     node: str
     ip: str
-    token: str
+    token: str = field(repr=False)
     """Bearer token of its proxy's control routes."""
     sponge: bool
     """Does it run our proxy?"""
@@ -75,7 +75,7 @@ class PodView:
     ready: bool
     terminating: bool
     others: float
-    """Cores requested by the other containers that run all the time."""
+    """Cores requested by the other containers that run all the time, and for the pod's sandbox (`spec.overhead`)."""
     settings: ServingSettings | None
     """As the annotations say; None when they cannot be read."""
     qos: str
@@ -128,7 +128,7 @@ def view(pod: Object) -> PodView:
     progress, why_progress = _condition(status, "PodResizeInProgress", generation)
     starting: Sequence[Object] = spec.get("initContainers") or ()
     others = [one for one in containers if one is not serving]
-    lasting = [*others, *(one for one in starting if _is_sidecar(one))]
+    asked = [amounts(one, "requests") for one in (*others, *filter(_is_sidecar, starting))]
     return PodView(
         key=(metadata["namespace"], metadata["name"]),
         uid=metadata.get("uid") or "",
@@ -159,7 +159,7 @@ def view(pod: Object) -> PodView:
         phase=status.get("phase") or "",
         ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()),
         terminating="deletionTimestamp" in metadata,
-        others=sum(_cores(amounts(one, "requests")) or 0.0 for one in lasting),
+        others=sum(_cores(one) or 0.0 for one in (spec.get("overhead") or {}, *asked)),
         settings=settings,
         qos=status.get("qosClass") or "",
         others_even=all(_is_even(one, "cpu") and _is_even(one, "memory") for one in (*others, *starting)),

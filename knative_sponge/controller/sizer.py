@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import random
 import time
@@ -101,11 +102,14 @@ class Sizer:
         try:
             async with self._kubelets, asyncio.TaskGroup() as group:
                 await self._watches.wait()
+                # Thousands of pods stay for long. Each look of the garbage collector at them would stop everything for 0.2 s.
+                gc.freeze()
                 group.create_task(self.divider.run(), name="divider")
                 group.create_task(self._publish(), name="publish")
                 group.create_task(self._learn(), name="learn")
                 group.create_task(self._memory.run(), name="memory")
         finally:
+            gc.unfreeze()
             self._board.clear()
             await self._refiner.close()
 
@@ -172,6 +176,7 @@ class Sizer:
             await asyncio.sleep(_PUBLISH_S)
 
     def _look_for_silence(self, now: float) -> None:
+        self._reported = {key: at_s for key, at_s in self._reported.items() if now - at_s < _SILENT_AGAIN_S}
         for hand in self.divider.hands.values():
             wish = self.divider.wishes.get(hand.pod.key)
             heard_s = hand.since_s if wish is None else wish.at_s

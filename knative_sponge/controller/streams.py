@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import httptools
@@ -30,29 +30,38 @@ _CONNECT_S: Final = 3.0
 _LONGEST_LINE: Final = 64 * 1024
 
 
+_Cores = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+_Size = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+_Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Line(msgspec.Struct, frozen=True, gc=False):
     """One line of a proxy's demand stream; fields that an older proxy does not send have their defaults.
+
+    Whatever else runs in a pod can speak on its address: numbers that cannot be are no line, so that nobody further on has
+    to reckon with them.
 
     cores: what it plans with. want: the least it needs. curve: (cores, rows per second expected to miss). rate: arriving rows
     per second. slack: seconds that the most urgent requests have on arrival. params: γ, δ, ε, η of its latency model.
     idle_s: since the last request. met, missed: requests since its start that made, and did not make, their deadline.
     """
 
-    cores: Annotated[float, msgspec.Meta(gt=0)]
-    want: Annotated[float, msgspec.Meta(gt=0)]
-    curve: tuple[tuple[float, float], ...] = ()
-    rate: float = 0.0
-    queued: int = 0
-    running: int = 0
-    coming: float | None = None
+    cores: _Cores
+    want: _Cores
+    curve: Annotated[tuple[tuple[_Size, _Amount], ...], msgspec.Meta(max_length=256)] = ()
+    rate: _Amount = 0.0
+    queued: _Count = 0
+    running: _Count = 0
+    coming: _Amount | None = None
     slack: float | None = None
-    max_batch: int = 1
-    rows: float = 1.0
-    params: tuple[float, float, float, float] | None = None
-    samples: int = 0
-    idle_s: float | None = None
-    met: int = 0
-    missed: int = 0
+    max_batch: _Count = 1
+    rows: _Amount = 1.0
+    params: tuple[_Amount, _Amount, _Amount, _Amount] | None = None
+    samples: _Count = 0
+    idle_s: _Amount | None = None
+    met: _Count = 0
+    missed: _Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class Address:
     """Where a pod's proxy is, and the token that it asks for. uid: a pod of the same name is another pod."""
 
     ip: str
-    token: str
+    token: str = field(repr=False)
     uid: str
 
 

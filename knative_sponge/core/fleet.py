@@ -74,6 +74,8 @@ def _rows(
 ) -> int | None:
     """The least batch that is fast enough and keeps up on so many cores."""
     needed = (1.0 + headroom) * rate
+    if max_rows * (1.0 + 1e-9) < needed * params.latency_s(max_rows, cores):
+        return None  # the largest batch carries the most rows per second
     for rows in range(1, max_rows + 1):
         seconds = params.latency_s(rows, cores)
         if seconds > slack_s * (1.0 + 1e-9):

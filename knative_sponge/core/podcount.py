@@ -41,14 +41,15 @@ class PodCount:
 
         needed: pods that carry the load best. spared: the same for the load and a fifth more; only fewer than that many
         are too many. short: a pod wants more cores than its node can give, so that growing in place is at its end; a pod is
-        added at once, and another when that did not help for `grow_s`. now: monotonic seconds, never falling.
+        added at once, and another when that did not help for `grow_s`, up to twice `needed`: on a full cluster more pods only
+        take cores from each other. now: monotonic seconds, never falling.
         """
         rules = self._rules
         pods = self.pods
         grown = self._above.told(needed, needed > pods, rules.grow_s, now)
         shrunk = self._below.told(max(needed, spared), max(needed, spared) < pods and not short, rules.shrink_s, now)
         settled = self._changed_s is None or now - self._changed_s >= rules.grow_s
-        if short and settled:
+        if short and settled and pods < 2 * needed:
             self._set(min(max(needed, pods + 1), 2 * pods), now)
         elif grown is not None:
             self._set(min(grown, 2 * pods), now)

@@ -144,7 +144,10 @@ def floor_cores(
     least: float | None = None
     for rows in range(1, max_rows + 1):
         allowed_s = min(slack_s, rows / needed) if needed > 0.0 else slack_s
-        left_s = allowed_s - (params.delta * rows + params.eta)
+        serial_s = params.delta * rows + params.eta
+        if serial_s > slack_s:
+            break  # so is every larger batch
+        left_s = allowed_s - serial_s
         parallel = params.gamma * rows + params.epsilon
         if left_s < 0.0 or (left_s == 0.0 and parallel > 0.0):
             continue

@@ -62,11 +62,17 @@ def test_a_model_and_the_size_that_its_pod_needs_are_heard() -> None:
     assert heard(json.dumps(state()).encode()) == {KEYS[0]: (json.loads(json.dumps(document())), 1.5)}
 
 
+def test_a_size_that_a_pod_wants_and_does_not_get_is_not_what_new_pods_start_with() -> None:
+    ((_, cores),) = heard(json.dumps(state(cores={"now": 2.0, "want": 16.0})).encode()).values()
+    assert cores == 2.0
+
+
 @pytest.mark.parametrize(
     "changed",
     [
-        {"rate": 0.0}, {"rate": None}, {"cores": None}, {"cores": {}}, {"cores": {"want": "2"}}, {"cores": {"want": 0}},
-        {"cores": {"want": True}}, {"cores": {"want": 1e9}},
+        {"rate": 0.0}, {"rate": None}, {"cores": None}, {"cores": {}}, {"cores": {"want": "2", "now": 1}},
+        {"cores": {"want": 0, "now": 1}}, {"cores": {"want": True, "now": 1}}, {"cores": {"want": 1e9, "now": 1}},
+        {"cores": {"want": 1}}, {"cores": {"want": 1, "now": None}},
     ],
     ids=str,
 )  # fmt: skip

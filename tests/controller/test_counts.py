@@ -98,6 +98,23 @@ def test_a_pod_whose_node_cannot_give_it_more_gets_company_at_once() -> None:
     assert world.look(PERIOD_S) == 2
 
 
+def test_company_that_never_comes_is_not_multiplied() -> None:
+    """The second pod finds no room, or `max-scale` forbids it."""
+    world = World(rate=3.0, want=3.0, node=replace(ROW, short=True))
+    assert world.look(600) == 2
+    world.node, world.rate, world.want = ROW, 1.0, 1.0
+    assert world.look(70) == 1
+
+
+def test_a_count_that_min_scale_holds_up_has_not_far_to_go_when_load_comes() -> None:
+    world = World(pods=8, rate=2.0)
+    world.look(300)
+    world.rate = 20.0
+    grown = world.look(14)
+    assert grown is not None
+    assert grown > 4
+
+
 def test_nothing_is_decided_on_old_news_or_on_a_guess() -> None:
     assert World(rate=100.0).look(60, news_s=5.0) is None
     assert World(rate=100.0, samples=3).look(60) is None

@@ -41,6 +41,10 @@ def test_a_running_pod_says_who_it_is_and_how_large() -> None:
     assert seen.created == "2026-11-22T08:09:44Z"
 
 
+def test_a_pod_that_is_printed_does_not_show_its_token() -> None:
+    assert "t-1" not in repr(view(running()))
+
+
 def test_a_pod_that_was_just_made_says_what_it_can() -> None:
     pod = running()
     del pod["status"], pod["spec"]["nodeName"]

@@ -16,6 +16,28 @@ PARTS = st.floats(0.0001, 0.3)
 CURVES = st.builds(LatencyParams, PARTS, PARTS, PARTS, PARTS)
 
 
+class Counted:
+    """A curve that counts how often it is looked at."""
+
+    def __init__(self, params: LatencyParams) -> None:
+        self.params, self.looks = params, 0
+
+    def __getattr__(self, name: str) -> object:
+        self.looks += 1
+        return getattr(self.params, name)
+
+
+@pytest.mark.parametrize("rate", [300.0, 100_000.0])
+def test_batches_that_are_too_long_for_the_slack_or_too_slow_for_the_load_cost_nothing(rate: float) -> None:
+    """The leader asks this for every revision every other second, and users may allow batches of thousands of rows."""
+    looks = []
+    for max_rows in (64, 4096):
+        counted = Counted(YOLO)
+        best(counted, rate, 0.3, max_rows=max_rows, min_cores=0.1, max_cores=16.0)  # type: ignore[arg-type]
+        looks.append(counted.looks)
+    assert looks[1] < 2 * looks[0] + 5000
+
+
 def bisected(params: LatencyParams, rows: int, limit_s: float, max_cores: float) -> int | None:
     """Millicores from which on such a batch takes at most so long, by bisection over the curve alone."""
     low, high = 0, ceil(max_cores * 1000)

@@ -63,7 +63,7 @@ def test_a_pod_that_cannot_grow_where_it_is_gets_company_at_once() -> None:
 
 def test_while_a_pod_is_short_none_is_taken_away() -> None:
     count = PodCount(3, CountRules(grow_s=1000.0))
-    assert count.update(1, 1, True, 0.0) == 4
+    assert count.update(2, 1, True, 0.0) == 4
     assert set(held(count, 1, 1, 0.25, 300.0, short=True)) == {4}
 
 
@@ -103,3 +103,12 @@ def test_impossible_counts_and_rules_are_refused() -> None:
         PodCount(0)
     with pytest.raises(ValueError, match="impossible"):
         CountRules(grow_s=-1.0)
+
+
+def test_shortness_adds_no_more_than_as_many_pods_again() -> None:
+    count = PodCount(1)
+    now = 0.0
+    for _ in range(60):
+        now += 10.0
+        count.update(2, 2, True, now)
+    assert count.pods == 4
