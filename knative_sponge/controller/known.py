@@ -49,14 +49,14 @@ class Known:
     samples: int
 
 
-def key_of(image: str, service: str) -> str:
-    """The key of an image in a Service: `sha256-<64 hex digits>.<service>`, of its digest, else of its reference.
+def key_of(image: str, namespace: str, service: str) -> str:
+    """The key of an image in a Service: `sha256-<64 hex digits>.<namespace>.<service>`, of its digest or else its reference.
 
     One image serves different models in different Services, told apart by environment or volume. Fits a ConfigMap's keys.
     """
     found = _DIGEST.search(image)
     digest = found[1] if found else hashlib.sha256(image.encode()).hexdigest()
-    return f"sha256-{digest}.{_UNFIT.sub('_', service)[:100]}"
+    return f"sha256-{digest}.{_UNFIT.sub('_', f'{namespace}.{service}')[:150]}"
 
 
 def known(model: Mapping[str, Any], cores: float | None, now: float) -> Known:

@@ -40,12 +40,17 @@ def nothing_known(_key: str) -> Known | None:
 
 
 def review_pod(
-    pod: Object, image: str, new_token: Callable[[], str], lookup: Callable[[str], Known | None] = nothing_known
+    pod: Object,
+    image: str,
+    new_token: Callable[[], str],
+    lookup: Callable[[str], Known | None] = nothing_known,
+    namespace: str = "",
 ) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
     image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: what earlier pods of an
-    image have learned, by `key_of(image, service)`; it must not wait. Reviewing the result again changes nothing.
+    image in this Service have learned, by `key_of(image, namespace, service)`; it must not wait. namespace: of the pod,
+    which a new pod's own metadata need not name. Reviewing the result again changes nothing.
     """
     annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
     if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == _PROXY_CONTAINER for one in _containers(pod)):
@@ -55,7 +60,7 @@ def review_pod(
     try:
         settings = read_settings(annotations)
         effective = settings.effective()
-        changed, effective["start"] = _with_sponge(pod, settings, image, new_token, lookup)
+        changed, effective["start"] = _with_sponge(pod, settings, image, new_token, lookup, namespace)
         outcome = "sponge"
     except (_KeepStock, SettingError) as error:
         outcome = "stock"
@@ -79,6 +84,7 @@ def _with_sponge(
     image: str,
     new_token: Callable[[], str],
     lookup: Callable[[str], Known | None],
+    namespace: str,
 ) -> tuple[Object, str]:
     """The pod, and where its start size comes from: `learned` or `request`."""
     containers = _containers(pod)
@@ -88,9 +94,8 @@ def _with_sponge(
     serving = next((one for one in containers if _is_serving(one)), None)
     if serving is None:
         raise _KeepStock(f"no container has a port named {_USER_PORT}")
-    known = lookup(
-        key_of(str(serving.get("image")), str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, "")))
-    )
+    service = str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, ""))
+    known = lookup(key_of(str(serving.get("image")), namespace, service))
     learned = None if known is None else known.cores
     cores = _within(_requested(serving) if learned is None else learned, settings)
     env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}

@@ -196,7 +196,7 @@ class Sizer:
         for hand in self.divider.hands.values():
             wish = self.divider.wishes.get(hand.pod.key)
             if wish is not None:
-                key = key_of(hand.pod.image, hand.pod.service)
+                key = key_of(hand.pod.image, hand.pod.key[0], hand.pod.service)
                 best[key] = max(best.get(key, (0, "")), (wish.line.samples, hand.pod.ip))
         return {key: ip for key, (_, ip) in best.items() if ip}
 

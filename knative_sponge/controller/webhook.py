@@ -144,7 +144,7 @@ def rules(image: str, new_token: Callable[[], str], lookup: Lookup = nothing_kno
     def mutate_pod(review: Review) -> Verdict:
         if review.operation != "CREATE" or review.new is None:
             return Verdict("untouched")
-        return review_pod(review.new, image, new_token, lookup)
+        return review_pod(review.new, image, new_token, lookup, review.namespace)
 
     return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate_service}
 

@@ -31,16 +31,17 @@ HEX = "0123456789abcdef" * 4
     ],
 )
 def test_the_key_is_the_digest_or_else_the_hash_of_the_reference(image: str, key: str) -> None:
-    assert key_of(image, "ocr") == key + ".ocr"
+    assert key_of(image, "models", "ocr") == key + ".models.ocr"
 
 
 @given(st.text(), st.text())
 def test_every_key_is_one_that_a_config_map_takes(image: str, service: str) -> None:
-    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key_of(image, service))
+    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key_of(image, "n", service))
 
 
 def test_one_image_in_two_services_is_two_models() -> None:
-    assert key_of("model:v1", "ocr") != key_of("model:v1", "asr")
+    assert key_of("model:v1", "n", "ocr") != key_of("model:v1", "n", "asr")
+    assert key_of("model:v1", "n", "ocr") != key_of("model:v1", "m", "ocr")
 
 
 def predictions(model: LatencyModel) -> list[float]:

@@ -22,7 +22,7 @@ MODEL = "registry.example/ocr@sha256:" + "5" * 64
 def reviewed(pod: Any, cores: float | None = 2.5, image: str = MODEL) -> Any:
     """`pod`, whose container runs MODEL, after a review that knows `image`."""
     container(pod, "user-container")["image"] = MODEL
-    found = {key_of(image, pod["metadata"]["labels"]["serving.knative.dev/service"]): known(document(), cores, 0.0)}
+    found = {key_of(image, "", pod["metadata"]["labels"]["serving.knative.dev/service"]): known(document(), cores, 0.0)}
     changed = review_pod(pod, IMAGE, lambda: "t-1", found.get).changed
     assert changed is not None
     return changed

@@ -297,7 +297,10 @@ def test_the_webhook_of_a_replica_gives_new_pods_what_is_stored() -> None:
             configure(api)
             pod = pod_with()
             service = pod["metadata"]["labels"]["serving.knative.dev/service"]
-            put(api, {key_of(container(pod, "user-container")["image"], service): line(cores=1.5)})
+            put(
+                api,
+                {key_of(container(pod, "user-container")["image"], "default", service): line(cores=1.5)},
+            )
             async with replica(api) as (process, _):
                 await until(lambda: process.webhook.ready)
                 secret = api.get(SECRETS, "webhook-certs", SPACE)
