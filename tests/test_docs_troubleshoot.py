@@ -37,8 +37,8 @@ def test_every_event_is_explained() -> None:
 def test_every_condition_with_a_reason_is_explained() -> None:
     rows = set(re.findall(r"^\| `([A-Za-z]+)` (True|False|Unknown) \| `([A-Za-z]+)` \|", TEXT, re.MULTILINE))
     possible = set()
-    for goal, ready, *flags in itertools.product((0, 1), (0, 1), *[(False, True)] * 4):
-        serves, begun, foreign, unseen = map(bool, flags)
+    for goal, ready, *flags in itertools.product((0, 1), (0, 1), *[(False, True)] * 5):
+        serves, begun, foreign, unseen, given_up = map(bool, flags)
         facts = Facts(
             generation=1,
             goal=goal,
@@ -50,6 +50,7 @@ def test_every_condition_with_a_reason_is_explained() -> None:
             initialized=begun,
             not_owned=foreign,
             unseen=unseen,
+            given_up=given_up,
         )
         possible |= {
             (entry.type, entry.status, entry.reason)

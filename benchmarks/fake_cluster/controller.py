@@ -8,6 +8,8 @@ import random
 import signal
 import sys
 
+import uvloop
+
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.settings import ControllerSettings
@@ -32,4 +34,5 @@ async def serve(api_port: int, proxies_port: int) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(int(sys.argv[1]), int(sys.argv[2])))

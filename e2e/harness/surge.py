@@ -63,14 +63,14 @@ def missed(outcomes: Iterable[Outcome]) -> int:
     return sum(not outcome.met for outcome in outcomes)
 
 
-def unanswered(outcomes: Iterable[Outcome]) -> int:
+def unanswered(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Requests that got no answer at all: never the product's to lose."""
-    return sum(outcome.status == 0 for outcome in outcomes)
+    return [outcome for outcome in outcomes if outcome.status == 0]
 
 
-def swapped(outcomes: Iterable[Outcome]) -> int:
+def swapped(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Requests that got the answer to something else."""
-    return sum(outcome.reason == WRONG_ANSWER for outcome in outcomes)
+    return [outcome for outcome in outcomes if outcome.reason == WRONG_ANSWER]
 
 
 def _tensor(number: int) -> dict[str, object]:

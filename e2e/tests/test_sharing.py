@@ -44,7 +44,7 @@ def test_three_revisions_share_a_full_node_by_need(services: Services, kube: Kub
         kube.until("the idle one to be smallest", lambda: idle.cores <= 0.15, timeout_s=30)
         most = {"busy": busy.most, "calm": calm.most, "idle": idle.cores}
     for name, told in outcomes.items():
-        assert unanswered(told) == swapped(told) == 0
+        assert unanswered(told) == swapped(told) == []
         late = [one for one in told if one.planned.at_s > 8.0]
         measure(f"{name}: missed of sent, after the first 8 s", f"{missed(late)} of {len(late)}")
     for name, cores in most.items():

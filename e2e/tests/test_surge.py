@@ -61,7 +61,7 @@ def test_a_pod_grows_in_a_surge_and_shrinks_after_it(services: Services, kube: K
     grown = next((at_s for at_s, cores in quota.steps if at_s > surge_s and cores >= 2 * _START), None)
     assert grown is not None, quota.steps
     shrunk = next(at_s for at_s, cores in quota.steps if at_s > over_s and cores <= 1.5 * _START)
-    assert unanswered(load.outcomes) == swapped(load.outcomes) == 0
+    assert unanswered(load.outcomes) == swapped(load.outcomes) == []
     spacing = [later - earlier for (earlier, _), (later, _) in pairwise(quota.steps[1:])]
     measure("seconds from the surge's first request to twice the cores", round(grown - surge_s, 2))
     measure("seconds from its end to a small pod", round(shrunk - over_s, 1))
@@ -128,7 +128,7 @@ def test_fewer_deadlines_are_missed_than_with_the_stock_autoscaler(
         with groups.followed(), ThreadPoolExecutor(1) as pool:
             load = start(pool, service.client, [_BEFORE, _SURGE, _AFTER], _SLO_S).result()
         results[name] = missed(load.outcomes)
-        assert swapped(load.outcomes) == 0
+        assert swapped(load.outcomes) == []
         measure(f"{name}: missed of sent", f"{missed(load.outcomes)} of {len(load.outcomes)}")
         measure(f"{name}: core-seconds", round(groups.core_seconds, 1))
         services.kn("service", "delete", name, "--wait")

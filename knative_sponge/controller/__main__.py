@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import random
 import signal
 import sys
+from typing import Final
 
+import uvloop
 from kubernetes.aio.config import ConfigException
 
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.errors import SettingError
 from knative_sponge.settings import ControllerSettings
+
+LAST_S: Final = 26.0
+"""After SIGTERM the process exits with 1 after so long, wherever it stands; Kubernetes would kill it 4 s later."""
 
 
 def main() -> int:
@@ -27,7 +33,8 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("knative_sponge").setLevel(settings.log_level.upper())
     try:
-        asyncio.run(_serve(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings))
     except (OSError, ConfigException) as error:
         print(f"knative-sponge autoscaler: {error}", file=sys.stderr)
         return 1
@@ -40,8 +47,15 @@ def main() -> int:
 async def _serve(settings: ControllerSettings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def told(*_: object) -> None:
+        # Not left to the loop, which may be blocked. It prints where each thread stands.
+        faulthandler.dump_traceback_later(LAST_S, exit=True)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(stop.set)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        signal.signal(number, told)
     await Process(settings, await Kube.connect(), random.Random()).run(stop)
 
 

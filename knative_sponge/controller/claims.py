@@ -18,11 +18,12 @@ _MIDDLE: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A pod's last word. want: the largest need of late. at_s: when `line` came."""
+    """A pod's last word. want: the largest need of late. at_s: when `line` came. since_s: when either need last changed."""
 
     line: Line
     want: float
     at_s: float
+    since_s: float = 0.0
 
 
 def bounds(pod: PodView, machine: PodResize, capacity: float, now: float) -> tuple[float, float]:
@@ -38,16 +39,18 @@ def bounds(pod: PodView, machine: PodResize, capacity: float, now: float) -> tup
     return low, high
 
 
-def claim(pod: PodView, machine: PodResize, wish: Wish | None, capacity: float, now: float) -> Claim:
-    """The claim; of a pod without news, that it keeps its size."""
+def claim(
+    pod: PodView, machine: PodResize, wish: Wish | None, want: float | None, capacity: float, now: float
+) -> Claim:
+    """The claim: `want` cores; of a pod without news, that it keeps its size."""
     settings = pod.settings
     assert settings is not None
     low, high = bounds(pod, machine, capacity, now)
     present = machine.asked
     weight = 2.0 ** (settings.priority - _MIDDLE)
-    if wish is None or now - wish.at_s > STALE_S:
+    if wish is None or want is None or now - wish.at_s > STALE_S:
         return Claim(pod.key, present, (), present, low, high, weight, shrinkable=False)
-    return Claim(pod.key, wish.want, _falling(wish.line.curve), present, low, high, weight)
+    return Claim(pod.key, want, _falling(wish.line.curve), present, low, high, weight)
 
 
 def _falling(curve: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:

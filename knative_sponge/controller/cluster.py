@@ -6,86 +6,22 @@ end, and pods that wait because no node has room for them. The rest is what its 
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from knative_sponge.controller.footprint import NOTHING, Footprint, of_revision
 from knative_sponge.controller.informer import Informer, key_of
-from knative_sponge.controller.podview import PodView, requested, view
+from knative_sponge.controller.nodeview import Needs, NodeView
+from knative_sponge.controller.podview import PodView, view
 from knative_sponge.controller.resource import Key, Object
-from knative_sponge.core.quantity import parse_quantity
 
-_ENDED: Final = ("Succeeded", "Failed")
+_log: Final = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """A node as sizing needs it. cores, memory: allocatable. schedulable: may new pods come here? address: of its kubelet."""
-
-    name: str
-    cores: float
-    memory: float
-    schedulable: bool = True
-    address: str = ""
-
-
-def node_view(node: Object) -> NodeView:
-    """From the node's object."""
-    allocatable = (node.get("status") or {}).get("allocatable") or {}
-    return NodeView(
-        name=node["metadata"]["name"],
-        cores=parse_quantity(allocatable.get("cpu", "0")),
-        memory=parse_quantity(allocatable.get("memory", "0")),
-        schedulable=not (node.get("spec") or {}).get("unschedulable", False),
-        address=next((one["address"] for one in _addresses(node)), ""),
-    )
-
-
-def kept_of_node(item: Object) -> Object:
-    """Its name and address, what it can give, whether pods may come; the rest of it changes every few seconds."""
-    metadata = item["metadata"]
-    allocatable = (item.get("status") or {}).get("allocatable") or {}
-    return {
-        "metadata": {"name": metadata["name"], "resourceVersion": metadata["resourceVersion"]},
-        "spec": {"unschedulable": (item.get("spec") or {}).get("unschedulable", False)},
-        "status": {
-            "allocatable": {name: allocatable[name] for name in ("cpu", "memory") if name in allocatable},
-            "addresses": _addresses(item),
-        },
-    }
-
-
-def _addresses(node: Object) -> list[Object]:
-    return [one for one in (node.get("status") or {}).get("addresses") or () if one["type"] == "InternalIP"]
-
-
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """A pod that is not ours to size. node: empty while it has none. waits: no node has the cores that it asks for.
-
-    memory: bytes that it requests.
-    """
-
-    node: str
-    cores: float
-    waits: bool
-    memory: float = 0.0
-
-
-def foreign(pod: Object) -> Foreign:
-    """What a pod takes from a node; nothing once it has ended."""
-    status = pod.get("status") or {}
-    if status.get("phase") in _ENDED:
-        return Foreign("", 0.0, False)
-    node = pod["spec"].get("nodeName") or ""
-    return Foreign(node, requested(pod), not node and _lacks_cpu(status), requested(pod, "memory"))
-
-
-def kept_of_foreign(item: Object) -> Object:
-    """Who it is and what `foreign` makes of it: a cluster has many pods, and they are large."""
-    metadata = item["metadata"]
-    names = {name: metadata[name] for name in ("name", "namespace", "resourceVersion")}
-    return {"metadata": names, "foreign": foreign(item)}
+PATIENCE_S: Final = 60.0
+"""Cores are kept free for a pod that waits for so long. One that has not come by then waits for something else as well."""
 
 
 def managed(pod: PodView) -> bool:
@@ -107,28 +43,44 @@ def managed(pod: PodView) -> bool:
 class _Node:
     view: NodeView | None = None
     managed: set[Key] = field(default_factory=set)
+    unsized: set[Key] = field(default_factory=set)
+    """Pods of which nobody knows what they take."""
     taken: dict[Key, float] = field(default_factory=dict)
     """Cores of pods that are not managed, and of sidecars of those that are."""
     memory: dict[Key, float] = field(default_factory=dict)
     """Bytes that pods request, managed or not."""
+    summed: tuple[tuple[PodView, ...], float] | None = None
+    """Its managed pods in order, and the sum of `taken`, while nothing of them has changed: both are asked for each second."""
 
 
 class Cluster:
-    """All of it. changed: told the name of each node whose division may have changed.
+    """All of it. changed: told the name of each node whose division may have changed. clock: monotonic seconds.
 
-    pods: pods of revisions. others: all other pods, kept by `kept_of_foreign`. nodes: kept by `kept_of_node`.
+    pods: all pods, kept by `kept_of_pod`. nodes: kept by `kept_of_node`.
+
+    What cannot be read costs nobody else anything: a pod keeps its size and counts with the one it had last, a node is not
+    divided. Nor is a node with a pod whose size was never known: its cores may be anybody's.
     """
 
-    def __init__(self, pods: Informer, others: Informer, nodes: Informer, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        pods: Informer,
+        nodes: Informer,
+        changed: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.pods: dict[Key, PodView] = {}
-        """Every pod of a revision, whoever sizes it."""
+        """Every pod of a revision that can be read, whoever sizes it."""
         self._changed = changed
+        self._clock = clock
         self._nodes: dict[str, _Node] = {}
         self._homes: dict[Key, str] = {}
-        self._waiting: dict[Key, float] = {}
+        self._waiting: dict[Key, tuple[float, Needs]] = {}
+        self._waits_since: dict[Key, float] = {}
+        self._unread: set[Key] = set()
+        """Pods that cannot be read and of which people were told."""
         self._subscribers: list[Callable[[PodView | None, PodView | None], None]] = []
         nodes.subscribe(self._node_changed)
-        others.subscribe(self._other_changed)
         pods.subscribe(self._pod_changed)
 
     def subscribe(self, subscriber: Callable[[PodView | None, PodView | None], None]) -> None:
@@ -141,124 +93,160 @@ class Cluster:
         return iter(tuple(self._nodes))
 
     def node(self, name: str) -> NodeView | None:
-        """None while it is not known."""
+        """None while it is not known what is left of it."""
         found = self._nodes.get(name)
-        return None if found is None else found.view
+        return None if found is None or found.unsized else found.view
 
     def managed_on(self, name: str) -> tuple[PodView, ...]:
         """The managed pods of a node, in order of their names."""
-        found = self._nodes.get(name)
-        return () if found is None else tuple(self.pods[key] for key in sorted(found.managed))
+        return self._summed(name)[0]
 
     def reserved(self, name: str) -> float:
         """Cores of a node that are not for its managed pods, those for waiting pods aside."""
-        found = self._nodes.get(name)
-        return 0.0 if found is None else sum(found.taken.values())
+        return self._summed(name)[1]
 
     def free_memory(self, name: str) -> float:
         """Bytes of a node that no pod requests; 0 while it is not known. Less than 0 where more was promised than it has."""
-        found = self._nodes.get(name)
-        return 0.0 if found is None or found.view is None else found.view.memory - sum(found.memory.values())
+        found = self.node(name)
+        return 0.0 if found is None else found.memory - sum(self._nodes[name].memory.values())
 
     def waiting(self) -> Mapping[str, float]:
         """Cores to set free for pods that wait for some, by node: each pod's on the node where most could be set free.
 
-        What else a pod needs of a node is not looked at, so this may set cores free in vain; it never takes what a
-        managed pod needs at the least.
+        Of the nodes that it may come to, by `Needs`; and for PATIENCE_S from when it was first seen to wait, since what else
+        keeps it off is not known. It never takes what a managed pod needs at the least.
         """
-        if not self._waiting:
+        late = self._clock() - PATIENCE_S
+        waiting = {key: found for key, found in self._waiting.items() if self._waits_since[key] > late}
+        if not waiting:
             return {}
         room: dict[str, float] = {}
-        for name, node in self._nodes.items():
-            if node.view is not None and node.view.schedulable:
+        views: dict[str, NodeView] = {}
+        for name in sorted(self._nodes):
+            if (known := self.node(name)) is not None:
                 least = sum(pod.settings.min_cores for pod in self.managed_on(name) if pod.settings is not None)
-                room[name] = node.view.cores - sum(node.taken.values()) - least
+                room[name], views[name] = known.cores - self.reserved(name) - least, known
         placed: dict[str, float] = {}
-        for key in sorted(self._waiting, key=lambda key: (-self._waiting[key], key)):
-            cores = self._waiting[key]
-            best = max(sorted(room), key=lambda name: room[name], default=None)
-            if best is not None and room[best] >= cores:
+        for key in sorted(waiting, key=lambda key: (-waiting[key][0], key)):
+            cores, needs = waiting[key]
+            possible = (name for name in room if room[name] >= cores and needs.met_by(views[name]))
+            best = max(possible, key=lambda name: room[name], default=None)
+            if best is not None:
                 room[best] -= cores
                 placed[best] = placed.get(best, 0.0) + cores
         return placed
+
+    def _summed(self, name: str) -> tuple[tuple[PodView, ...], float]:
+        found = self._nodes.get(name)
+        if found is None:
+            return (), 0.0
+        if found.summed is None:
+            found.summed = tuple(self.pods[key] for key in sorted(found.managed)), sum(found.taken.values())
+        return found.summed
 
     def _node_changed(self, before: Object | None, after: Object | None) -> None:
         item = after or before
         assert item is not None
         name = item["metadata"]["name"]
         node = self._nodes.setdefault(name, _Node())
-        new = None if after is None else node_view(after)
+        if after is not None and after["fault"] and (before is None or before["fault"] != after["fault"]):
+            _log.warning("node %s: %s; its cores are not divided", name, after["fault"])
+        new = None if after is None else after["view"]
         if new != node.view:
             node.view = new
             self._changed(name)
         self._tidy(name)
 
-    def _other_changed(self, before: Object | None, after: Object | None) -> None:
-        item = after or before
-        assert item is not None
-        what: Foreign = after["foreign"] if after is not None else Foreign("", 0.0, False)
-        self._settle_foreign(key_of(item), what)
-
     def _pod_changed(self, before: Object | None, after: Object | None) -> None:
         item = after or before
         assert item is not None
         key = key_of(item)
-        old = self.pods.pop(key, None)
-        new = None if after is None else view(after)
-        what = Foreign("", 0.0, False) if after is None else foreign(after)
-        if new is not None:
-            self.pods[key] = new
-        if new is not None and managed(new):
-            self._settle(key, new.node, taken=new.others, memory=what.memory, waits=0.0, ours=True)
+        old, new = self.pods.pop(key, None), None
+        what: Footprint = NOTHING if after is None else after["footprint"]
+        fault = what.fault
+        if after is not None and of_revision(after) and not fault:
+            try:
+                new = view(after)
+            except ValueError as error:
+                fault = str(error)
+            else:
+                self.pods[key] = new
+        self._tell_fault(key, fault)
+        if after is None:
+            self._waits_since.pop(key, None)
+        if what.fault:
+            self._settle_unread(key, what.node, old)
+        elif new is not None and managed(new):
+            self._settle(key, new.node, taken=new.others, memory=what.memory, waits=None, ours=True)
         else:
-            self._settle_foreign(key, what)
-        for subscriber in self._subscribers:
-            subscriber(old, new)
+            waits = None if what.waits is None else (what.cores, what.waits)
+            self._settle(key, what.node, taken=what.cores, memory=what.memory, waits=waits, ours=False)
+        if old is not None or new is not None:
+            for subscriber in self._subscribers:
+                subscriber(old, new)
 
-    def _settle_foreign(self, key: Key, what: Foreign) -> None:
-        waits = what.cores if what.waits else 0.0
-        self._settle(key, what.node, taken=what.cores, memory=what.memory, waits=waits, ours=False)
+    def _tell_fault(self, key: Key, fault: str) -> None:
+        if not fault:
+            self._unread.discard(key)
+        elif key not in self._unread:
+            self._unread.add(key)
+            _log.warning("pod %s/%s: %s; it keeps its size", *key, fault)
 
-    def _settle(self, key: Key, name: str, *, taken: float, memory: float, waits: float, ours: bool) -> None:
-        """Book a pod on a node, or on none, and off wherever it was."""
-        if self._waiting.get(key, 0.0) != waits:
-            if waits:
+    def _settle_unread(self, key: Key, name: str, old: PodView | None) -> None:
+        """Book a pod with what it took when it could be read last."""
+        node = self._nodes.get(name)
+        known = node is not None and self._homes.get(key) == name and key not in node.unsized
+        taken = memory = 0.0
+        if node is not None and known:
+            taken, memory = node.taken[key], node.memory[key]
+            if old is not None and key in node.managed:
+                taken += max(old.size, old.in_force or 0.0, old.allocated or 0.0)
+        self._settle(key, name, taken=taken, memory=memory, waits=None, ours=False, sized=known)
+
+    def _settle(
+        self,
+        key: Key,
+        name: str,
+        *,
+        taken: float,
+        memory: float,
+        waits: tuple[float, Needs] | None,
+        ours: bool,
+        sized: bool = True,
+    ) -> None:
+        """Book a pod on a node, or on none, and off wherever it was. sized: is it known what it takes?"""
+        if self._waiting.get(key) != waits:
+            if waits is not None:
                 self._waiting[key] = waits
+                self._waits_since.setdefault(key, self._clock())
             else:
                 del self._waiting[key]
             for each in self._nodes:
                 self._changed(each)
         home = self._homes.pop(key, "")
         if home and home != name:
-            self._nodes[home].taken.pop(key, None)
-            self._nodes[home].memory.pop(key, None)
-            self._nodes[home].managed.discard(key)
+            node = self._nodes[home]
+            node.taken.pop(key, None)
+            node.memory.pop(key, None)
+            node.managed.discard(key)
+            node.unsized.discard(key)
+            node.summed = None
             self._changed(home)
             self._tidy(home)
         if not name:
             return
         self._homes[key] = name
+        self._waits_since.pop(key, None)
         node = self._nodes.setdefault(name, _Node())
-        was = node.taken.get(key), key in node.managed
+        node.summed = None
+        was = node.taken.get(key), key in node.managed, key not in node.unsized
         node.taken[key], node.memory[key] = taken, memory
-        if ours:
-            node.managed.add(key)
-        else:
-            node.managed.discard(key)
-        if ours or was != (taken, ours):
+        (node.managed.add if ours else node.managed.discard)(key)
+        (node.unsized.discard if sized else node.unsized.add)(key)
+        if ours or was != (taken, ours, sized):
             self._changed(name)
 
     def _tidy(self, name: str) -> None:
         node = self._nodes[name]
         if node.view is None and not node.taken:
             del self._nodes[name]
-
-
-def _lacks_cpu(status: Object) -> bool:
-    return any(
-        entry.get("type") == "PodScheduled"
-        and entry.get("status") == "False"
-        and entry.get("reason") == "Unschedulable"
-        and "Insufficient cpu" in (entry.get("message") or "")
-        for entry in status.get("conditions") or ()
-    )

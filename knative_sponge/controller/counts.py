@@ -5,6 +5,7 @@ A count is known once a pod of the revision was heard and its model has learned 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -44,10 +45,11 @@ class PodCounts:
         count = self._counts.get(key)
         return None if count is None else count.pods
 
-    def look(
+    async def look(
         self, hands: Mapping[Key, Hand], wishes: Mapping[Key, Wish], nodes: Mapping[str, NodeRow], now: float
     ) -> None:
-        """Look at all pods. now: monotonic seconds."""
+        """Look at all pods; each revision takes up to some milliseconds, and others have their turn in between. now: monotonic
+        seconds."""
         by_revision: dict[Key, list[Hand]] = defaultdict(list)
         for hand in hands.values():
             if hand.pod.settings is not None and hand.pod.settings.scaling is Scaling.HYBRID:
@@ -58,6 +60,7 @@ class PodCounts:
             heard = [wishes[hand.pod.key] for hand in members if hand.pod.key in wishes]
             if len(heard) == len(members) and all(now - wish.at_s <= STALE_S for wish in heard):
                 self._decide(key, members, heard, nodes, now)
+                await asyncio.sleep(0)
 
     def _decide(
         self, key: Key, members: list[Hand], heard: list[Wish], nodes: Mapping[str, NodeRow], now: float

@@ -28,6 +28,8 @@ from knative_sponge.core.knapsack import Spending
 logger = logging.getLogger(__name__)
 
 _LINE_BYTES: Final = 1 << 20
+_KILLED_S: Final = 1.0
+"""A process that was killed has ended by then, unless its machine is in trouble; nobody waits for it longer."""
 _LARGEST: Final = 1 << 50
 """Of the objective. Doubles hold it exactly, and the sums that CP-SAT checks stay below its 2⁶²."""
 
@@ -99,14 +101,18 @@ class Refiner:
         return replace(greedy, exact=refined.exact)
 
     async def close(self) -> None:
-        """End the process, if there is one, and wait for its end. It is not started again."""
+        """End the process, if there is one, and wait for its end, but not for long. It is not started again."""
         self._not_before = math.inf
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait([self._starting])
-        self._kill()
-        for process in self._killed:
-            await process.wait()
+        try:
+            async with asyncio.timeout(_KILLED_S):
+                if self._starting is not None:
+                    self._starting.cancel()
+                    await asyncio.wait([self._starting])
+                self._kill()
+                for process in self._killed:
+                    await process.wait()
+        except TimeoutError:
+            logger.warning("the solver's process was killed and has not ended")
 
     async def _ask(self, problem: Problem, greedy: Division) -> Spending | None:
         process = self._process if self._ready else await self._start()

@@ -19,11 +19,18 @@ from knative_sponge.controller.annotations import (
     ROUTING_STATE_LABEL,
     SCALING_ANNOTATION,
 )
-from knative_sponge.controller.idle import IdleRules, Rest, rest, wait_s
+from knative_sponge.controller.idle import IdleRules, Rest, activation_s, rest, wait_s
 from knative_sponge.controller.resource import Object
 from knative_sponge.controller.scale import Bounds, Routing, desired
 from knative_sponge.controller.serverless import Mode
-from knative_sponge.controller.status import Facts, idle_since, initialized_since, status
+from knative_sponge.controller.status import (
+    Facts,
+    given_up_since,
+    idle_since,
+    initialized_since,
+    queued_since,
+    status,
+)
 from knative_sponge.settings.serving import Scaling
 
 ROUTE_S: Final = 60.0
@@ -105,7 +112,8 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
 
     now: wall clock, as status times have it.
 
-    A revision going to zero gets its requests moved to the activator first; its pods go once Knative has done that.
+    A revision going to zero gets its requests moved to the activator first; its pods go once Knative has done that. One of
+    which no pod gets ready goes there too, and is tried again with its next request.
     """
     autoscaler, service = look.autoscaler, look.service
     if not ours(autoscaler) or look.revision is None:
@@ -120,7 +128,9 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
     rules = IdleRules.of(annotations, look.defaults)
     replicas = _replicas(look.deployment)
     hybrid = annotations.get(SCALING_ANNOTATION, "").strip() == Scaling.HYBRID and bounds.most != 1
-    state = _rest(look, bounds, rules, routing)
+    patience_s = _patience_s(look, bounds, rules, routing, now)
+    failed = patience_s <= 0.0
+    state = _rest(look, bounds, rules, routing, failed=failed)
     goal = desired(
         bounds,
         routing,
@@ -140,7 +150,7 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
         mode = Mode.SERVE if goal and not hybrid else Mode.PROXY
         writes += _service_writes(autoscaler, service, mode)
         if replicas is not None and replicas != goal:
-            left_s = 0.0 if goal else _left_s(look, rules, state, now)
+            left_s = 0.0 if goal else _left_s(look, rules, state, now, failed=failed)
             if left_s <= 0.0:
                 writes.append(SetReplicas(autoscaler["spec"]["scaleTargetRef"]["name"], goal))
             elif left_s < inf:
@@ -158,10 +168,13 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
         initialized=started,
         not_owned=not_owned,
         unseen=state is Rest.UNSEEN,
+        given_up=failed and goal == 0,
     )
     new = status(autoscaler, facts, now)
     if new is not None:
         writes.append(WriteStatus({"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": new}))
+    if 0.0 < patience_s < inf:
+        again_s.append(patience_s)
     if started and routing is Routing.PENDING and waited_s < ROUTE_S:
         again_s.append(ROUTE_S - waited_s)
     if (
@@ -186,11 +199,44 @@ def sleeps(look: Look) -> bool:
         return False
     annotations = look.autoscaler["metadata"].get("annotations") or {}
     bounds, rules = Bounds.of(annotations, look.defaults), IdleRules.of(annotations, look.defaults)
-    return _rest(look, bounds, rules, _routing(look.revision)) is Rest.ASLEEP
+    routing = _routing(look.revision)
+    failed = _patience_s(look, bounds, rules, routing, None) <= 0.0
+    return _rest(look, bounds, rules, routing, failed=failed) is Rest.ASLEEP
 
 
-def _rest(look: Look, bounds: Bounds, rules: IdleRules, routing: Routing) -> Rest:
+def _patience_s(look: Look, bounds: Bounds, rules: IdleRules, routing: Routing, now: datetime | None) -> float:
+    """Seconds until the revision is given up because none of its pods gets ready; 0 once it is, infinite where it never is.
+
+    As Knative's own class does it: whatever min-scale says before the first start, and not without scale to zero. (That class
+    keeps the pods of an initial-scale above 1 for ever.) Without `now` only what status says counts.
+    """
+    replicas = _replicas(look.deployment)
+    may_fail = rules.enabled and routing is not Routing.RESERVE and replicas is not None and not _ready(look.deployment)
+    if not may_fail or (bounds.least > 0 and initialized_since(look.autoscaler) is not None):
+        return inf
+    if given_up_since(look.autoscaler) is not None:
+        return 0.0
+    queued = queued_since(look.autoscaler)
+    if queued is None or now is None or look.deployment is None or not replicas:
+        return inf
+    return max(0.0, activation_s(look.deployment["spec"]) - (now - queued).total_seconds())
+
+
+def _rest(look: Look, bounds: Bounds, rules: IdleRules, routing: Routing, *, failed: bool) -> Rest:
+    """failed: none of its pods gets ready."""
     started = initialized_since(look.autoscaler) is not None
+    if failed:
+        return rest(
+            rules,
+            idle_s=None,
+            knocking=look.knocking,
+            # No request can come to a revision that no Route has named.
+            visible=look.zero_allowed or routing is Routing.PENDING,
+            lost=look.zero_lost,
+            asleep=given_up_since(look.autoscaler) is not None,
+            pods=_replicas(look.deployment) or 0,
+            unborn=True,
+        )
     if not _may_rest(bounds, rules, routing) or not (started or bounds.unborn):
         return Rest.AWAKE
     return rest(
@@ -209,12 +255,12 @@ def _routing(revision: Object) -> Routing:
     return Routing.of((revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL))
 
 
-def _left_s(look: Look, rules: IdleRules, state: Rest, now: datetime) -> float:
+def _left_s(look: Look, rules: IdleRules, state: Rest, now: datetime, *, failed: bool) -> float:
     """Seconds until the last pods may go; infinite while their requests are not with the activator."""
     proxied = serverless.proxied_since(look.service)
     if proxied is None:
         return inf
-    if state is not Rest.ASLEEP:
+    if failed or state is not Rest.ASLEEP:
         return 0.0
     idle = idle_since(look.autoscaler)
     if idle is None:

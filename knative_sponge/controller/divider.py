@@ -1,8 +1,8 @@
 """The fast loop: divides each node's cores among its managed pods and gives every pod its target (design §4, Divide).
 
 A node is divided anew when something about it changed, soon after a proxy wants another size, and at least every second.
-Shrinks go out first. A growth goes out as soon as there is room for all of it, counting what the API server has accepted; when
-nothing is shrinking any more, it takes what room there is. The proxies never wait for any of this.
+While cores suffice, sizes are kept for a while (`core/growth.py`); when they do not, that goes first. The proxies never wait
+for any of this.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
+from knative_sponge.controller.actuation import actuate
 from knative_sponge.controller.claims import STALE_S, Wish, bounds, claim
 from knative_sponge.controller.cluster import Cluster, managed
 from knative_sponge.controller.hand import Hand
@@ -20,23 +21,31 @@ from knative_sponge.controller.metrics import Metrics
 from knative_sponge.controller.podview import PodView
 from knative_sponge.controller.resource import Key
 from knative_sponge.controller.rows import NodeRow
+from knative_sponge.controller.settled import Settled
 from knative_sponge.controller.streams import Address, DemandStreams, Line
+from knative_sponge.controller.turns import Turns
 from knative_sponge.core.allocate import Claim, DivideRules, Division, Problem
+from knative_sponge.core.growth import GrowthRules
 from knative_sponge.core.peak import Peak
-from knative_sponge.core.quantity import format_cores
 from knative_sponge.core.resize_events import NodeChanged
 
 _log: Final = logging.getLogger(__name__)
 
-_TICK_S: Final = 0.25
+_TICK_S: Final = 0.5
+"""A node that is short is divided so often: what its pods expect to miss changes with every line."""
 _SWEEP_S: Final = 1.0
-"""Every node is divided at least so often: needs fade, and silence has to be noticed."""
+"""Every node has its turn so often, whether something about it is known to have changed or not."""
+_REST_S: Final = 3.0
+"""But one where nothing had changed, and nothing was under way, passes its turns for so long."""
+_TURN_S: Final = 0.005
+"""After so long, whatever else the event loop has to do comes before the other nodes."""
 _GATHER_S: Final = 0.01
 """Lines that come together share a division. It never takes more than half of the time: the lease has to be renewed, too."""
 _WORTH: Final = 0.05
 """See `DivideRules`. What pods expect to miss moves by more than that from one line to the next, while nothing has changed."""
-HOLD_S: Final = 5.0
-"""A pod shrinks to the largest need of so long. The proxies' own second costs fewer cores, and several times the resizes."""
+_Hold = Literal["size", "need", "nothing"]
+"""What a pod's claim holds on to: the size it was given lately, the largest need of late, or nothing but its need now."""
+_HOLDS: Final[tuple[_Hold, ...]] = ("size", "need", "nothing")
 
 
 class Optimizer(Protocol):
@@ -70,15 +79,17 @@ class Divider:
         self._metrics = metrics
         self._clock = clock
         self._rules = DivideRules(worth=_WORTH)
+        self._growth = GrowthRules()
         self._peaks: dict[Key, Peak] = {}
         self._dirty: set[str] = set()
         self._short: set[str] = set()
-        self._settled: dict[str, object] = {}
-        """Of each node that is not short: what its last division rested on."""
+        self._turns = Turns(_SWEEP_S)
+        self._settled = Settled(_REST_S)
         self._failing: set[str] = set()
         """Nodes whose last division failed and of which people were told."""
         self._refining: dict[str, asyncio.Task[None]] = {}
         self._pods_changed = True
+        self._ended = False
         self._wake = asyncio.Event()
         cluster.subscribe(self._pod_changed)
 
@@ -89,7 +100,7 @@ class Divider:
 
     async def run(self) -> None:
         """Until cancelled."""
-        swept_s = ticked_s = float("-inf")
+        ticked_s = float("-inf")
         took_s = 0.0
         try:
             while True:
@@ -103,28 +114,31 @@ class Divider:
                 now = self._clock()
                 if now - ticked_s >= _TICK_S:
                     ticked_s = now
-                    self._dirty |= self._short  # what its pods expect to miss changes with every line
-                if now - swept_s >= _SWEEP_S:
-                    swept_s = now
-                    self._dirty.update(self._cluster.nodes)
-                    live, silent = self.streams.counts()
-                    self._metrics.streams(live=live, stale=0, down=silent)
+                    self._dirty |= self._short
+                turns = self._turns.due(lambda: self._cluster.nodes, now)
+                self._dirty.update(name for name in turns if not self._settled.rests(name, now))
                 if self._pods_changed:
                     self._pods_changed = False
                     self.streams.follow({key: _address(hand.pod) for key, hand in self.hands.items()})
                 dirty, self._dirty = self._dirty, set()
                 if dirty:
-                    self._divide_all(dirty, now)
-                    took_s = self._clock() - now
+                    took_s = await self._divide_all(dirty)
                     self._metrics.divided(took_s)
         finally:
-            self.streams.close()
-            for task in self._refining.values():
-                task.cancel()
-            for hand in self.hands.values():
-                hand.close()
+            self.close()
+
+    def close(self) -> None:
+        """Nothing is resized any more, whatever else the informers tell while they end. Also where it never ran."""
+        self._ended = True
+        self.streams.close()
+        for task in self._refining.values():
+            task.cancel()
+        for hand in self.hands.values():
+            hand.close()
 
     def _pod_changed(self, before: PodView | None, after: PodView | None) -> None:
+        if self._ended:
+            return
         key = (after or before).key  # type: ignore[union-attr]
         hand = self.hands.get(key)
         if hand is not None and (after is None or not managed(after) or after.uid != hand.pod.uid):
@@ -150,16 +164,30 @@ class Divider:
         now = self._clock()
         peak = self._peaks.get(key)
         if peak is None:
-            peak = self._peaks[key] = Peak(HOLD_S)
+            peak = self._peaks[key] = Peak(self._growth.hold_s)
         want = peak.add(now, line.want)
-        self.wishes[key] = Wish(line, want, now)
+        known = self.wishes.get(key)
+        changed = known is None or line.want != known.line.want or want != known.want
+        self.wishes[key] = Wish(line, want, now, now if changed or known is None else known.since_s)
         hand.heard(line.cores)
-        if before is None or line.want != before.want:
+        if before is None or known is None or changed or self._matters_anew(known, hand, now):
             self.touch(hand.pod.node)
 
-    def _divide_all(self, names: set[str], now: float) -> None:
+    def _matters_anew(self, known: Wish, hand: Hand, now: float) -> bool:
+        """Has what a pod said before, and says again, another meaning since then?"""
+        held_until_s = hand.sized_s + self._growth.hold_s
+        return now - known.at_s > STALE_S or known.at_s < held_until_s <= now
+
+    async def _divide_all(self, names: set[str]) -> float:
+        """Returns the seconds that this took, not counting what others did in between."""
+        took_s, begun_s = 0.0, self._clock()
         waiting = self._cluster.waiting()
         for name in names:
+            now = self._clock()
+            if now - begun_s >= _TURN_S:
+                took_s += now - begun_s
+                await asyncio.sleep(0)
+                begun_s = now = self._clock()
             if name in self._refining:
                 self._dirty.add(name)
                 continue
@@ -172,6 +200,7 @@ class Divider:
                 self._failing.add(name)
             else:
                 self._failing.discard(name)
+        return took_s + self._clock() - begun_s
 
     def _divide(self, name: str, waiting: Mapping[str, float], now: float) -> None:
         node, pods = self._cluster.node(name), self._cluster.managed_on(name)
@@ -180,32 +209,39 @@ class Divider:
             return
         reserved = self._cluster.reserved(name)
         capacity = max(0.0, node.cores - reserved - waiting.get(name, 0.0))
-        standing = (node, reserved, capacity, [self._standing(pod, capacity, now) for pod in pods])
-        if self._settled.get(name) == standing:
-            return
+        standing: object | None = None
+        if not (short := name in self._short):
+            standing = (node, reserved, capacity, [self._standing(pod, capacity, now) for pod in pods])
+            if self._settled.holds(name, standing, now, quiet=not any(self.hands[pod.key].moving for pod in pods)):
+                return
         before = self.nodes.get(name)
         if before is not None and abs(before.capacity - max(0.0, node.cores - reserved)) > 0.001:
             for pod in pods:
                 self.hands[pod.key].handle(NodeChanged())
-        claims = [self._claim(pod, capacity, now, held=True) for pod in pods]
-        problem = Problem(claims, capacity, self._rules)
-        if problem.short:
-            # Holding on to cores for what was needed a moment ago is for nodes that have some to spare.
-            claims = [self._claim(pod, capacity, now, held=False) for pod in pods]
-            problem = Problem(claims, capacity, self._rules)
-        division = problem.solve()
-        if not division.short:
-            self._settled[name] = standing
-        else:
-            self._settled.pop(name, None)
+        problem = self._problem(pods, capacity, now, short=short)
+        claims, division = problem.claims, problem.solve()
+        self._settled.settle(name, None if division.short else standing)
         if division.short and not division.exact and not division.squeezed:
             self._refining[name] = asyncio.create_task(self._refine(name, claims, capacity, division))
         else:
             self._apply(claims, capacity, division, now)
         wanted, given = sum(each.want for each in claims), sum(division.sizes.values())
         self.nodes[name] = NodeRow(name, node.cores, reserved, given, wanted, division.short)
-        self._metrics.node(name, allocatable=node.cores, reserved=reserved, divided=given, short=division.short)
         (self._short.add if division.short else self._short.discard)(name)
+
+    def _problem(self, pods: Sequence[PodView], capacity: float, now: float, *, short: bool) -> Problem:
+        """Holding on to cores is for nodes that have some to spare. short: most likely this one has none."""
+
+        def holding(hold: _Hold) -> Problem:
+            return Problem([self._claim(pod, capacity, now, hold) for pod in pods], capacity, self._rules)
+
+        if short and (least := holding("nothing")).short:
+            return least
+        for hold in _HOLDS:
+            problem = holding(hold)
+            if not problem.short:
+                break
+        return problem
 
     async def _refine(self, name: str, claims: Sequence[Claim], capacity: float, greedy: Division) -> None:
         try:
@@ -216,81 +252,41 @@ class Divider:
             self._wake.set()
 
     def _apply(self, claims: Sequence[Claim], capacity: float, division: Division, now: float) -> None:
-        present = [
-            (hand, each, division.sizes[each.key])
-            for each in claims
-            if isinstance(each.key, tuple) and (hand := self.hands.get(each.key)) is not None
-        ]
-        spare = capacity - sum(each.low for each in claims)
-        for hand, each, size in present:
-            if size <= hand.machine.asked:
-                self._aim(hand, each, spare, size, now)
-        shrinking = any(size < hand.machine.asked for hand, _, size in present)
-        room = capacity - sum(hand.machine.asked for hand, _, _ in present)
-        growing = [(hand, each, size) for hand, each, size in present if size > hand.machine.asked]
-        growing.sort(key=lambda found: (-found[1].weight, found[2] - found[0].machine.asked))
-        for hand, each, size in growing:
-            asked = hand.machine.asked
-            if size - asked > room + 0.0005:
-                # What shrinks wakes this loop when it has; until then the pod keeps what it asked for.
-                given = asked if shrinking or room < _LEAST_STEP else round(asked + room - 0.0005, 3)
-            else:
-                given = size
-            room -= given - asked
-            self._aim(hand, each, spare, given, now)
+        actuate(claims, capacity, division, self.hands, self.wishes, now, self._growth)
 
-    def _aim(self, hand: Hand, each: Claim, spare: float, size: float, now: float) -> None:
-        """spare: cores of the node above the least of all its pods."""
-        wish = self.wishes.get(hand.pod.key)
-        reach = max(size, min(each.high, each.low + spare))
-        hand.aim(size, reach, _why(each, size), now if wish is None else wish.at_s)
+    def _claim(self, pod: PodView, capacity: float, now: float, hold: _Hold) -> Claim:
+        wish, hand = self._wish(pod.key, now), self.hands[pod.key]
+        want = None if wish is None else self._held(hand, wish, now, hold)
+        return claim(pod, hand.machine, wish, want, capacity, now)
 
-    def _claim(self, pod: PodView, capacity: float, now: float, *, held: bool) -> Claim:
-        """held: see `_wish`."""
-        return claim(pod, self.hands[pod.key].machine, self._wish(pod.key, now, held=held), capacity, now)
+    def _held(self, hand: Hand, wish: Wish, now: float, hold: _Hold) -> float:
+        if hold == "nothing":
+            return wish.line.want
+        if hold == "size" and now < hand.sized_s + self._growth.hold_s:
+            return max(wish.want, hand.machine.asked)
+        return wish.want
 
-    def _wish(self, key: Key, now: float, *, held: bool) -> Wish | None:
-        """held: the largest need of the last HOLD_S, not only the present one."""
+    def _wish(self, key: Key, now: float) -> Wish | None:
+        """What the pod wants, once what it needed too long ago is forgotten."""
         wish, peak = self.wishes.get(key), self._peaks.get(key)
         if wish is None or peak is None:
             return wish
-        want = peak.add(now, wish.line.want) if held else wish.line.want
+        want = peak.add(now, wish.line.want)
         if want != wish.want:
-            wish = self.wishes[key] = Wish(wish.line, want, wish.at_s)
+            wish = self.wishes[key] = Wish(wish.line, want, wish.at_s, now)
         return wish
 
     def _standing(self, pod: PodView, capacity: float, now: float) -> object:
         """All of a pod that a division rests on while cores suffice."""
-        hand, wish = self.hands[pod.key], self._wish(pod.key, now, held=True)
-        want = None if wish is None or now - wish.at_s > STALE_S else wish.want
-        return hand.machine, hand.busy, hand.machine.asked, want, bounds(pod, hand.machine, capacity, now)
+        hand, wish = self.hands[pod.key], self._wish(pod.key, now)
+        want = None if wish is None or now - wish.at_s > STALE_S else self._held(hand, wish, now, "size")
+        return hand.machine, hand.moving, hand.machine.asked, want, bounds(pod, hand.machine, capacity, now)
 
     def _forget(self, name: str) -> None:
         self._short.discard(name)
-        self._settled.pop(name, None)
-        if self.nodes.pop(name, None) is not None:
-            self._metrics.forget_node(name)
-
-
-_LEAST_STEP: Final = 0.02
+        self._settled.forget(name)
+        self.nodes.pop(name, None)
 
 
 def _address(pod: PodView) -> Address:
     return Address(pod.ip, pod.token, pod.uid)
-
-
-def _why(each: Claim, size: float) -> str:
-    """Why a pod's size changes, for people."""
-    if size > each.cores:
-        misses = _misses(each, each.cores)
-        return f"{misses:.3g} rows/s would miss" if misses >= 0.005 else "room for what may come"
-    if size < each.want:
-        return f"the node is short: {format_cores(each.want)} wanted"
-    return "enough for what arrives"
-
-
-def _misses(each: Claim, cores: float) -> float:
-    for size, misses in reversed(each.curve):
-        if size <= cores + 0.0005:
-            return misses
-    return each.curve[0][1] if each.curve else 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -70,12 +71,15 @@ class Hand:
         """When that was asked for; None once it was patched."""
         self.patched_s: float | None = None
         """When it was patched; None once it is in force."""
+        self.sized_s = -math.inf
+        """When it was last given another size, or the attempt was made."""
         self.memory: int | None = None
         """Bytes that the next patch gives the pod beside its cores; None leaves them as they are."""
         self.refused_memory: int | None = None
         """Bytes that the API server refused last; whoever asked for them takes note and resets it."""
         self.since_s = self.told_s = clock()
         self._told_reach = 0.0
+        self._aimed_s = -math.inf
         self._agreed: float | None = None
         """What the proxy said of its size, if it was right and nothing has happened since."""
         self._around = around
@@ -90,15 +94,18 @@ class Hand:
         self.pod = pod
         self.handle(pod.seen())
 
-    def aim(self, cores: float, reach: float, why: str, wanted_s: float) -> None:
-        """The pod shall have `cores`. reach: see the attribute. wanted_s: since when."""
+    def aim(self, cores: float, reach: float, why: str, since_s: float) -> None:
+        """The pod shall have `cores`. reach: see the attribute. since_s: when its need last changed; where that was known the
+        last time, something else has changed just now."""
+        now = self._clock()
+        changed_s, self._aimed_s = since_s if since_s > self._aimed_s else now, now
         self.reach = reach
         if self.machine.target is None or abs(cores - self.machine.target) > 0.0005:
             if abs(cores - self.machine.asked) <= 0.0005:
                 self.wanted_s = None
             else:
                 self.why = why
-                self.wanted_s = wanted_s if self.wanted_s is None else self.wanted_s
+                self.wanted_s = changed_s if self.wanted_s is None else self.wanted_s
             self.handle(Target(cores))
         if not 0.95 * reach <= self._told_reach <= 1.05 * reach and not self.busy:
             self.handle(Connected())
@@ -124,6 +131,12 @@ class Hand:
             self._agreed = cores
 
     @property
+    def moving(self) -> bool:
+        """Is something being carried out, or still to be done?"""
+        target, asked = self.machine.target, self.machine.asked
+        return self._task is not None or (target is not None and abs(target - asked) > 0.0005)
+
+    @property
     def busy(self) -> bool:
         """Is something being carried out?"""
         return self._task is not None
@@ -139,6 +152,8 @@ class Hand:
                 self._wake(command.at_s)
             else:
                 self._commands.append(command)
+                if isinstance(command, PatchSize):
+                    self.sized_s = self._clock()
         if self._commands and self._task is None:
             self._task = asyncio.create_task(self._work(), name=f"resize {self.pod.key[0]}/{self.pod.key[1]}")
         if self.machine.phase is not before:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from knative_sponge.controller.annotations import RETENTION, WINDOW
 from knative_sponge.core.quantity import parse_duration_s
 
+PROGRESS_S: Final = 600.0
+"""A Deployment's progress deadline where it names none: Kubernetes' default, and Knative's."""
+DIAGNOSIS_S: Final = 30.0
+"""What Knative has after that deadline to read from the pods what went wrong, before they go."""
 RECHECK_S: Final = 10.0
 """A revision whose pods say nothing of requests yet, or one that is idle but unseen, is looked at again after so long."""
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
@@ -95,6 +99,12 @@ def wait_s(rules: IdleRules, idle_s: float | None) -> float:
     if idle_s is None or idle_s >= rules.window_s:
         return RECHECK_S
     return max(1.0, rules.window_s - idle_s)
+
+
+def activation_s(deployment: Mapping[str, Any]) -> float:
+    """Seconds in which a pod must get ready, from when there shall be one; else the revision is given up. As Knative's own
+    class (`pkg/reconciler/autoscaling/kpa/scaler.go`). deployment: the spec of the revision's Deployment."""
+    return float(deployment.get("progressDeadlineSeconds", PROGRESS_S)) + DIAGNOSIS_S
 
 
 def _named(annotations: Mapping[str, str], names: Iterable[str]) -> str | None:

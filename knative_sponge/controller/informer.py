@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Final
 
 from knative_sponge.controller.backoff import Backoff
-from knative_sponge.controller.kube import Change, Kube
+from knative_sponge.controller.kube import Change, Kube, Text, read_object
 from knative_sponge.controller.resource import Key, Object, Resource
 from knative_sponge.errors import KubeError, KubeGone
 
@@ -43,7 +43,8 @@ def whole(item: Object) -> Object:
 class Informer:
     """The objects of one resource that match the selectors. `run` it in a task; it ends only by cancellation.
 
-    keep: what is held of each object; its metadata's namespace, name and resourceVersion must be. It may change its argument.
+    read: an object from its JSON, or as much of it as `keep` needs. keep: what is held of it; its metadata's namespace, name
+    and resourceVersion must be. It may change its argument.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Informer:
         namespace: str | None = None,
         labels: str = "",
         fields: str = "",
+        read: Callable[[Text], Object] = read_object,
         keep: Callable[[Object], Object] = whole,
     ) -> None:
         self.resource = resource
@@ -64,6 +66,7 @@ class Informer:
         self._namespace = namespace
         self._labels = labels
         self._fields = fields
+        self._read = read
         self._keep = keep
         self._objects: dict[Key, Object] = {}
         self._subscribers: list[Subscriber] = []
@@ -110,7 +113,11 @@ class Informer:
 
     async def _list(self) -> None:
         listing = await self._kube.list(
-            self.resource, namespace=self._namespace, labels=self._labels, fields=self._fields, keep=self._keep
+            self.resource,
+            namespace=self._namespace,
+            labels=self._labels,
+            fields=self._fields,
+            keep=lambda text: self._keep(self._read(text)),
         )
         found = {key_of(item): item for item in listing.items}
         for key in [key for key in self._objects if key not in found]:
@@ -125,7 +132,12 @@ class Informer:
         told = False
         async with aclosing(
             self._kube.watch(
-                self.resource, self._version, namespace=self._namespace, labels=self._labels, fields=self._fields
+                self.resource,
+                self._version,
+                namespace=self._namespace,
+                labels=self._labels,
+                fields=self._fields,
+                read=self._read,
             )
         ) as events:
             async for change, item in events:

@@ -6,12 +6,13 @@ models stay unloaded: what goes over the wire is what callers see.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
@@ -30,6 +31,30 @@ _WATCH_S = 240
 _SILENCE_S = 150.0
 """A watch that is silent for longer is dead: the server sends a bookmark every minute."""
 _LONGEST_EVENT = 16 * 2**20
+
+
+Text = bytes | msgspec.Raw
+"""JSON."""
+
+
+def read_object(text: Text) -> Object:
+    """All of it. Raises ValueError for what is no JSON object."""
+    return msgspec.json.decode(text, type=dict[str, Any])
+
+
+class _Page(msgspec.Struct):
+    metadata: dict[str, Any]
+    items: list[msgspec.Raw] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+_T = TypeVar("_T")
+_PAGE = msgspec.json.Decoder(_Page)
+_EVENT = msgspec.json.Decoder(_Event)
 
 
 class Patch(StrEnum):
@@ -64,7 +89,7 @@ class Kube:
     Every call raises KubeNotFound, KubeConflict, KubeGone, KubeUnreachable, or KubeError with the status for the rest.
     """
 
-    def __init__(self, client: ApiClient, fence: Callable[[], None] | None = None) -> None:
+    def __init__(self, client: ApiClient, fence: Callable[[], float] | None = None) -> None:
         self._client = client
         self._fence = fence
 
@@ -83,8 +108,9 @@ class Kube:
         """An API server that asks for no credentials, such as `http://127.0.0.1:8001` of `kubectl proxy`."""
         return cls(ApiClient(Configuration(host=host)))
 
-    def fenced(self, fence: Callable[[], None]) -> Kube:
-        """The same server; `fence` is called before each write and holds it back by raising."""
+    def fenced(self, fence: Callable[[], float]) -> Kube:
+        """The same server; `fence` is called before each write. It says how many seconds the write may take at most, or holds
+        it back by raising."""
         return Kube(self._client, fence)
 
     async def close(self) -> None:
@@ -93,7 +119,7 @@ class Kube:
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
         """One object."""
-        return await self._call(Verb.GET, resource, "GET", resource.path(namespace, name))
+        return await self._call(Verb.GET, resource, "GET", resource.path(namespace, name), read=read_object)
 
     async def list(
         self,
@@ -102,22 +128,37 @@ class Kube:
         namespace: str | None = None,
         labels: str = "",
         fields: str = "",
-        keep: Callable[[Object], Object] = lambda item: item,
+        keep: Callable[[Text], Object] = read_object,
     ) -> Listing:
-        """What `keep` leaves of all objects that match the selectors, in pages, so that no answer grows with the cluster."""
+        """What `keep` makes of all objects that match the selectors, in pages, so that no answer grows with the cluster."""
+
+        def page(text: bytes) -> tuple[Object, list[Object]]:
+            whole = _PAGE.decode(text)
+            return whole.metadata, [keep(item) for item in whole.items or ()]
+
         items: list[Object] = []
         query = _selectors(labels, fields) | {"limit": "500"}
         while True:
-            page = await self._call(Verb.LIST, resource, "GET", resource.path(namespace), query)
-            items += map(keep, page.get("items") or ())
-            if not (token := page["metadata"].get("continue")):
-                return Listing(tuple(items), page["metadata"]["resourceVersion"])
+            metadata, found = await self._call(Verb.LIST, resource, "GET", resource.path(namespace), query, read=page)
+            items += found
+            if not (token := metadata.get("continue")):
+                return Listing(tuple(items), metadata["resourceVersion"])
             query["continue"] = token
 
     async def watch(
-        self, resource: Resource, version: str, *, namespace: str | None = None, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        version: str,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        read: Callable[[Text], Object] = read_object,
     ) -> AsyncGenerator[tuple[Change, Object]]:
-        """What changes after `version`, until the server ends the watch. Raises KubeGone when it cannot tell any more."""
+        """What changes after `version`, until the server ends the watch. Raises KubeGone when it cannot tell any more.
+
+        read: an object from its JSON.
+        """
         _check(resource, Verb.WATCH)
         query = _selectors(labels, fields) | {
             "watch": "true",
@@ -125,22 +166,22 @@ class Kube:
             "resourceVersion": version,
             "timeoutSeconds": str(_WATCH_S),
         }
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CALL_S, sock_read=_SILENCE_S)
-        async with self._answer("GET", resource.path(namespace), query, None, None, timeout) as response:
+        async with self._answer("GET", resource.path(namespace), query, None, None, None) as response:
             async for line in _lines(response.content):
-                event = msgspec.json.decode(line)
-                if event["type"] == "ERROR":
-                    raise _error(event["object"].get("code", 500), event["object"], f"watch {resource}")
-                yield Change(event["type"]), event["object"]
+                event = _EVENT.decode(line)
+                if event.type == "ERROR":
+                    status = read_object(event.object)
+                    raise _error(status.get("code", 500), status, f"watch {resource}")
+                yield Change(event.type), read(event.object)
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """A new object as the server stored it; KubeConflict with reason `AlreadyExists` when there is one."""
-        return await self._call(Verb.CREATE, resource, "POST", resource.path(namespace), body=body)
+        return await self._call(Verb.CREATE, resource, "POST", resource.path(namespace), body=body, read=read_object)
 
     async def replace(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """The whole object, as it was read and changed; its resourceVersion makes a race a KubeConflict."""
         path = resource.path(namespace, body["metadata"]["name"])
-        return await self._call(Verb.UPDATE, resource, "PUT", path, body=body)
+        return await self._call(Verb.UPDATE, resource, "PUT", path, body=body, read=read_object)
 
     async def patch(
         self,
@@ -152,9 +193,8 @@ class Kube:
         kind: Patch = Patch.MERGE,
     ) -> Object:
         """Part of an object; a `metadata.resourceVersion` in a merge patch makes a race a KubeConflict."""
-        return await self._call(
-            Verb.PATCH, resource, "PATCH", resource.path(namespace, name), body=body, content_type=kind
-        )
+        path = resource.path(namespace, name)
+        return await self._call(Verb.PATCH, resource, "PATCH", path, body=body, content_type=kind, read=read_object)
 
     async def _call(
         self,
@@ -166,13 +206,14 @@ class Kube:
         *,
         body: Any = None,
         content_type: str | None = None,
-    ) -> Object:
+        read: Callable[[bytes], _T],
+    ) -> _T:
         _check(resource, verb)
+        bound_s = _CALL_S
         if self._fence is not None and method != "GET":
-            self._fence()
-        timeout = aiohttp.ClientTimeout(total=_CALL_S)
-        async with self._answer(method, path, query, body, content_type, timeout) as response:
-            return _object(await response.read())
+            bound_s = min(bound_s, self._fence())
+        async with self._answer(method, path, query, body, content_type, bound_s) as response:
+            return read(await response.read())
 
     @asynccontextmanager
     async def _answer(
@@ -182,29 +223,35 @@ class Kube:
         query: Mapping[str, str] | None,
         body: Any,
         content_type: str | None,
-        limits: aiohttp.ClientTimeout,
+        bound_s: float | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer's head arrived and says 2xx; whatever goes wrong until the block ends is one of our errors."""
+        """The answer's head arrived and says 2xx; whatever goes wrong until the block ends is one of our errors.
+
+        bound_s: seconds for all of it. Not aiohttp's `total`: when that ends in the same turn of the loop in which the task is
+        cancelled, as on a starved machine, aiohttp takes both for its own, and the task goes on for ever.
+        """
         what = f"{method} {path}"
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=_CALL_S, sock_read=_SILENCE_S)
         try:
-            method, url, headers, body, _ = await self._client.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params=headers,
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = await self._client.call_api(method, url, headers, body, _request_timeout=limits)
-            response: aiohttp.ClientResponse = answer.response
-            try:
-                if response.status >= 300:
-                    raise _error(response.status, _object(await response.read()), what)
-                yield response
-            finally:
-                # Connections of watches that end early must not go back to the pool half read.
-                response.close() if not response.content.at_eof() else response.release()
+            async with asyncio.timeout(bound_s):
+                method, url, headers, body, _ = await self._client.param_serialize(
+                    method,
+                    path,
+                    query_params=list((query or {}).items()),
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                answer = await self._client.call_api(method, url, headers, body, _request_timeout=limits)
+                response: aiohttp.ClientResponse = answer.response
+                try:
+                    if response.status >= 300:
+                        raise _error(response.status, read_object(await response.read()), what)
+                    yield response
+                finally:
+                    # Connections of watches that end early must not go back to the pool half read.
+                    response.close() if not response.content.at_eof() else response.release()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise KubeUnreachable(f"{what}: {type(error).__name__}: {error}") from error
 
@@ -232,13 +279,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
                     yield line
         elif start > _LONGEST_EVENT:
             raise ValueError("an event is too long")
-
-
-def _object(data: bytes) -> Object:
-    found = msgspec.json.decode(data)
-    if not isinstance(found, dict):
-        raise ValueError("the answer is not an object")
-    return found
 
 
 _ERRORS = {404: KubeNotFound, 409: KubeConflict, 410: KubeGone}

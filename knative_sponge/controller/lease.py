@@ -3,6 +3,7 @@
 A holder renews the Lease; whoever sees it unchanged for its whole duration, by its own clock, may take it. A holder whose
 renewals fail stops leading after two thirds of that duration, counted from when the last good renewal was *sent*: others
 can count only from when it arrived, so the old leader has stopped a third of a duration before a new one can start.
+Its work has that third to end; if it has not by then, the process ends (`lastresort`). No write outlasts the leading.
 Wall clocks are only written for people to read; no decision rests on them.
 """
 
@@ -11,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.lastresort import must_end
 from knative_sponge.controller.resource import LEASES, Object
 from knative_sponge.errors import KubeError, KubeNotFound, NotLeader
 
@@ -102,13 +105,23 @@ class Election:
 
 
 class Elector:
-    """Runs work while this replica leads. One per process."""
+    """Runs work while this replica leads. One per process. end: ends the process, as `os._exit` does."""
 
-    def __init__(self, kube: Kube, identity: str, namespace: str, name: str, duration_s: float) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        identity: str,
+        namespace: str,
+        name: str,
+        duration_s: float,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
         self._kube = kube
         self._namespace = namespace
         self._name = name
+        self._end = end
         self._look_s = duration_s * _LOOK_SHARE
+        self._ending_s = duration_s * (1 - _HOLD_SHARE)
         self._election = Election(identity, namespace, name, duration_s)
 
     @property
@@ -116,10 +129,12 @@ class Elector:
         """Does this replica lead now?"""
         return self._election.leads(time.monotonic())
 
-    def fence(self) -> None:
-        """Raise NotLeader unless this replica leads now: what `Kube.fenced` calls before each write."""
-        if not self.leads:
+    def fence(self) -> float:
+        """For how many seconds this replica leads at least: what `Kube.fenced` calls before each write. Raises NotLeader."""
+        left_s = self._election.holds_until - time.monotonic()
+        if left_s <= 0:
             raise NotLeader("held back: this replica does not lead")
+        return left_s
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled: wait to lead, then run `work` until leading ends, and again.
@@ -150,7 +165,10 @@ class Elector:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            # Until another may lead.
+            within_s = max(0.0, self._election.holds_until - time.monotonic()) + self._ending_s
+            with must_end("the leader's work", within_s, self._end):
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _renew(self) -> None:
         """Return when this replica leads no more."""

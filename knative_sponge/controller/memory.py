@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from knative_sponge.controller.cluster import Cluster, NodeView
+from knative_sponge.controller.cluster import Cluster
 from knative_sponge.controller.hand import Hand
 from knative_sponge.controller.kubelet import Place
+from knative_sponge.controller.nodeview import NodeView
 from knative_sponge.controller.podview import PodView
 from knative_sponge.controller.resource import Key
 from knative_sponge.core.memory import STEP, MemoryNeed

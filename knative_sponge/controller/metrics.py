@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -25,6 +25,8 @@ class Metrics:
     """Counts of one controller process. Revisions and nodes are labels only as long as they are not forgotten."""
 
     def __init__(self) -> None:
+        self.look: Callable[[], None] | None = None
+        """Sets what would cost too much to set with each change; called before anything is shown, until `leads(False)`."""
         self.registry = CollectorRegistry()
         reconciles = Counter(
             "sponge_reconciles", "Looks at one PodAutoscaler, by outcome.", ["outcome"], registry=self.registry
@@ -83,6 +85,7 @@ class Metrics:
         """This replica became leader, or stopped being it; what only the leader knows is then nobody's."""
         self._leader.set(yes)
         if not yes:
+            self.look = None
             self.stock_proxies({})
             self.broken_webhooks(0)
             self.streams(live=0, stale=0, down=0)
@@ -141,6 +144,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
+        if self.look is not None:
+            self.look()
         return generate_latest(self.registry)
 
     def _gauges(self, labels: list[str], **texts: str) -> tuple[Gauge, ...]:

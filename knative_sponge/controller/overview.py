@@ -33,9 +33,15 @@ class Overviews:
         self._metrics = metrics
         self._clock = clock
         self._shown: set[Key] = set()
+        self._shown_nodes: set[str] = set()
 
     def publish(self, board: Board) -> None:
-        """Let the board show everything, and put the sums into the metrics."""
+        """Let the board and the metrics show everything; whoever asks them pays for it."""
+        board.publish(self.rows)
+        self._metrics.look = self._measure
+
+    def _measure(self) -> None:
+        """Put the sums into the metrics."""
         shown: set[Key] = set()
         for key, hands in self._by_revision().items():
             if self._settings(key, hands) is None:
@@ -51,7 +57,16 @@ class Overviews:
         for key in self._shown - shown:
             self._metrics.forget_revision(*key)
         self._shown = shown
-        board.publish(self.rows)
+        nodes = self._divider.nodes
+        for name, row in nodes.items():
+            self._metrics.node(
+                name, allocatable=row.allocatable, reserved=row.reserved, divided=row.divided, short=row.short
+            )
+        for name in self._shown_nodes - nodes.keys():
+            self._metrics.forget_node(name)
+        self._shown_nodes = set(nodes)
+        live, silent = self._divider.streams.counts()
+        self._metrics.streams(live=live, stale=0, down=silent)
 
     def rows(self) -> tuple[list[RevisionRow], list[NodeRow]]:
         """Everything as it is now, by name; revisions whose annotations cannot be read are left out."""

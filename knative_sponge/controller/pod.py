@@ -11,6 +11,7 @@ Burstable at birth. Memory is never touched.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -34,9 +35,18 @@ class _KeepStock(Exception):
     """This pod runs Knative's own proxy; the text says why, for its owner."""
 
 
+Room = Callable[[Object], float | None]
+"""Cores that a pod may ask for at its start, as far as nodes go (`nodeview.start_room`); None is not known."""
+
+
 def nothing_known(_key: str) -> Known | None:
     """The lookup before anything was learned."""
     return None
+
+
+def endless(_pod: Object) -> float | None:
+    """Nodes of any size."""
+    return math.inf
 
 
 def review_pod(
@@ -45,12 +55,15 @@ def review_pod(
     new_token: Callable[[], str],
     lookup: Callable[[str], Known | None] = nothing_known,
     namespace: str = "",
+    room: Room = endless,
 ) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
     image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: what earlier pods of an
     image in this Service have learned, by `key_of(image, namespace, service)`; it must not wait. namespace: of the pod,
-    which a new pod's own metadata need not name. Reviewing the result again changes nothing.
+    which a new pod's own metadata need not name. room: a learned size is cut to it, and left aside where it is not known: the
+    nodes on which it was learned may be gone, and a pod that no node has room for never starts. Reviewing the result again
+    changes nothing.
     """
     annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
     if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == _PROXY_CONTAINER for one in _containers(pod)):
@@ -60,7 +73,7 @@ def review_pod(
     try:
         settings = read_settings(annotations)
         effective = settings.effective()
-        changed, effective["start"] = _with_sponge(pod, settings, image, new_token, lookup, namespace)
+        changed, effective["start"] = _with_sponge(pod, settings, image, new_token, lookup, namespace, room)
         outcome = "sponge"
     except (_KeepStock, SettingError) as error:
         outcome = "stock"
@@ -85,6 +98,7 @@ def _with_sponge(
     new_token: Callable[[], str],
     lookup: Callable[[str], Known | None],
     namespace: str,
+    room: Room,
 ) -> tuple[Object, str]:
     """The pod, and where its start size comes from: `learned` or `request`."""
     containers = _containers(pod)
@@ -97,6 +111,9 @@ def _with_sponge(
     service = str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, ""))
     known = lookup(key_of(str(serving.get("image")), namespace, service))
     learned = None if known is None else known.cores
+    if learned is not None:
+        most = room(pod)
+        learned = None if most is None else min(learned, most)
     cores = _within(_requested(serving) if learned is None else learned, settings)
     env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}
     if known is not None:

@@ -115,7 +115,7 @@ class PodView:
 
 
 def view(pod: Object) -> PodView:
-    """The pod's values. Raises ValueError for a quantity that is none; the API server stores no such pod."""
+    """The pod's values. Raises ValueError for a quantity that is none."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     containers: Sequence[Object] = spec["containers"]
@@ -193,6 +193,7 @@ def resize_body(pod: PodView, cores: float, memory: int | None = None) -> Object
 
 def requested(pod: Object, name: str = "cpu") -> float:
     """Cores (or bytes of `memory`) that the scheduler counts for any pod, resizes under way included; 0 once it has ended.
+    Raises ValueError for a quantity that is none.
 
     As `PodRequests` of Kubernetes: per container the largest of spec, admitted and actual (without spec when the resize is
     infeasible); init containers run before the others, one at a time, beside the sidecars started so far; plus overhead.
@@ -284,7 +285,7 @@ def _is_sidecar(init_container: Object) -> bool:
 def _is_even(container: Object, name: str) -> bool:
     limit = amounts(container, "limits").get(name)
     request = amounts(container, "requests").get(name, limit)
-    return limit is not None and parse_quantity(limit) == parse_quantity(request)
+    return limit is not None and parse_quantity(str(limit)) == parse_quantity(str(request))
 
 
 def _amount(quantities: Mapping[str, Any], name: str) -> float | None:

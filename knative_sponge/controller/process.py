@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from knative_sponge.controller.activators import Activators
 from knative_sponge.controller.board import Board
 from knative_sponge.controller.events import Recorder
 from knative_sponge.controller.health import health_app, metrics_app
+from knative_sponge.controller.informer import Informer
 from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.lastresort import must_end
 from knative_sponge.controller.lease import Elector
 from knative_sponge.controller.listener import Listener
 from knative_sponge.controller.metrics import Metrics
+from knative_sponge.controller.nodeview import kept_of_node, start_room
 from knative_sponge.controller.profiles import ProfileKeeper, ProfileStore
 from knative_sponge.controller.reconciler import Reconciler
 from knative_sponge.controller.report import Reporter
+from knative_sponge.controller.resource import NODES
 from knative_sponge.controller.rotation import Rotation, SecretSource
 from knative_sponge.controller.sizer import Sizer
 from knative_sponge.controller.streams import ADMIN_PORT
@@ -30,12 +36,15 @@ _log: Final = logging.getLogger(__name__)
 LEAVING_S: Final = 5.0
 """The webhook answers so long after SIGTERM: the API server's way to a pod is forgotten late, and a call that fails
 leaves a pod with the stock proxy."""
+ENDING_S: Final = 22.0
+"""All of it has ended so long after SIGTERM, or is ended (`lastresort`): Kubernetes waits for 30 s, then it kills."""
 
 
 class Process:
     """Everything of one replica.
 
     rng: spreads retries. host: address of all ports; None is all interfaces. leaving_s: see LEAVING_S. admin_port: of proxies.
+    end: ends the process, as `os._exit` does.
     """
 
     def __init__(
@@ -47,17 +56,25 @@ class Process:
         host: str | None = None,
         leaving_s: float = LEAVING_S,
         admin_port: int = ADMIN_PORT,
+        end: Callable[[int], object] = os._exit,
     ) -> None:
         self._settings = settings
         self._kube = kube
         self._rng = rng
         self._leaving_s = leaving_s
+        self._end = end
         self._watches: Watches | None = None
         self._metrics = Metrics()
-        self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s)
+        self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s, end)
         self._profiles = ProfileStore(kube, settings.namespace)
+        self._nodes = Informer(kube, NODES, rng=rng, keep=kept_of_node)
         self.webhook = WebhookServer(
-            settings, SecretSource(kube, settings), self._metrics.registry, lookup=self._profiles.get, host=host
+            settings,
+            SecretSource(kube, settings),
+            self._metrics.registry,
+            lookup=self._profiles.get,
+            room=self._room,
+            host=host,
         )
         checks = {"the webhook has no certificate": self._serves, "the leader has not listed everything": self._synced}
         self.health = Listener(health_app(checks), host, settings.health_port)
@@ -75,28 +92,32 @@ class Process:
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set. Raises what a part of it raised: a replica with a dead part must not go on."""
         parts = (self.webhook, self.health, self.metrics)
-        leading = asyncio.create_task(self._elector.run(self._lead))
-        reading = asyncio.create_task(self._profiles.run())
+        endless = (
+            asyncio.create_task(self._elector.run(self._lead), name="election"),
+            asyncio.create_task(self._profiles.run(), name="profiles"),
+            asyncio.create_task(self._nodes.run(), name="nodes"),
+        )
         stopping = asyncio.create_task(stop.wait())
         try:
             for part in parts:
                 await part.start()
             self.started.set()
-            await asyncio.wait((leading, reading, stopping), return_when=asyncio.FIRST_COMPLETED)
-            for task in (leading, reading):
+            await asyncio.wait((*endless, stopping), return_when=asyncio.FIRST_COMPLETED)
+            for task in endless:
                 if task.done():
                     task.result()
             _log.info("stopping")
         finally:
-            stopping.cancel()
-            leading.cancel()
-            reading.cancel()
-            await asyncio.gather(leading, reading, return_exceptions=True)
-            if stop.is_set():
-                await asyncio.sleep(self._leaving_s)
-            for part in parts:
-                await part.stop()
-            await self._kube.close()
+            with must_end("this replica", ENDING_S, self._end):
+                stopping.cancel()
+                for task in endless:
+                    task.cancel()
+                await asyncio.gather(*endless, return_exceptions=True)
+                if stop.is_set():
+                    await asyncio.sleep(self._leaving_s)
+                for part in parts:
+                    await part.stop()
+                await self._kube.close()
 
     async def _lead(self) -> None:
         """All that only one replica may do; every write of it is held back the moment that this replica leads no more."""
@@ -121,6 +142,11 @@ class Process:
         finally:
             self._watches = None
             metrics.leads(False)
+
+    def _room(self, pod: Mapping[str, Any]) -> float | None:
+        """What the nodes that are known have for a new pod. The webhook of each replica asks, so each replica knows nodes."""
+        views = (item["view"] for item in self._nodes.objects.values())
+        return start_room(pod, (view for view in views if view is not None))
 
     def _serves(self) -> bool:
         return self.webhook.ready

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from knative_sponge.controller.known import Known, from_text, is_news, known, to_text
 from knative_sponge.controller.kube import Patch
 from knative_sponge.controller.resource import PROFILES, Object, Resource
+from knative_sponge.controller.streams import Line
+from knative_sponge.core.curve import LatencyParams
 from knative_sponge.errors import KubeError, KubeNotFound, ProfileError
 
 MOST_PROFILES: Final = 100
@@ -22,6 +25,8 @@ READ_S: Final = 10.0
 WRITE_S: Final = 30.0
 _FADE: Final = 0.1
 """Cores follow a larger size at once and a smaller one by this share a time: a new pod comes because load does."""
+_CROWDED_S: Final = 600.0
+"""An image for which there was no room is not looked at again before."""
 _ENOUGH: Final = 100
 """Measurements from which on a model may replace any other."""
 
@@ -121,6 +126,27 @@ class ProfileKeeper:
         self._namespace = namespace
         self._learned: dict[str, tuple[Mapping[str, Any], float | None]] = {}
         self._flushed_s: float | None = None
+        self._used: dict[str, float] = {}
+        """When a pod of the image was last there, Unix seconds."""
+        self._crowded: dict[str, float] = {}
+        """When there was no room for the image."""
+
+    def lacks(self, key: str, line: Line, now: float) -> bool:
+        """Would the model of a pod of this image be news, by what its proxy says of it? To fetch it and to find out costs a
+        thousand times as much. The image counts as seen. now: Unix seconds."""
+        self._used[key] = now
+        if 0 <= now - self._crowded.get(key, -math.inf) < _CROWDED_S:
+            return False
+        old = self._store.get(key)
+        if old is None or line.params is None:
+            return True
+        cores = min(line.want, line.cores) if line.rate > 0 else None
+        try:
+            params = LatencyParams(*line.params)
+        except ValueError:
+            return False
+        new = Known("", _blended(old, cores), now // 60 * 60, params, line.samples)
+        return new.samples >= min(old.samples, _ENOUGH) and is_news(old, new)
 
     def learn(self, key: str, model: Mapping[str, Any], cores: float | None) -> None:
         """Pods of the image with this key have this model (`core.profile.to_json`); cores: a size they did with, if known.
@@ -148,10 +174,16 @@ class ProfileKeeper:
     async def _changes(
         self, learned: Mapping[str, tuple[Mapping[str, Any], float | None]], now: float
     ) -> dict[str, str | None]:
-        """Texts to write by key; None removes one."""
+        """Texts to write by key; None removes one.
+
+        Where there is no room for all that are in use, those that are stored stay: else they would take turns for ever.
+        """
         texts: dict[str, str] = {}
-        seen = {key: found.seen_s for key in self._store.texts if (found := self._store.get(key)) is not None}
+        stored = self._store.texts
+        self._used = {key: at_s for key, at_s in self._used.items() if key in stored}
+        seen = {key: found.seen_s for key in stored if (found := self._store.get(key)) is not None} | self._used
         for key, (model, cores) in learned.items():
+            seen[key] = now
             await asyncio.sleep(
                 0
             )  # each takes a millisecond or two, and the loop that divides cores must not wait for all
@@ -162,9 +194,13 @@ class ProfileKeeper:
                 log.warning("profile %s: %s", key, error)
                 continue
             if (old is None or new.samples >= min(old.samples, _ENOUGH)) and is_news(old, new):
-                texts[key], seen[key] = to_text(new), new.seen_s
-        evicted = _evicted({**self._store.texts, **texts}, seen) if texts else ()
-        return texts | dict.fromkeys(evicted)
+                texts[key] = to_text(new)
+        worth = {key: (seen.get(key, 0.0), key in stored) for key in (*stored, *texts)}
+        gone = _evicted({**stored, **texts}, worth) if texts else ()
+        kept = {key: text for key, text in texts.items() if key not in gone}
+        recent = {key: at_s for key, at_s in self._crowded.items() if now - at_s < _CROWDED_S}
+        self._crowded = recent | {key: now for key in gone if key in texts}
+        return kept | {key: None for key in gone if key in stored}
 
     async def _write(self, changes: Mapping[str, str | None]) -> Object:
         if self._store.version is not None:
@@ -188,9 +224,10 @@ def _blended(old: Known | None, cores: float | None) -> float | None:
     return max(cores, round(old.cores + _FADE * (cores - old.cores), 3))
 
 
-def _evicted(texts: Mapping[str, str], seen: Mapping[str, float]) -> list[str]:
-    """The least recently seen ones beyond the bounds; what nobody can read goes first."""
-    order = sorted(texts, key=lambda key: (seen.get(key, 0.0), key))
+def _evicted(texts: Mapping[str, str], worth: Mapping[str, tuple[float, bool]]) -> list[str]:
+    """Those beyond the bounds: seen least recently first, and among equals those that are not stored; what nobody can read
+    was never seen."""
+    order = sorted(texts, key=lambda key: (worth[key], key))
     size = sum(len(key) + len(text.encode()) for key, text in texts.items())
     gone: list[str] = []
     while len(order) - len(gone) > MOST_PROFILES or size > MOST_BYTES:

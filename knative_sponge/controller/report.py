@@ -16,6 +16,7 @@ from typing import Final
 
 from knative_sponge.controller.annotations import REVISION_LABEL, SLO_ANNOTATION
 from knative_sponge.controller.events import Event, Recorder
+from knative_sponge.controller.footprint import of_revision
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.metrics import KEPT, MISSED, Metrics
 from knative_sponge.controller.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
@@ -72,7 +73,7 @@ def broken(configuration: Object | None) -> str | None:
 
 
 class Reporter:
-    """Looks at all pods of revisions now and then, and soon after one changes. `run` it on the leader."""
+    """Looks at all pods of revisions now and then, and soon after one with the stock proxy changes. `run` it on the leader."""
 
     def __init__(self, kube: Kube, watches: Watches, recorder: Recorder, metrics: Metrics) -> None:
         self._kube = kube
@@ -82,7 +83,7 @@ class Reporter:
         self._changed = asyncio.Event()
         self._told: dict[tuple[Key, StockProxy], str] = {}
         self._webhook_faults: dict[str, str] = {}
-        watches.pods.subscribe(lambda _before, _after: self._changed.set())
+        watches.pods.subscribe(self._pod_changed)
         watches.revisions.subscribe(lambda _before, _after: self._changed.set())
 
     async def run(self) -> None:
@@ -91,6 +92,10 @@ class Reporter:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report_pods(), name="report pods")
             group.create_task(self._report_webhooks(), name="report webhooks")
+
+    def _pod_changed(self, before: Object | None, after: Object | None) -> None:
+        if _found(before) is not None or _found(after) is not None:
+            self._changed.set()
 
     async def _report_pods(self) -> None:
         while True:
@@ -106,7 +111,7 @@ class Reporter:
         counts: Counter[str] = Counter()
         lasting: set[tuple[Key, StockProxy]] = set()
         for (namespace, _), pod in self._watches.pods.objects.items():
-            if (found := stock_proxy(pod)) is not None:
+            if (found := _found(pod)) is not None:
                 counts[found.why] += 1
                 lasting.add(((namespace, pod["metadata"]["labels"][REVISION_LABEL]), found))
         self._metrics.stock_proxies(counts)
@@ -144,6 +149,10 @@ class Reporter:
                 _log.warning("%s knative-sponge %s: new pods keep Knative's own queue-proxy", name, fault)
         self._webhook_faults = faults
         self._metrics.broken_webhooks(len(faults))
+
+
+def _found(pod: Object | None) -> StockProxy | None:
+    return stock_proxy(pod) if pod is not None and of_revision(pod) else None
 
 
 def _why(annotations: dict[str, str]) -> str:

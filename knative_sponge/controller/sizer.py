@@ -79,7 +79,7 @@ class Sizer:
         self._refiner = Refiner()
         self._reported: dict[tuple[str, str, str], float] = {}
         self._recording: set[asyncio.Task[object]] = set()
-        self.cluster = Cluster(watches.pods, watches.others, watches.nodes, self._touch)
+        self.cluster = Cluster(watches.pods, watches.nodes, self._touch, clock)
         self.divider = Divider(
             self.cluster,
             lambda pod: Hand(pod, self, clock),
@@ -110,6 +110,9 @@ class Sizer:
                 group.create_task(self._memory.run(), name="memory")
         finally:
             gc.unfreeze()
+            self.divider.close()
+            for task in self._recording:
+                task.cancel()
             self._board.clear()
             await self._refiner.close()
 
@@ -172,7 +175,7 @@ class Sizer:
             self._look_for_silence(now)
             if now - counted_s >= PERIOD_S:
                 counted_s = now
-                self.counts.look(self.divider.hands, self.divider.wishes, self.divider.nodes, now)
+                await self.counts.look(self.divider.hands, self.divider.wishes, self.divider.nodes, now)
             await asyncio.sleep(_PUBLISH_S)
 
     def _look_for_silence(self, now: float) -> None:
@@ -191,14 +194,15 @@ class Sizer:
             await self._keeper.flush(time.time())
 
     def _teachers(self) -> dict[str, str]:
-        """Of each image, the address of the pod whose model rests on the most measurements."""
-        best: dict[str, tuple[int, str]] = {}
+        """Of each image whose model is worth asking for, the address of the pod whose model rests on the most measurements."""
+        best: dict[str, tuple[int, str, Key]] = {}
         for hand in self.divider.hands.values():
             wish = self.divider.wishes.get(hand.pod.key)
             if wish is not None:
                 key = key_of(hand.pod.image, hand.pod.key[0], hand.pod.service)
-                best[key] = max(best.get(key, (0, "")), (wish.line.samples, hand.pod.ip))
-        return {key: ip for key, (_, ip) in best.items() if ip}
+                best[key] = max(best.get(key, (0, "", ("", ""))), (wish.line.samples, hand.pod.ip, hand.pod.key))
+        wishes, now = self.divider.wishes, time.time()
+        return {key: ip for key, (_, ip, pod) in best.items() if ip and self._keeper.lacks(key, wishes[pod].line, now)}
 
     def idle_s(self, revision: Key) -> float | None:
         """Seconds since the last request of any pod of a revision, 0 while one is served; None when that is not known."""

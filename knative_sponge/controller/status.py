@@ -1,7 +1,8 @@
 """What a PodAutoscaler of our class reports to Knative, computed from what is known; nothing is written here.
 
 Knative copies it to the Revision and makes that ready by it (knative-contract §3.3). The rule that matters most: until the
-revision was ready once nothing is False, or the Revision fails for good with "Initial scale was never achieved".
+revision was ready once nothing is False, or the Revision fails with "Initial scale was never achieved". So it is False only
+when the revision was given up: then that is the truth.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from knative_sponge.controller.resource import Object
 _QUEUED = "Requests to the target are being buffered as resources are provisioned."
 _IDLE = "NoTraffic"
 _NO_TRAFFIC = "The target is not receiving traffic."
+_GIVEN_UP = "TimedOut"
+_NOT_ACTIVATED = "The target could not be activated."
 _UNSEEN = (
     "Idle, but not scaled to zero: the activators' metrics cannot be read, so that nobody would notice the next request. "
     "Set metrics-protocol to prometheus in config-observability and restart the activators."
@@ -43,7 +46,7 @@ class Facts:
 
     goal: pods wanted now. threshold: ready pods from which the revision is active, or has started. ready: ready pods;
     None is not known. service, private: names from the SKS status, empty until Knative made them. unseen: it would have gone
-    to zero, but nobody would notice its next request.
+    to zero, but nobody would notice its next request. given_up: it has no pods because none got ready.
     """
 
     generation: int
@@ -56,6 +59,7 @@ class Facts:
     initialized: bool
     not_owned: bool = False
     unseen: bool = False
+    given_up: bool = False
 
 
 def initialized_since(autoscaler: Object) -> datetime | None:
@@ -66,6 +70,16 @@ def initialized_since(autoscaler: Object) -> datetime | None:
 def idle_since(autoscaler: Object) -> datetime | None:
     """When the revision was last called idle; None while it is not."""
     return since(autoscaler, "Active", "False", _IDLE)
+
+
+def given_up_since(autoscaler: Object) -> datetime | None:
+    """When the revision was given up; None when it was not, or is being tried again."""
+    return since(autoscaler, "Active", "False", _GIVEN_UP)
+
+
+def queued_since(autoscaler: Object) -> datetime | None:
+    """Since when too few of its pods are ready; None when that is not so."""
+    return since(autoscaler, "Active", "Unknown")
 
 
 def since(item: Object, name: str, status: str, reason: str | None = None) -> datetime | None:
@@ -120,6 +134,8 @@ def _active(facts: Facts, name: str, started: bool) -> Condition:
     if facts.not_owned:
         message = f'There is an existing ServerlessService "{name}" that we do not own.'
         return Condition("Active", "False", "NotOwned", message)
+    if facts.given_up:
+        return Condition("Active", "False", _GIVEN_UP, _NOT_ACTIVATED)
     if facts.goal == 0:
         return Condition("Active", "False" if started else "Unknown", _IDLE, _NO_TRAFFIC)
     if (facts.ready or 0) >= facts.threshold:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import httptools
 import msgspec
 
 from knative_sponge.controller.backoff import Backoff
+from knative_sponge.controller.intake import Intake
 from knative_sponge.controller.resource import Key
 
 _log: Final = logging.getLogger(__name__)
@@ -102,6 +104,8 @@ class DemandStreams:
         self._clock = clock
         self._streams: dict[Key, _Stream] = {}
         self._connecting = asyncio.Semaphore(CONNECTING)
+        self._intake = Intake()
+        self._watchdog: asyncio.TimerHandle | None = None
 
     def follow(self, pods: Mapping[Key, Address]) -> None:
         """From now on there is a stream to each of these pods and to no other."""
@@ -110,31 +114,48 @@ class DemandStreams:
         for key, address in pods.items():
             if key not in self._streams:
                 self._streams[key] = _Stream(key, address, self)
+        if self._watchdog is None:
+            self._look_for_silence()
 
     def news(self, key: Key) -> News | None:
         """What the pod said last; None before its first word."""
         stream = self._streams.get(key)
-        return None if stream is None else stream.news
+        return None if stream is None or stream.line is None else News(stream.line, stream.at_s)
 
     def counts(self) -> tuple[int, int]:
         """(streams that speak, streams that do not)."""
-        now = self._clock()
-        live = sum(stream.news is not None and now - stream.news.at_s < SILENCE_S for stream in self._streams.values())
+        since_s = self._clock() - SILENCE_S
+        live = sum(stream.line is not None and stream.at_s > since_s for stream in self._streams.values())
         return live, len(self._streams) - live
 
     def close(self) -> None:
         """End all streams."""
         self.follow({})
 
+    def _look_for_silence(self) -> None:
+        """Give up what is dead, again and again while there are streams."""
+        self._watchdog = None
+        if self._streams:
+            loop = asyncio.get_running_loop()
+            since_s = loop.time() - SILENCE_S
+            for stream in self._streams.values():
+                if stream.connection is not None and stream.connection.heard_s <= since_s:
+                    stream.connection.close()
+            self._watchdog = loop.call_later(SILENCE_S / 5, self._look_for_silence)
+
 
 class _Stream:
     """One pod's stream and the task that keeps it open."""
 
-    __slots__ = ("_key", "_owner", "_task", "address", "news")
+    __slots__ = ("_key", "_owner", "_task", "address", "at_s", "connection", "line")
 
     def __init__(self, key: Key, address: Address, owner: DemandStreams) -> None:
         self.address = address
-        self.news: News | None = None
+        self.line: Line | None = None
+        """What the pod said last."""
+        self.at_s = 0.0
+        """When."""
+        self.connection: _Connection | None = None
         self._key = key
         self._owner = owner
         self._task = asyncio.create_task(self._run(), name=f"demand of {key[0]}/{key[1]}")
@@ -144,77 +165,84 @@ class _Stream:
 
     def hear(self, text: bytes) -> None:
         """Raises ValueError for what is no line of ours."""
-        line = _DECODER.decode(text)
-        before = None if self.news is None else self.news.line
-        self.news = News(line, self._owner._clock())
-        self._owner._heard(self._key, before, line)
+        owner, before = self._owner, self.line
+        self.line = line = _DECODER.decode(text)
+        self.at_s = owner._clock()
+        owner._heard(self._key, before, line)
 
     async def _run(self) -> None:
         owner, backoff = self._owner, Backoff(self._owner._rng, 0.1, 5.0)
-        loop = asyncio.get_running_loop()
         while True:
-            connection: _Connection | None = None
             try:
                 async with owner._connecting, asyncio.timeout(_CONNECT_S):
-                    _, connection = await loop.create_connection(
-                        lambda: _Connection(self, backoff.succeeded), self.address.ip, owner._port
-                    )
-                await connection.ended()
-            except (OSError, TimeoutError) as error:
+                    sock = await self._ask()
+                self.connection = _Connection(self, sock, owner._intake, backoff.succeeded)
+                await self.connection.ended()
+            except (OSError, TimeoutError, ValueError) as error:
                 _log.debug("%s/%s: no demand stream: %s", *self._key, error)
             finally:
-                if connection is not None:
-                    connection.close()
+                if self.connection is not None:
+                    self.connection.close()
+                    self.connection = None
             await asyncio.sleep(backoff.wait_s())
+
+    async def _ask(self) -> socket.socket:
+        """A connection on which the proxy was asked for its demand."""
+        ip, loop = self.address.ip, asyncio.get_running_loop()
+        fields = f"host: {bracketed(ip)}\r\nauthorization: Bearer {self.address.token}\r\n"
+        sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, (ip, self._owner._port))
+            await loop.sock_sendall(sock, f"GET /sponge/v1/demand HTTP/1.1\r\n{fields}\r\n".encode())
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 _DECODER: Final = msgspec.json.Decoder(Line)
 
 
-class _Connection(asyncio.Protocol):
-    """The HTTP of one stream: a request, and an answer whose body never ends while all is well."""
+class _Connection:
+    """The HTTP of one stream: an answer whose body never ends while all is well."""
 
-    def __init__(self, stream: _Stream, succeeded: Callable[[], None]) -> None:
+    __slots__ = ("_ended", "_intake", "_loop", "_parser", "_rest", "_socket", "_stream", "_succeeded", "heard_s")
+
+    def __init__(self, stream: _Stream, sock: socket.socket, intake: Intake, succeeded: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.heard_s = self._loop.time()
+        """When anything came last, by the loop's clock."""
         self._stream = stream
+        self._socket = sock
+        self._intake = intake
         self._succeeded = succeeded
         self._parser = httptools.HttpResponseParser(self)
         self._rest = b""
-        self._transport: asyncio.Transport | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._heard_s = 0.0
-        self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
+        intake.add(sock, self._take)
 
     async def ended(self) -> None:
         """Until it is over, for whatever reason."""
         await self._ended
 
     def close(self) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        self._end()
+        if self._socket.fileno() >= 0:
+            self._intake.remove(self._socket)
+            self._socket.close()
+        if not self._ended.done():
+            self._ended.set_result(None)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        address = self._stream.address
-        fields = f"host: {bracketed(address.ip)}\r\nauthorization: Bearer {address.token}\r\n"
-        transport.write(f"GET /sponge/v1/demand HTTP/1.1\r\n{fields}\r\n".encode())
-        self._heard_s = self._loop.time()
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
+    def _take(self, data: bytes) -> None:
+        self.heard_s = self._loop.time()
+        if not data:
+            self.close()
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, ValueError) as error:
             _log.debug("demand stream: %s", error)
             self.close()
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self.close()
 
     def on_headers_complete(self) -> None:
         """Of the parser."""
@@ -237,17 +265,6 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Of the parser: the proxy is ending."""
         self.close()
-
-    def _watch(self) -> None:
-        left_s = self._heard_s + SILENCE_S - self._loop.time()
-        if left_s <= 0:
-            self.close()
-        else:
-            self._watchdog = self._loop.call_later(left_s, self._watch)
-
-    def _end(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
 
 
 def bracketed(ip: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import Final
+from typing import Final, cast
 
 from knative_sponge.controller.streams import ADMIN_PORT, Address, bracketed
 from knative_sponge.core.quantity import format_cores
@@ -67,7 +67,7 @@ class _Call(asyncio.Protocol):
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's is no instance of it
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

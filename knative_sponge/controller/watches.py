@@ -11,10 +11,11 @@ import random
 from collections.abc import Mapping
 
 from knative_sponge.controller.annotations import REVISION_LABEL
-from knative_sponge.controller.cluster import kept_of_foreign, kept_of_node
+from knative_sponge.controller.footprint import kept_of_pod
 from knative_sponge.controller.informer import Informer, whole
 from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.podslim import slim
+from knative_sponge.controller.nodeview import kept_of_node
+from knative_sponge.controller.podslim import read_pod
 from knative_sponge.controller.resource import (
     AUTOSCALER_CONFIG,
     DEPLOYMENTS,
@@ -39,15 +40,14 @@ def kept_of_deployment(item: Object) -> Object:
 
 
 class Watches:
-    """All that the leader looks at. Deployments and pods are only those of revisions."""
+    """All that the leader looks at. Deployments are only those of revisions."""
 
     def __init__(self, kube: Kube, system_namespace: str, rng: random.Random) -> None:
         self.autoscalers = Informer(kube, POD_AUTOSCALERS, rng=rng)
         self.revisions = Informer(kube, REVISIONS, rng=rng, keep=kept_of_revision)
         self.services = Informer(kube, SERVERLESS_SERVICES, rng=rng)
         self.deployments = Informer(kube, DEPLOYMENTS, rng=rng, labels=REVISION_LABEL, keep=kept_of_deployment)
-        self.pods = Informer(kube, PODS, rng=rng, labels=REVISION_LABEL, keep=slim)
-        self.others = Informer(kube, PODS, rng=rng, labels=f"!{REVISION_LABEL}", keep=kept_of_foreign)
+        self.pods = Informer(kube, PODS, rng=rng, read=read_pod, keep=kept_of_pod)
         self.nodes = Informer(kube, NODES, rng=rng, keep=kept_of_node)
         self.config = Informer(
             kube, AUTOSCALER_CONFIG, rng=rng, namespace=system_namespace, fields="metadata.name=config-autoscaler"
@@ -58,7 +58,6 @@ class Watches:
             self.services,
             self.deployments,
             self.pods,
-            self.others,
             self.nodes,
             self.config,
         )

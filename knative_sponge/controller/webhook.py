@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from knative_sponge.controller.certificate import CertificateError, Certificates, expires_at
 from knative_sponge.controller.listener import Listener
-from knative_sponge.controller.pod import nothing_known, review_pod
+from knative_sponge.controller.pod import Room, endless, nothing_known, review_pod
 from knative_sponge.controller.profiles import Lookup
 from knative_sponge.controller.review import BadReview, Review, Verdict, read_review, write_review
 from knative_sponge.controller.service import mutate_service, validate_service
@@ -58,16 +58,17 @@ class WebhookServer:
         registry: CollectorRegistry,
         *,
         lookup: Lookup = nothing_known,
+        room: Room = endless,
         host: str | None = None,
         new_token: Callable[[], str] = secrets.token_urlsafe,  # of 32 random bytes
         now: Callable[[], float] = time.time,
     ) -> None:
-        """lookup: what earlier pods of an image have learned. host: None is all interfaces. new_token: makes the control
-        token of a pod. now: wall clock in Unix seconds."""
+        """lookup: what earlier pods of an image have learned. room: that the nodes have for a new pod. host: None is all
+        interfaces. new_token: makes the control token of a pod. now: wall clock in Unix seconds."""
         self._certificates = certificates
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        app = webhook_app(rules(settings.proxy_image, new_token, lookup), registry)
+        app = webhook_app(rules(settings.proxy_image, new_token, lookup, room), registry)
         self._listener = Listener(app, host, settings.webhook_port, tls=self._tls)
         self._expiry = Gauge(
             "sponge_webhook_certificate_expiry_seconds",
@@ -138,13 +139,15 @@ def _tell_failure(following: asyncio.Task[None]) -> None:
         log.error("webhook: certificates are not followed any more, this replica gets unready", exc_info=error)
 
 
-def rules(image: str, new_token: Callable[[], str], lookup: Lookup = nothing_known) -> Mapping[str, Rule]:
+def rules(
+    image: str, new_token: Callable[[], str], lookup: Lookup = nothing_known, room: Room = endless
+) -> Mapping[str, Rule]:
     """What is decided at each path."""
 
     def mutate_pod(review: Review) -> Verdict:
         if review.operation != "CREATE" or review.new is None:
             return Verdict("untouched")
-        return review_pod(review.new, image, new_token, lookup, review.namespace)
+        return review_pod(review.new, image, new_token, lookup, review.namespace, room)
 
     return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate_service}
 

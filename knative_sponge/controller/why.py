@@ -11,6 +11,8 @@ STALE_S: Final = 5.0
 """The proxy speaks every second; a demand older than this says nothing of now."""
 _LEAST_MISSES: Final = 0.005
 """Rows per second below which nothing is worth a word."""
+_ABOVE: Final = 1.1
+"""A size so many times what is wanted is worth a word: it was given ahead of need (`core/growth.py`), or is kept a while."""
 
 
 def why(pods: Sequence[PodRow], wanted_pods: int, node: Callable[[str], NodeRow | None]) -> str:
@@ -35,7 +37,8 @@ def why(pods: Sequence[PodRow], wanted_pods: int, node: Callable[[str], NodeRow 
         return f"wants {wanted:.4g} cores, has {cores:.4g}"
     if missed >= _LEAST_MISSES:
         return f"{missed:.3g} rows/s miss, and more cores would save none of them"
-    return f"{cores:.4g} cores are enough for {sum(pod.rate for pod in pods):.3g} rows/s"
+    enough = f"{cores:.4g} cores are enough for {sum(pod.rate for pod in pods):.3g} rows/s"
+    return f"{enough}: {wanted:.4g} are wanted, the rest nobody else needs now" if cores > _ABOVE * wanted else enough
 
 
 def stale(pod: PodRow) -> bool:

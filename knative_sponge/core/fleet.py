@@ -50,8 +50,10 @@ def best(
     if not (0.0 < min_cores <= max_cores and 1 <= least <= most and caution >= 1.0 and overhead_cores >= 0.0):
         raise ValueError(f"impossible bounds: {min_cores}…{max_cores} cores, {least}…{most} pods, caution {caution}")
     found, total = None, inf
+    # Whatever the batches: the parallel work of all rows needs so many cores, and each pod costs at least its share on top.
+    work = (1.0 + headroom) * rate * (params.gamma + params.epsilon / max_rows)
     for pods in range(least, most + 1):
-        if pods * (min_cores + overhead_cores) >= total:
+        if max(pods * min_cores, work) + pods * overhead_cores >= total:
             break
         needed = floor_cores(params, rate / pods, max_rows, slack_s / caution, headroom)
         if needed is None:

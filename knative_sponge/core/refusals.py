@@ -1,8 +1,14 @@
-"""Sizes that were refused lately, and for how long they are not asked for again; who refused them is not known here."""
+"""Sizes that were refused lately, and for how long they are not asked for again; who refused them is not known here.
+
+Of a growth that was refused, half is asked for next: a quota or a node that has no room for all may have room for some.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+_NEAR = 0.1
+"""Between sizes this close, as a share of what the pod has, nothing is worth another request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +26,19 @@ class Refusals:
         self._floor: _Bound | None = None
 
     def add(self, refused: float, kept: float, now: float) -> None:
-        """`refused` was refused to a pod that has `kept`: nothing beyond that for a while, upwards or downwards."""
+        """`refused` was refused to a pod that has `kept`. For a while nothing below `kept` is asked for, or nothing above the
+        middle of both; above `kept` where they are close."""
         bound = _Bound(kept, now + self._keep_s)
+        if refused - kept > _NEAR * kept:
+            bound = _Bound(round((refused + kept) / 2, 3), now + self._keep_s)
         # Of two bounds that contradict each other the newer one holds.
         if refused > kept:
             self._ceiling = bound
-            if self._floor is not None and self._floor.cores > kept:
+            if self._floor is not None and self._floor.cores > bound.cores:
                 self._floor = None
         else:
             self._floor = bound
-            if self._ceiling is not None and self._ceiling.cores < kept:
+            if self._ceiling is not None and self._ceiling.cores < bound.cores:
                 self._ceiling = None
 
     def clear(self) -> None:

@@ -25,6 +25,7 @@ class FakeDoor:
             self.heard.add(key)
         else:
             self.heard.discard(key)
+            self._requests = 0  # a pod takes it
 
     def pending(self, key: Key) -> int:
         return self._requests if key in self.heard else 0

@@ -8,13 +8,14 @@ import random
 from collections.abc import Mapping
 from typing import Any, cast
 
-from knative_sponge.controller.cluster import Cluster, kept_of_foreign, kept_of_node, managed
+from knative_sponge.controller.cluster import Cluster, managed
+from knative_sponge.controller.footprint import kept_of_pod
 from knative_sponge.controller.hand import Hand
 from knative_sponge.controller.informer import Informer, key_of
 from knative_sponge.controller.kube import Kube, Patch
 from knative_sponge.controller.kubelet import Place
 from knative_sponge.controller.memory import MemorySizer
-from knative_sponge.controller.podslim import slim
+from knative_sponge.controller.nodeview import kept_of_node
 from knative_sponge.controller.podview import PodView
 from knative_sponge.controller.resource import NODES, POD_RESIZE, PODS, Key, Object, Resource
 from knative_sponge.core.resize import Phase
@@ -62,10 +63,9 @@ class World:
         self._objects: dict[str, Any] = {}
         self._loop = loop
         rng = random.Random(1)
-        self._pods = _Fed(self.kube, PODS, rng=rng, keep=slim)
-        self._others = _Fed(self.kube, PODS, rng=rng, keep=kept_of_foreign)
+        self._pods = _Fed(self.kube, PODS, rng=rng, keep=kept_of_pod)
         self._nodes = _Fed(self.kube, NODES, rng=rng, keep=kept_of_node)
-        self.cluster = Cluster(self._pods, self._others, self._nodes, lambda _node: None)
+        self.cluster = Cluster(self._pods, self._nodes, lambda _node: None)
         self.cluster.subscribe(self._seen)
         self.sizer = MemorySizer(self.cluster, self.hands, self, self.report, clock=loop.time)
         self.put_node(memory)
@@ -94,7 +94,7 @@ class World:
     def add_other(self, name: str, memory: str, phase: str = "Running") -> None:
         """A pod that is none of ours."""
         spec = {"nodeName": "n1", "containers": [{"name": "c", "resources": {"requests": {"memory": memory}}}]}
-        self._others.feed({"metadata": {"name": name, "namespace": "x"}, "spec": spec, "status": {"phase": phase}})
+        self._pods.feed({"metadata": {"name": name, "namespace": "x"}, "spec": spec, "status": {"phase": phase}})
 
     def remove(self, name: str) -> None:
         self._pods._put(key_of(self._objects.pop(name)), None)

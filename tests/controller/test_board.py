@@ -99,6 +99,12 @@ def test_the_page_is_the_latest_that_was_published_and_its_age() -> None:
         ((POD,), 1, NODE, "wants 1.2 cores: 2 rows/s miss at 0.8"),
         ((replace(POD, curve=()),), 1, NODE, "wants 1.2 cores, has 0.8"),
         ((steady(curve=((0.4, 0.0), (1.6, 0.0))),), 1, NODE, "1.2 cores are enough for 14.2 rows/s"),
+        (
+            (steady(want=0.6, curve=((0.4, 0.0), (1.6, 0.0))),),
+            1,
+            NODE,
+            "1.2 cores are enough for 14.2 rows/s: 0.6 are wanted, the rest nobody else needs now",
+        ),
     ],
 )
 def test_the_sentence_names_what_presses_most(

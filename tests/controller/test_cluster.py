@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.cluster import Cluster, kept_of_foreign, kept_of_node, node_view
+from knative_sponge.controller.cluster import PATIENCE_S, Cluster
+from knative_sponge.controller.footprint import kept_of_pod
 from knative_sponge.controller.informer import key_of
+from knative_sponge.controller.nodeview import kept_of_node
 from knative_sponge.controller.podview import requested, view
 from knative_sponge.controller.resource import Object
 from tests.controller.admission import container
@@ -17,9 +22,10 @@ from tests.controller.sized_pod import running
 
 
 class Feed:
-    """Tells what an informer would."""
+    """Tells what an informer would that keeps so much of each object."""
 
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[Object], Object]) -> None:
+        self._keep = keep
         self._objects: dict[Any, Object] = {}
         self._tell: Any = None
 
@@ -29,8 +35,8 @@ class Feed:
     def put(self, item: Object) -> None:
         key = key_of(item)
         before = self._objects.get(key)
-        self._objects[key] = item
-        self._tell(before, item)
+        after = self._objects[key] = self._keep(copy.deepcopy(item))
+        self._tell(before, after)
 
     def remove(self, key: Any) -> None:
         self._tell(self._objects.pop(key), None)
@@ -38,15 +44,16 @@ class Feed:
 
 class World:
     def __init__(self) -> None:
-        self.pods, self.others, self.nodes = Feed(), Feed(), Feed()
+        self.pods, self.nodes = Feed(kept_of_pod), Feed(kept_of_node)
         self.changed: list[str] = []
-        self.cluster = Cluster(self.pods, self.others, self.nodes, self.changed.append)  # type: ignore[arg-type]
+        self.now = 1000.0
+        self.cluster = Cluster(self.pods, self.nodes, self.changed.append, lambda: self.now)  # type: ignore[arg-type]
 
 
-def node(name: str = "n1", cpu: str = "4", **spec: Any) -> Object:
-    metadata = {"name": name, "resourceVersion": "1", "managedFields": []}
-    status = {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}, "conditions": [{"type": "Ready"}]}
-    return kept_of_node({"metadata": metadata, "spec": spec, "status": status})
+def node(name: str = "n1", cpu: str = "4", *, memory: str = "8Gi", labels: Any = None, **spec: Any) -> Object:
+    metadata: Object = {"name": name, "resourceVersion": "1", "managedFields": [], "labels": labels or {}}
+    status = {"allocatable": {"cpu": cpu, "memory": memory, "pods": "110"}, "conditions": [{"type": "Ready"}]}
+    return {"metadata": metadata, "spec": spec, "status": status}
 
 
 def ours(name: str, cpu: str = "500m", where: str = "n1", **annotations: str) -> Any:
@@ -58,23 +65,28 @@ def ours(name: str, cpu: str = "500m", where: str = "n1", **annotations: str) ->
     return pod
 
 
-def theirs(name: str, cpu: str = "1", where: str = "n1", phase: str = "Running", message: str = "") -> Object:
+def theirs(name: str, cpu: str = "1", where: str = "n1", phase: str = "Running", message: str = "") -> Any:
     conditions = (
         [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}] if message else []
     )
-    pod = {
+    return {
         "metadata": {"namespace": "x", "name": name, "resourceVersion": "1"},
         "spec": {"nodeName": where, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
         "status": {"phase": phase, "conditions": conditions},
     }
-    return kept_of_foreign(pod)
+
+
+def waits(name: str, cpu: str = "1", **spec: Any) -> Any:
+    pod = theirs(name, cpu, where="", phase="Pending", message="0/3 nodes are available: 3 Insufficient cpu.")
+    pod["spec"] |= spec
+    return pod
 
 
 def test_what_is_not_managed_is_reserved_and_so_are_sidecars() -> None:
     world = World()
     world.nodes.put(node())
     world.pods.put(ours("a"))
-    world.others.put(theirs("dns", "100m"))
+    world.pods.put(theirs("dns", "100m"))
     assert [pod.key[1] for pod in world.cluster.managed_on("n1")] == ["a"]
     assert world.cluster.reserved("n1") == 0.025 + 0.1
     found = world.cluster.node("n1")
@@ -100,8 +112,8 @@ def test_pods_that_start_end_or_keep_the_stock_proxy_are_not_ours_to_size() -> N
 
 def test_a_pod_that_has_ended_takes_nothing() -> None:
     world = World()
-    world.others.put(theirs("job"))
-    world.others.put(theirs("job", phase="Succeeded"))
+    world.pods.put(theirs("job"))
+    world.pods.put(theirs("job", phase="Succeeded"))
     assert world.cluster.reserved("n1") == 0.0
 
 
@@ -122,10 +134,10 @@ def test_room_is_made_for_a_waiting_pod_where_most_can_be_set_free() -> None:
     world.nodes.put(node("closed", "16", unschedulable=True))
     world.pods.put(ours("a", "3", where="large"))
     assert world.cluster.waiting() == {}
-    world.others.put(theirs("new", "2", where="", phase="Pending", message="0/3 nodes: 1 Insufficient cpu."))
+    world.pods.put(waits("new", "2"))
     assert world.cluster.waiting() == {"large": 2.0}
     assert {"small", "large"} <= set(world.changed)
-    world.others.put(theirs("new", "2", where="large", phase="Pending"))
+    world.pods.put(theirs("new", "2", where="large", phase="Pending"))
     assert world.cluster.waiting() == {}
 
 
@@ -133,8 +145,8 @@ def test_no_room_is_made_for_what_never_fits_or_does_not_lack_cpu() -> None:
     world = World()
     world.nodes.put(node("n1", "4"))
     world.pods.put(ours("a", "3"))
-    world.others.put(theirs("huge", "9", where="", phase="Pending", message="1 Insufficient cpu"))
-    world.others.put(theirs("picky", "1", where="", phase="Pending", message="1 node(s) didn't match selector"))
+    world.pods.put(waits("huge", "9"))
+    world.pods.put(theirs("picky", "1", where="", phase="Pending", message="1 node(s) didn't match selector"))
     assert world.cluster.waiting() == {}
 
 
@@ -150,10 +162,218 @@ def test_a_node_that_is_gone_is_forgotten_with_its_last_pod() -> None:
 
 
 def test_of_a_node_only_what_is_read_is_held() -> None:
-    kept = node()
-    assert "conditions" not in kept["status"]
-    assert "managedFields" not in kept["metadata"]
-    assert node_view(kept).schedulable
+    kept = kept_of_node(node())
+    assert set(kept["metadata"]) == {"name", "resourceVersion"}
+    assert "status" not in kept
+    assert (kept["view"].cores, kept["view"].memory, kept["view"].schedulable) == (4.0, 8 * 2**30, True)
+
+
+# Pods that wait
+
+
+def test_a_pod_is_waited_for_a_minute_from_when_it_was_first_seen_to_wait() -> None:
+    world = World()
+    world.nodes.put(node())
+    world.pods.put(waits("picky", "2"))
+    assert world.cluster.waiting() == {"n1": 2.0}
+    world.now += PATIENCE_S - 1.0
+    world.pods.put(waits("picky", "1"))
+    assert world.cluster.waiting() == {"n1": 1.0}
+    # What the scheduler says last is not all that keeps it off.
+    world.pods.put(theirs("picky", where="", phase="Pending", message="3 Insufficient memory"))
+    assert world.cluster.waiting() == {}
+    world.pods.put(waits("picky", "2"))
+    assert world.cluster.waiting() == {"n1": 2.0}
+    world.now += 2.0
+    assert world.cluster.waiting() == {}
+    world.pods.put(waits("next", "1"))
+    assert world.cluster.waiting() == {"n1": 1.0}
+
+
+def test_another_pod_of_the_same_name_is_waited_for_anew() -> None:
+    world = World()
+    world.nodes.put(node())
+    for lands in (False, True):
+        world.pods.put(waits("p", "1"))
+        world.now += 2 * PATIENCE_S
+        assert world.cluster.waiting() == {}
+        if lands:
+            world.pods.put(theirs("p"))
+        else:
+            world.pods.remove(("x", "p"))
+        world.pods.put(waits("p", "1"))
+        assert world.cluster.waiting() == {"n1": 1.0}
+        world.pods.remove(("x", "p"))
+
+
+GPU = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "where"),
+    [
+        pytest.param({}, "small", id="no taint is tolerated"),
+        pytest.param({"nodeSelector": {"zone": "b"}}, None, id="no node has the label"),
+        pytest.param({"nodeSelector": {"zone": "a"}}, "small", id="one has the label"),
+        pytest.param({"tolerations": [{"key": "gpu", "operator": "Exists"}]}, "large", id="exists"),
+        pytest.param({"tolerations": [{"operator": "Exists"}]}, "large", id="all taints"),
+        pytest.param({"tolerations": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}, "large", id="equal"),
+        pytest.param({"tolerations": [{"key": "gpu", "value": "no"}]}, "small", id="another value"),
+        pytest.param({"tolerations": [{"key": "gpu", "value": "yes", "effect": "NoExecute"}]}, "small", id="effect"),
+    ],
+)
+def test_room_is_made_only_on_nodes_that_the_pod_may_come_to(spec: Any, where: str | None) -> None:
+    world = World()
+    soft = {"key": "busy", "effect": "PreferNoSchedule"}
+    world.nodes.put(node("large", "8", taints=[GPU, soft], labels={"zone": "c"}))
+    world.nodes.put(node("small", "2", labels={"zone": "a"}, taints=[soft]))
+    world.pods.put(waits("p", "1", **spec))
+    assert world.cluster.waiting() == ({} if where is None else {where: 1.0})
+
+
+def test_a_pod_of_a_revision_that_waits_is_waited_for_as_well() -> None:
+    world = World()
+    world.nodes.put(node())
+    new = ours("new", "1", where="")
+    new["status"] = waits("x")["status"]
+    world.pods.put(new)
+    assert world.cluster.waiting() == {"n1": pytest.approx(1.025)}
+
+
+# Labels that come and go
+
+
+def test_a_pod_that_loses_or_gets_the_label_of_a_revision_is_booked_all_the_time() -> None:
+    world = World()
+    world.nodes.put(node())
+    pod = ours("a", "500m")
+    label = pod["metadata"]["labels"].pop("serving.knative.dev/revision")
+    told: list[tuple[bool, bool]] = []
+    world.cluster.subscribe(lambda old, new: told.append((old is not None, new is not None)))
+    for _ in range(2):
+        world.pods.put(pod)
+        assert world.cluster.managed_on("n1") == ()
+        assert world.cluster.reserved("n1") == pytest.approx(0.525)
+        labelled = copy.deepcopy(pod)
+        for name in (label, "another-00001"):
+            labelled["metadata"]["labels"]["serving.knative.dev/revision"] = name
+            world.pods.put(labelled)
+            assert [found.revision for found in world.cluster.managed_on("n1")] == [name]
+            assert world.cluster.reserved("n1") == pytest.approx(0.025)
+    world.pods.put(pod)
+    assert told == [(False, True), (True, True), (True, False)] * 2
+    world.pods.remove(("default", "a"))
+    assert world.cluster.reserved("n1") == 0.0
+
+
+# What cannot be read
+
+
+BROKEN = "4 cores"
+
+
+def break_request(pod: Any) -> None:
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = BROKEN
+
+
+def break_limit(pod: Any) -> None:
+    container(pod, "user-container")["resources"]["limits"]["memory"] = BROKEN
+
+
+def break_status(pod: Any) -> None:
+    pod["status"]["containerStatuses"][1]["resources"]["limits"]["cpu"] = None
+
+
+@pytest.mark.parametrize("breaks", [break_request, break_limit, break_status])
+def test_a_managed_pod_that_cannot_be_read_keeps_its_cores_and_is_left_alone(
+    breaks: Callable[[Any], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World()
+    world.nodes.put(node())
+    world.pods.put(ours("a", "500m"))
+    world.pods.put(ours("b", "1"))
+    told: list[tuple[bool, bool]] = []
+    world.cluster.subscribe(lambda old, new: told.append((old is not None, new is not None)))
+    broken = ours("a", "500m")
+    breaks(broken)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            world.pods.put(broken)
+    assert [pod.key[1] for pod in world.cluster.managed_on("n1")] == ["b"]
+    assert world.cluster.reserved("n1") == pytest.approx(0.525 + 0.025)
+    assert world.cluster.node("n1") is not None
+    assert told == [(True, False)], "nobody sizes it"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("pod default/a: ")
+    world.pods.put(ours("a", "500m"))
+    assert [pod.key[1] for pod in world.cluster.managed_on("n1")] == ["a", "b"]
+    assert world.cluster.reserved("n1") == pytest.approx(0.05)
+
+
+def test_of_a_pod_that_grows_the_largest_size_counts_when_it_cannot_be_read_any_more() -> None:
+    world = World()
+    world.nodes.put(node())
+    pod = ours("a", "500m")
+    pod["status"]["containerStatuses"][1]["allocatedResources"]["cpu"] = "2"
+    world.pods.put(pod)
+    break_request(pod)
+    world.pods.put(pod)
+    assert world.cluster.reserved("n1") == pytest.approx(2.025)
+
+
+def test_a_pod_of_others_that_cannot_be_read_counts_as_before(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.nodes.put(node())
+    world.pods.put(theirs("dns", "2"))
+    with caplog.at_level(logging.WARNING):
+        world.pods.put(theirs("dns", "-1"))
+    assert world.cluster.reserved("n1") == 2.0
+    assert "pod x/dns" in caplog.text
+    world.pods.put(theirs("dns", BROKEN, phase="Succeeded"))
+    assert world.cluster.reserved("n1") == 0.0
+
+
+def test_a_node_with_a_pod_of_a_size_that_was_never_known_is_not_divided() -> None:
+    world = World()
+    world.nodes.put(node())
+    world.nodes.put(node("n2"))
+    world.pods.put(ours("a"))
+    world.pods.put(theirs("dns", BROKEN))
+    assert world.cluster.node("n1") is None
+    assert world.cluster.free_memory("n1") == 0.0
+    world.pods.put(waits("new", "1"))
+    assert world.cluster.waiting() == {"n2": 1.0}
+    world.pods.put(theirs("dns", BROKEN, where="n2"))
+    assert world.cluster.node("n1") is not None
+    assert world.cluster.node("n2") is None
+    world.changed.clear()
+    world.pods.put(theirs("dns", "1", where="n2"))
+    assert world.cluster.reserved("n2") == 1.0
+    assert world.cluster.node("n2") is not None
+    assert world.changed == ["n2"]
+
+
+@pytest.mark.parametrize("amount", ["cpu", "memory"])
+def test_a_node_that_cannot_be_read_is_not_divided(amount: str, caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.nodes.put(node())
+    world.pods.put(ours("a"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            world.nodes.put(node(**{amount: BROKEN}))
+    assert world.cluster.node("n1") is None
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("node n1: ")
+    world.nodes.put(node())
+    assert world.cluster.node("n1") is not None
+
+
+def test_a_node_that_does_not_say_yet_what_it_can_give_is_not_divided() -> None:
+    world = World()
+    item = node()
+    del item["status"]
+    world.nodes.put(item)
+    assert world.cluster.node("n1") is None
 
 
 STEPS = st.lists(

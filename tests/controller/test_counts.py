@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +58,7 @@ class World:
                     samples=self.samples,
                 )
                 wishes[seen.key] = Wish(line, self.want, self.now - news_s)
-            self.counts.look(hands, wishes, {"n1": self.node}, self.now)
+            asyncio.run(self.counts.look(hands, wishes, {"n1": self.node}, self.now))
         return self.counts.wanted(REVISION)
 
 
@@ -126,5 +127,5 @@ def test_a_count_is_kept_while_nobody_speaks_and_forgotten_with_the_revision() -
     before = world.counts.wanted(REVISION)
     assert before is not None
     assert world.look(20, news_s=9.0) == before
-    world.counts.look({}, {}, {}, world.now)
+    asyncio.run(world.counts.look({}, {}, {}, world.now))
     assert world.counts.wanted(REVISION) is None

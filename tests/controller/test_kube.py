@@ -123,7 +123,7 @@ def test_a_fence_holds_back_writes_but_not_reads() -> None:
     async def body() -> None:
         async with FakeApi() as api:
 
-            def fence() -> None:
+            def fence() -> float:
                 raise NotLeader("held back")
 
             plain = Kube.at(api.url)

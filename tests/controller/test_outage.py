@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from knative_sponge.controller.hand import Hand
 from knative_sponge.controller.informer import Informer
-from knative_sponge.controller.kube import Change, Kube, Listing, Patch
+from knative_sponge.controller.kube import Change, Kube, Listing, Patch, Text, read_object
 from knative_sponge.controller.podview import PodView, view
 from knative_sponge.controller.resource import PODS, Object, Resource
 from knative_sponge.core.quantity import parse_quantity
@@ -54,14 +54,21 @@ class Store(Kube):
         namespace: str | None = None,
         labels: str = "",
         fields: str = "",
-        keep: Callable[[Object], Object] = lambda item: item,
+        keep: Callable[[Text], Object] = read_object,
     ) -> Listing:
         self._try("list")
         self.forgot = False
         return Listing(tuple(self.pods.values()), "80")
 
     async def watch(
-        self, resource: Resource, version: str, *, namespace: str | None = None, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        version: str,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        read: Callable[[Text], Object] = read_object,
     ) -> AsyncGenerator[tuple[Change, Object]]:
         self._try("watch")
         if self.forgot:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.controller.known import Known, key_of, known
+from knative_sponge.controller.nodeview import NodeView, start_room
 from knative_sponge.controller.pod import review_pod
 from knative_sponge.core.profile import from_json
 from knative_sponge.core.quantity import parse_quantity
@@ -19,11 +20,11 @@ from tests.controller.profile_kit import document, learned
 MODEL = "registry.example/ocr@sha256:" + "5" * 64
 
 
-def reviewed(pod: Any, cores: float | None = 2.5, image: str = MODEL) -> Any:
-    """`pod`, whose container runs MODEL, after a review that knows `image`."""
+def reviewed(pod: Any, cores: float | None = 2.5, image: str = MODEL, room: float | None = 16.0) -> Any:
+    """`pod`, whose container runs MODEL, after a review that knows `image`, and the room that nodes have."""
     container(pod, "user-container")["image"] = MODEL
     found = {key_of(image, "", pod["metadata"]["labels"]["serving.knative.dev/service"]): known(document(), cores, 0.0)}
-    changed = review_pod(pod, IMAGE, lambda: "t-1", found.get).changed
+    changed = review_pod(pod, IMAGE, lambda: "t-1", found.get, room=lambda _pod: room).changed
     assert changed is not None
     return changed
 
@@ -55,6 +56,46 @@ def test_the_learned_size_is_the_start_size_within_the_bounds(
     pod = reviewed(pod_with({"slo": "500ms"} | annotations), cores)
     assert size(pod) == (expected, expected, expected)
     assert start(pod) == "learned"
+
+
+def test_a_size_that_was_learned_on_a_larger_node_is_cut_to_what_nodes_have_now() -> None:
+    pod = reviewed(pod_with(), 12.0, room=1.5)
+    assert size(pod) == (1.5, 1.5, 1.5)
+    assert start(pod) == "learned"
+
+
+def test_what_the_owner_asks_for_at_the_least_is_not_cut() -> None:
+    assert size(reviewed(pod_with({"slo": "500ms", "min-cores": "3"}), 12.0, room=1.5)) == (3.0, 3.0, 3.0)
+
+
+def test_without_a_node_that_the_pod_may_come_to_the_start_size_is_left_to_the_request() -> None:
+    """What was learned might keep the pod from starting for good; its model is worth as much as ever."""
+    pod = reviewed(pod_with(), 12.0, room=None)
+    assert size(pod) == (0.1, 0.1, 0.1)
+    assert start(pod) == "request"
+    assert "SPONGE_PROFILE" in env_of(pod)
+
+
+NODES = [
+    NodeView("small", 2.0, 0.0, labels={"zone": "a"}),
+    NodeView("large", 8.0, 0.0, taints=(("gpu", "yes", "NoSchedule"),), labels={"zone": "b"}),
+    NodeView("closed", 64.0, 0.0, schedulable=False),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "room"),
+    [
+        pytest.param({}, 1.0, id="half of the largest that is open to it"),
+        pytest.param({"tolerations": [{"key": "gpu", "operator": "Exists"}]}, 4.0, id="a taint that it tolerates"),
+        pytest.param({"nodeSelector": {"zone": "b"}}, None, id="no node is open to it"),
+    ],
+)
+def test_the_room_for_a_new_pod_is_a_share_of_the_largest_node_that_it_may_come_to(
+    spec: Any, room: float | None
+) -> None:
+    assert start_room({"spec": spec}, NODES) == room
+    assert start_room({"spec": spec}, []) is None
 
 
 def test_the_proxy_reads_the_model_that_the_pod_gives_it() -> None:

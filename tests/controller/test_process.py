@@ -134,7 +134,7 @@ def test_only_the_leader_writes_and_the_next_one_takes_over_when_it_leaves() -> 
 
 
 def test_all_writes_of_the_leader_but_the_lease_pass_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(_self: Elector) -> None:
+    def closed(_self: Elector) -> float:
         raise NotLeader("held back")
 
     monkeypatch.setattr(Elector, "fence", closed)

@@ -17,10 +17,11 @@ from knative_sponge.controller.certificate import Certificates
 from knative_sponge.controller.known import LONGEST, key_of, known, to_text
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.profiles import MOST_BYTES, MOST_PROFILES, NAME, WRITE_S, ProfileKeeper, ProfileStore
-from knative_sponge.controller.resource import PROFILES, SECRETS
+from knative_sponge.controller.resource import NODES, PROFILES, SECRETS
+from knative_sponge.controller.streams import Line
 from tests.controller.admission import container, env_of, pod_with, question, stored_after
 from tests.controller.apiserver import FakeApi, Refused
-from tests.controller.profile_kit import KEYS, document
+from tests.controller.profile_kit import KEYS, document, learned
 from tests.controller.revision_kit import run, until
 from tests.controller.test_process import configure, replica
 from tests.controller.webhook_kit import Held, Serving
@@ -52,6 +53,13 @@ def put(api: FakeApi, data: dict[str, str]) -> None:
 
 def line(seen_s: float = NOW, cores: float | None = 1.0, **model: Any) -> str:
     return to_text(known(document(**model), cores, seen_s))
+
+
+def said(samples: int = 300, *, cores: float = 1.0, rate: float = 5.0, factor: float = 1.0) -> Line:
+    """What a proxy says that has learned `document(samples, factor=factor)`."""
+    params = learned(samples, factor=factor).params
+    numbers = (params.gamma, params.delta, params.epsilon, params.eta)
+    return Line(cores=cores, want=cores, rate=rate, params=numbers, samples=samples)
 
 
 def test_what_a_leader_learned_another_replica_reads() -> None:
@@ -215,6 +223,31 @@ def test_there_are_no_more_than_so_many_and_the_least_recently_seen_goes() -> No
     run(body())
 
 
+def test_with_more_images_in_use_than_are_kept_nothing_is_written_over_and_over() -> None:
+    async def body() -> None:
+        async with stage() as (api, store, keeper):
+            in_use, model = KEYS[: MOST_PROFILES + 20], document()
+
+            async def flush(turn: int) -> None:
+                for key in in_use:
+                    keeper.learn(key, model, 1.0)
+                await keeper.flush(NOW + turn * WRITE_S)
+
+            for turn in range(4):
+                await flush(turn)
+            assert len(stored(api)) == MOST_PROFILES
+            assert [method for method, _ in api.writes()] == ["POST"]
+            out = max(stored(api))
+            in_use.remove(out)
+            await flush(5)
+            assert store.get(out) is None, "what is not in use makes room"
+            assert len(stored(api)) == MOST_PROFILES
+            await flush(6)
+            assert [method for method, _ in api.writes()] == ["POST", "PATCH"]
+
+    run(body())
+
+
 def test_all_of_them_together_stay_within_the_bytes() -> None:
     async def body() -> None:
         async with stage() as (api, _, keeper):
@@ -295,6 +328,7 @@ def test_the_webhook_of_a_replica_gives_new_pods_what_is_stored() -> None:
     async def body() -> None:
         async with FakeApi() as api:
             configure(api)
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "2"}}})
             pod = pod_with()
             service = pod["metadata"]["labels"]["serving.knative.dev/service"]
             put(
@@ -302,7 +336,7 @@ def test_the_webhook_of_a_replica_gives_new_pods_what_is_stored() -> None:
                 {key_of(container(pod, "user-container")["image"], "default", service): line(cores=1.5)},
             )
             async with replica(api) as (process, _):
-                await until(lambda: process.webhook.ready)
+                await until(lambda: process.webhook.ready and process._nodes.synced.is_set())
                 secret = api.get(SECRETS, "webhook-certs", SPACE)
                 assert secret is not None
                 held = Held(
@@ -312,7 +346,48 @@ def test_the_webhook_of_a_replica_gives_new_pods_what_is_stored() -> None:
                 _, answer = await connection.ask("/mutate/pods", question(pod))
                 connection.writer.close()
                 env = env_of(stored_after(pod, answer))
-                assert env["SPONGE_CORES"] == "1500m"
+                assert env["SPONGE_CORES"] == "1", "half of the largest node"
                 assert json.loads(env["SPONGE_PROFILE"])["samples"] == 300
+
+    run(body())
+
+
+def test_only_models_that_would_be_news_are_asked_for() -> None:
+    async def body() -> None:
+        async with stage() as (_, _, keeper):
+            assert keeper.lacks(KEYS[0], said(), NOW)
+            keeper.learn(KEYS[0], document(), 1.0)
+            await keeper.flush(NOW)
+            assert not keeper.lacks(KEYS[0], said(), NOW)
+            assert not keeper.lacks(KEYS[0], said(320, cores=0.95), NOW)
+            assert not keeper.lacks(KEYS[0], said(50, factor=2.0), NOW)  # its pod has only begun
+            assert keeper.lacks(KEYS[0], said(factor=1.2), NOW)
+            assert keeper.lacks(KEYS[0], said(cores=1.2), NOW)
+            assert not keeper.lacks(KEYS[0], said(cores=1.2, rate=0.0), NOW)  # of an idle pod the size says nothing
+            assert keeper.lacks(KEYS[0], said(), NOW + 3700)
+            assert keeper.lacks(KEYS[0], Line(cores=1.0, want=1.0), NOW)  # it does not say
+            assert not keeper.lacks(KEYS[0], Line(cores=1.0, want=1.0, params=(0.0, 0.0, 0.0, 0.0)), NOW)
+            assert keeper.lacks(KEYS[1], said(), NOW)
+
+    run(body())
+
+
+def test_an_image_in_use_keeps_its_place_though_nothing_is_news_and_one_without_a_place_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(profiles, "MOST_PROFILES", 2)
+
+    async def body() -> None:
+        async with stage() as (api, _, keeper):
+            put(api, {KEYS[0]: line(NOW - 3000), KEYS[1]: line(NOW - 3000), KEYS[2]: line(NOW - 2000)})
+            await keeper._store.read()
+            for key in KEYS[:2]:
+                assert not keeper.lacks(key, said(), NOW)
+            keeper.learn(KEYS[3], document(), 1.0)
+            await keeper.flush(NOW)
+            assert set(stored(api)) == set(KEYS[:2])
+            assert not keeper.lacks(KEYS[3], said(), NOW + 500)
+            assert keeper.lacks(KEYS[2], said(), NOW + 500)
+            assert keeper.lacks(KEYS[3], said(), NOW + 700)
 
     run(body())

@@ -41,7 +41,7 @@ def test_numbers_that_cannot_be_are_not_heard_and_the_other_pods_are_sized(line:
     async def body() -> None:
         async with a_node(3.0) as node:
             await node.add("a", 1.0, ip="127.0.0.1")
-            await node.add("b", 1.0, ip="127.0.0.2")
+            await node.add("b", 1.0, ip="127.0.0.2", max_cores="1.8")
             async with sizing(node) as sizer:
                 await until(lambda: len(sizer.divider.wishes) == 2)
                 node.proxies["a"].say(line + b"\n")
@@ -64,8 +64,8 @@ def test_a_node_that_cannot_be_divided_does_not_stop_the_others(monkeypatch: pyt
 
     async def body() -> None:
         async with a_node(3.0) as node:
-            await node.add("a", 1.0, ip="127.0.0.1")
-            await node.add("b", 1.0, ip="127.0.0.2")
+            await node.add("a", 1.0, ip="127.0.0.1", max_cores="1.7")
+            await node.add("b", 1.0, ip="127.0.0.2", max_cores="1.8")
             _move(node, "b", "n2")
             monkeypatch.setattr(divider, "claim", claim)
             async with sizing(node) as sizer:
@@ -95,7 +95,7 @@ def test_a_pod_whose_resize_was_not_understood_keeps_its_cores_and_is_resized_la
 
     async def body() -> None:
         async with a_node(3.0) as node:
-            await node.add("a", 1.0, ip="127.0.0.1")
+            await node.add("a", 1.0, ip="127.0.0.1", max_cores="1.6")
             await node.add("b", 1.0, ip="127.0.0.2")
             async with sizing(node) as sizer:
                 await until(lambda: len(sizer.divider.wishes) == 2)
@@ -233,5 +233,5 @@ def test_a_model_that_cannot_be_stops_no_count() -> None:
     hands: Any = {pod.key: SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))}
     changes: list[Any] = []
     counts = PodCounts(changes.append)
-    counts.look(hands, {pod.key: Wish(line, 1.0, 0.0)}, {}, 0.0)
+    run(counts.look(hands, {pod.key: Wish(line, 1.0, 0.0)}, {}, 0.0))
     assert changes == []

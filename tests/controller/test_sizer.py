@@ -44,7 +44,22 @@ def test_a_growth_is_patched_and_told_twice() -> None:
         assert (event["reason"], event["regarding"]["kind"]) == ("Resized", "Revision")
         assert "500m → 1500m" in event["note"]
 
-    on_a_node(4.0, {"a": 0.5}, body)
+    on_a_node(4.0, {"a": 0.5}, body, max_cores="1.5")
+
+
+def test_where_cores_are_to_spare_a_pod_grows_further_than_it_needs_and_keeps_it_until_others_need_it() -> None:
+    async def body(node: Node) -> None:
+        node.proxies["a"].want(0.6)
+        await until(lambda: node.in_force("a") == 1.5)
+        node.proxies["a"].want(0.5)
+        await until(lambda: node.sizer.divider.wishes[NAMESPACE, "a"].line.want == 0.5)
+        assert node.patches == ["a"]
+        node.proxies["b"].want(3.2)
+        await until(lambda: node.in_force("b") >= 3.2)
+        assert node.cores("a") == 0.6
+        assert node.patches == ["a", "a", "b"]
+
+    on_a_node(4.0, {"a": 0.5, "b": 0.5}, body)
 
 
 def test_a_shrink_is_told_before_it_is_patched() -> None:
@@ -90,7 +105,7 @@ def test_on_a_full_node_shrinks_go_before_the_growths_that_need_them() -> None:
         assert node.patches == ["a", "b"]
         assert max([*most, node.allocated]) <= 3.0
 
-    on_a_node(3.0, {"a": 1.9, "b": 1.0}, body)
+    on_a_node(3.0, {"a": 1.9, "b": 1.0}, body, max_cores="2.2")
 
 
 def test_scarce_cores_go_where_they_save_most() -> None:
@@ -145,7 +160,7 @@ def test_a_patch_that_the_api_server_does_not_take_is_tried_again(code: int) -> 
         assert len(tries) == 2
         await until(lambda: ("actuated", 1.5) in node.told["a"])
 
-    on_a_node(4.0, {"a": 0.5}, body)
+    on_a_node(4.0, {"a": 0.5}, body, max_cores="1.5")
 
 
 def test_a_quota_that_forbids_a_growth_is_reported_and_the_proxy_is_not_fooled() -> None:
@@ -167,14 +182,14 @@ def test_a_pod_that_vanishes_in_mid_resize_is_forgotten() -> None:
     async def body(node: Node) -> None:
         node.applies = False
         node.proxies["a"].want(1.5)
-        await until(lambda: node.cores("a") == 1.5)
+        await until(lambda: node.cores("a") > 1.5)
         node.api.remove(PODS, "a", NAMESPACE)
         await until(lambda: (NAMESPACE, "a") not in node.sizer.divider.hands)
         node.proxies["b"].want(3.5)
         node.applies = True
         await until(lambda: node.in_force("b") == 3.5)
 
-    on_a_node(4.0, {"a": 0.5, "b": 0.5}, body)
+    on_a_node(4.0, {"a": 0.5, "b": 0.5}, body, max_cores="3.5")
 
 
 def test_a_waiting_pod_gets_room_that_others_do_not_need() -> None:
@@ -199,7 +214,7 @@ def test_a_waiting_pod_gets_room_that_others_do_not_need() -> None:
         node.api.put(PODS, pending)
         await until(lambda: node.cores("a") <= 1.5)
 
-    on_a_node(2.0, {"a": 0.5}, body)
+    on_a_node(2.0, {"a": 0.5}, body, max_cores="1.9")
 
 
 def test_steady_demand_sends_no_patch() -> None:
@@ -230,7 +245,7 @@ def test_the_board_and_the_metrics_show_it_all() -> None:
         assert 'sponge_resizes_total{outcome="done"} 1.0' in text
         assert "sponge_resize_patch_seconds_count 1.0" in text
 
-    on_a_node(4.0, {"a": 0.5}, body)
+    on_a_node(4.0, {"a": 0.5}, body, max_cores="1.5")
 
 
 def _on_board(node: Node, field: str) -> object:

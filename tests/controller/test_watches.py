@@ -7,12 +7,14 @@ import json
 import random
 from typing import Any
 
+from knative_sponge.controller.cluster import Cluster
 from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.resource import DEPLOYMENTS, PODS, REVISIONS, Object
+from knative_sponge.controller.resource import DEPLOYMENTS, NODES, PODS, REVISIONS, Object
 from knative_sponge.controller.watches import Watches
 from tests.controller.admission import pod_with
 from tests.controller.apiserver import FakeApi
 from tests.controller.revision_kit import deployment, revision, run, until
+from tests.controller.sized_pod import running
 
 MANAGERS = [{"manager": "kubelet", "fieldsV1": {"f:spec": {}}}]
 
@@ -48,7 +50,7 @@ def test_of_pods_deployments_and_revisions_only_what_is_read_is_held() -> None:
                 *watches.deployments.objects.values(),
                 *watches.pods.objects.values(),
             ]
-            text = json.dumps(held)
+            text = json.dumps(held, default=repr)
             assert "managedFields" not in text
             assert text.count('"image"') == 1  # the serving container's, by which profiles are known
             assert '"env"' not in text
@@ -62,3 +64,39 @@ def test_of_pods_deployments_and_revisions_only_what_is_read_is_held() -> None:
             await kube.close()
 
     run(body())
+
+
+def test_an_object_that_cannot_be_read_costs_the_others_nothing() -> None:
+    """Listed or watched, it must not end the leader's work."""
+
+    async def body() -> None:
+        async with FakeApi() as api:
+            kube = Kube.at(api.url)
+            watches = Watches(kube, "knative-serving", random.Random(1))
+            cluster = Cluster(watches.pods, watches.nodes, lambda _node: None)
+            put_broken(api, "listed")
+            task = asyncio.create_task(watches.run())
+            await watches.wait()
+            put_broken(api, "watched")
+            api.put(NODES, {"metadata": {"name": "sound"}, "status": {"allocatable": {"cpu": "4"}}})
+            api.put(PODS, running())
+            await until(lambda: cluster.node("sound") and cluster.pods)
+            await until(lambda: {name for _, name in watches.pods.objects} >= {"listed-theirs", "watched-ours"})
+            assert len(watches.nodes.objects) == 3
+            assert not task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await kube.close()
+
+    run(body())
+
+
+def put_broken(api: FakeApi, name: str) -> None:
+    """A node, a pod of a revision and another one with amounts that are none."""
+    api.put(NODES, {"metadata": {"name": name}, "status": {"allocatable": {"cpu": "four"}}})
+    ours = running()
+    ours["metadata"]["name"] = f"{name}-ours"
+    ours["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "1.5 cores"
+    api.put(PODS, ours)
+    spec = {"nodeName": "n1", "containers": [{"name": "c", "resources": {"requests": {"cpu": {}}}}]}
+    api.put(PODS, {"metadata": {"name": f"{name}-theirs", "namespace": "x"}, "spec": spec})

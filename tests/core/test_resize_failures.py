@@ -35,16 +35,17 @@ def test_a_refused_growth_leaves_a_ceiling_below_which_sizes_still_move(kind: Fa
     world = steady()
     world.want(2.0)
     world.answer(kind)
-    assert world.resize.ceiling(world.now) == 1.0
+    assert world.resize.ceiling(world.now) == 1.5
     world.want(3.0)
     world.run(5)
     assert Patch(3.0) not in commands(world)
+    assert world.quota == 1.5
     world.want(0.5)
     world.run(5)
     assert world.quota == 0.5
     world.want(3.0)
     world.run(5)
-    assert world.quota == 1.0
+    assert world.quota == 1.5
     world.run(60)
     assert world.quota == 3.0
 
@@ -176,17 +177,20 @@ def test_a_lost_answer_to_a_shrink_is_no_less_in_doubt_while_a_growth_is_deferre
     assert (world.resize.phase, world.proxy.cores) == (Phase.DEFERRED, 0.5)
 
 
-def test_an_infeasible_size_is_patched_back_and_not_asked_for_again_for_a_minute() -> None:
+def test_an_infeasible_size_is_halved_until_it_is_patched_back_and_all_of_it_not_asked_for_again_for_a_minute() -> None:
     world = steady()
     world.mood = "refuses"
     world.want(5.0)
-    world.run(4)
-    assert kinds(world) == ["ResizeInfeasible"]
+    world.run(20)
+    assert set(kinds(world)) == {"ResizeInfeasible"}
+    asked = [command.cores for _, command in world.commands if isinstance(command, Patch)]
+    assert asked[:3] == [5.0, 3.0, 2.0]
+    assert asked[-1] == 1.0
     assert (world.spec, world.resize.phase, world.resize.ceiling(world.now)) == (1.0, Phase.STEADY, 1.0)
     world.mood = "works"
-    world.run(50)
+    world.run(40)
     assert world.spec == 1.0
-    world.run(12)
+    world.run(30)
     assert world.quota == 5.0
 
 

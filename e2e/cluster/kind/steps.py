@@ -82,6 +82,13 @@ def steps(files: Path | None = None) -> list[Step]:
         _ready("Serving", "knative-serving"),
         _ready("the ingress", "kourier-system"),
         *_settings(),
+        # It reads which metrics to show when it starts.
+        Step(
+            "the activator starts anew",
+            ("kubectl", "rollout", "restart", "deployment/activator", "--namespace=knative-serving"),
+            _APPLY_S,
+        ),
+        _ready("Serving", "knative-serving"),
         *_definitions("Eventing", places["eventing-crds.yaml"]),
         _apply("Eventing", places["eventing-core.yaml"]),
         # Its webhook checks what comes with the broker.
