@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.demand import CoresRules, DemandEstimator
-from knative_sponge.core.growth import GrowthRules, grown
+from knative_sponge.core.growth import GrowthRules, grown, shrunk
 from knative_sponge.core.latency import LatencyModel, LatencyParams
 from knative_sponge.core.peak import Peak
 from knative_sponge.core.work import Work
@@ -31,8 +31,8 @@ _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
 """Of `core.allocate.DivideRules`."""
 
 RULES = {
-    "need, 5 s": GrowthRules(factor=1.0, further=0.0, hold_s=5.0),
-    "need, 8 s": GrowthRules(factor=1.0, further=0.0),
+    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, hold_s=5.0),
+    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0),
     "twice": GrowthRules(factor=2.0),
     "used": GrowthRules(),
     "used, 5 s": GrowthRules(hold_s=5.0),
@@ -93,6 +93,7 @@ class Resized(Pod):
         self.lags: list[float] = []
         self._rules = rules
         self._bounds = low, high
+        self._demand = estimator
         self._want = self._spec = self._target = low
         self._peak = Peak(rules.hold_s)
         self._patched_s = self._sized_s = -math.inf
@@ -123,12 +124,18 @@ class Resized(Pod):
             size = max(size, spec)
         if (1 - _DEADBAND) * spec <= size < (1 + _LEAST_GROWTH) * spec:
             size = spec
-        elif size > spec:
-            size = grown(spec, size, high, math.inf, rules)
+        elif size < spec:
+            size = shrunk(spec, size, math.inf, rules)
+        else:
+            late = rules.factor > 1.0 and self._misses(spec) > 0.0
+            size = grown(spec, size, high, math.inf, rules, late=late)
         if size != self._target:
             self._target = size
             self._wanted_s = None if size == spec else self._now if self._wanted_s is None else self._wanted_s
         self._act()
+
+    def _misses(self, cores: float) -> float:
+        return next((misses for size, misses in reversed(self._demand.curve(self._now)) if size <= cores), 0.0)
 
     def _act(self) -> None:
         if self._target == self._spec:

@@ -21,7 +21,10 @@ def build_images() -> list[Path]:
 
 def install(kube: Kube, overlay: str) -> None:
     """One command, and the wait until it serves."""
+    before = kube.find("deployments", NAMESPACE)
     kube("apply", "-k", REPOSITORY / "manifests" / "overlays" / overlay)
+    if before:  # on a cluster that was kept, the image of the same name may be another
+        kube("rollout", "restart", "deployment/autoscaler", "-n", NAMESPACE)
     kube("rollout", "status", "deployment/autoscaler", "-n", NAMESPACE, "--timeout=90s", timeout_s=100)
 
 

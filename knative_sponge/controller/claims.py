@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from knative_sponge.controller.podview import PodView
 from knative_sponge.controller.streams import Line
@@ -16,8 +17,7 @@ _MIDDLE: Final = 5
 """The priority of a revision that names none; each step above it makes a missed row count twice as much."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True, gc=False):
     """A pod's last word. want: the largest need of late. at_s: when `line` came. since_s: when either need last changed."""
 
     line: Line

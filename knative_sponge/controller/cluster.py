@@ -22,6 +22,9 @@ _log: Final = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
 """Cores are kept free for a pod that waits for so long. One that has not come by then waits for something else as well."""
+AGAIN_S: Final = 600.0
+"""So long after that was begun for a pod that has not come, it is begun again for another one of the same controller: one
+that nobody can place may be made anew for ever."""
 
 
 def managed(pod: PodView) -> bool:
@@ -71,15 +74,20 @@ class Cluster:
     ) -> None:
         self.pods: dict[Key, PodView] = {}
         """Every pod of a revision that can be read, whoever sizes it."""
-        self._changed = changed
+        self._changed: Callable[[str], None] = lambda _node: None
         self._clock = clock
         self._nodes: dict[str, _Node] = {}
         self._homes: dict[Key, str] = {}
         self._waiting: dict[Key, tuple[float, Needs]] = {}
         self._waits_since: dict[Key, float] = {}
+        self._begun: dict[str, float] = {}
+        """When patience was begun, by the controller of the pods that wait or waited."""
         self._unread: set[Key] = set()
         """Pods that cannot be read and of which people were told."""
         self._subscribers: list[Callable[[PodView | None, PodView | None], None]] = []
+        for item in nodes.objects.values():  # the process follows nodes before it leads
+            self._node_changed(None, item)
+        self._changed = changed
         nodes.subscribe(self._node_changed)
         pods.subscribe(self._pod_changed)
 
@@ -114,7 +122,8 @@ class Cluster:
         """Cores to set free for pods that wait for some, by node: each pod's on the node where most could be set free.
 
         Of the nodes that it may come to, by `Needs`; and for PATIENCE_S from when it was first seen to wait, since what else
-        keeps it off is not known. It never takes what a managed pod needs at the least.
+        keeps it off is not known. Pods of one controller share that time until one of them lands, or AGAIN_S have passed. It
+        never takes what a managed pod needs at the least.
         """
         late = self._clock() - PATIENCE_S
         waiting = {key: found for key, found in self._waiting.items() if self._waits_since[key] > late}
@@ -174,6 +183,10 @@ class Cluster:
         self._tell_fault(key, fault)
         if after is None:
             self._waits_since.pop(key, None)
+        elif what.waits is not None and key not in self._waits_since:
+            self._waits_since[key] = self._patient_since(what.owner)
+        elif what.node and before is not None:
+            self._begun.pop(before["footprint"].owner, None)
         if what.fault:
             self._settle_unread(key, what.node, old)
         elif new is not None and managed(new):
@@ -184,6 +197,12 @@ class Cluster:
         if old is not None or new is not None:
             for subscriber in self._subscribers:
                 subscriber(old, new)
+
+    def _patient_since(self, owner: str) -> float:
+        """When patience began that holds for a pod that is now seen to wait. owner: see `Footprint`."""
+        now = self._clock()
+        self._begun = {each: at for each, at in self._begun.items() if now - at < AGAIN_S}
+        return self._begun.setdefault(owner, now) if owner else now
 
     def _tell_fault(self, key: Key, fault: str) -> None:
         if not fault:
@@ -218,7 +237,6 @@ class Cluster:
         if self._waiting.get(key) != waits:
             if waits is not None:
                 self._waiting[key] = waits
-                self._waits_since.setdefault(key, self._clock())
             else:
                 del self._waiting[key]
             for each in self._nodes:

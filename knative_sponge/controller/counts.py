@@ -99,7 +99,8 @@ class PodCounts:
         )
         before = count.pods
         try:
-            fewest, most = needed(rate), needed(_SPARE * rate)
+            fewest = needed(rate)
+            most = needed(_SPARE * rate) if fewest < before else fewest  # only for fewer pods it matters
         except (ValueError, ArithmeticError) as error:
             _log.debug("%s/%s: no number of pods: %s", *key, error)  # what its proxy says of its model cannot be
             return

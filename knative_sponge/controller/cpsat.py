@@ -28,8 +28,9 @@ from knative_sponge.core.knapsack import Spending
 logger = logging.getLogger(__name__)
 
 _LINE_BYTES: Final = 1 << 20
-_KILLED_S: Final = 1.0
-"""A process that was killed has ended by then, unless its machine is in trouble; nobody waits for it longer."""
+CLOSING_S: Final = 0.5
+"""A process that was killed has ended by then, unless its machine is in trouble; nobody waits for it longer. The leader's
+work must end within a third of its lease, which lasts three seconds at least."""
 _LARGEST: Final = 1 << 50
 """Of the objective. Doubles hold it exactly, and the sums that CP-SAT checks stay below its 2⁶²."""
 
@@ -104,7 +105,7 @@ class Refiner:
         """End the process, if there is one, and wait for its end, but not for long. It is not started again."""
         self._not_before = math.inf
         try:
-            async with asyncio.timeout(_KILLED_S):
+            async with asyncio.timeout(CLOSING_S):
                 if self._starting is not None:
                     self._starting.cancel()
                     await asyncio.wait([self._starting])

@@ -1,8 +1,7 @@
 """The fast loop: divides each node's cores among its managed pods and gives every pod its target (design §4, Divide).
 
-A node is divided anew when something about it changed, soon after a proxy wants another size, and at least every second.
-While cores suffice, sizes are kept for a while (`core/growth.py`); when they do not, that goes first. The proxies never wait
-for any of this.
+A node is divided anew when something about it changed (and soon after a proxy wants another size), a short one twice a second.
+While cores suffice, sizes are kept for a while (`core/growth.py`). The proxies never wait for any of this.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from knative_sponge.controller.actuation import actuate
 from knative_sponge.controller.claims import STALE_S, Wish, bounds, claim
 from knative_sponge.controller.cluster import Cluster, managed
 from knative_sponge.controller.hand import Hand
+from knative_sponge.controller.holds import Hold, choose
 from knative_sponge.controller.metrics import Metrics
 from knative_sponge.controller.podview import PodView
+from knative_sponge.controller.quotas import Quotas
 from knative_sponge.controller.resource import Key
 from knative_sponge.controller.rows import NodeRow
 from knative_sponge.controller.settled import Settled
@@ -34,18 +35,14 @@ _log: Final = logging.getLogger(__name__)
 _TICK_S: Final = 0.5
 """A node that is short is divided so often: what its pods expect to miss changes with every line."""
 _SWEEP_S: Final = 1.0
-"""Every node has its turn so often, whether something about it is known to have changed or not."""
 _REST_S: Final = 3.0
-"""But one where nothing had changed, and nothing was under way, passes its turns for so long."""
+"""Every node has its turn each _SWEEP_S, as not all changes are told; where there was none, it passes its turns for _REST_S."""
 _TURN_S: Final = 0.005
 """After so long, whatever else the event loop has to do comes before the other nodes."""
 _GATHER_S: Final = 0.01
 """Lines that come together share a division. It never takes more than half of the time: the lease has to be renewed, too."""
 _WORTH: Final = 0.05
 """See `DivideRules`. What pods expect to miss moves by more than that from one line to the next, while nothing has changed."""
-_Hold = Literal["size", "need", "nothing"]
-"""What a pod's claim holds on to: the size it was given lately, the largest need of late, or nothing but its need now."""
-_HOLDS: Final[tuple[_Hold, ...]] = ("size", "need", "nothing")
 
 
 class Optimizer(Protocol):
@@ -80,6 +77,7 @@ class Divider:
         self._clock = clock
         self._rules = DivideRules(worth=_WORTH)
         self._growth = GrowthRules()
+        self.quotas = Quotas()
         self._peaks: dict[Key, Peak] = {}
         self._dirty: set[str] = set()
         self._short: set[str] = set()
@@ -100,8 +98,7 @@ class Divider:
 
     async def run(self) -> None:
         """Until cancelled."""
-        ticked_s = float("-inf")
-        took_s = 0.0
+        ticked_s, took_s = float("-inf"), 0.0
         try:
             while True:
                 try:
@@ -175,8 +172,7 @@ class Divider:
 
     def _matters_anew(self, known: Wish, hand: Hand, now: float) -> bool:
         """Has what a pod said before, and says again, another meaning since then?"""
-        held_until_s = hand.sized_s + self._growth.hold_s
-        return now - known.at_s > STALE_S or known.at_s < held_until_s <= now
+        return now - known.at_s > STALE_S or known.at_s < hand.sized_s + self._growth.hold_s <= now
 
     async def _divide_all(self, names: set[str]) -> float:
         """Returns the seconds that this took, not counting what others did in between."""
@@ -209,39 +205,30 @@ class Divider:
             return
         reserved = self._cluster.reserved(name)
         capacity = max(0.0, node.cores - reserved - waiting.get(name, 0.0))
+        hands = [self.hands[pod.key] for pod in pods]
         standing: object | None = None
-        if not (short := name in self._short):
+        if not (short := name in self._short) and not any(hand.moving for hand in hands):
             standing = (node, reserved, capacity, [self._standing(pod, capacity, now) for pod in pods])
-            if self._settled.holds(name, standing, now, quiet=not any(self.hands[pod.key].moving for pod in pods)):
+            if self._settled.holds(name, standing, now):
                 return
         before = self.nodes.get(name)
-        if before is not None and abs(before.capacity - max(0.0, node.cores - reserved)) > 0.001:
-            for pod in pods:
-                self.hands[pod.key].handle(NodeChanged())
-        problem = self._problem(pods, capacity, now, short=short)
+        if before is not None and max(0.0, node.cores - reserved) > before.capacity + 0.001:
+            for hand in hands:
+                hand.handle(NodeChanged())
+        problem, hold = choose(
+            lambda hold: Problem([self._claim(pod, capacity, now, hold) for pod in pods], capacity, self._rules),
+            short=short,
+        )
         claims, division = problem.claims, problem.solve()
-        self._settled.settle(name, None if division.short else standing)
-        if division.short and not division.exact and not division.squeezed:
+        short = hold == "nothing"
+        if short and not division.exact and not division.squeezed:
             self._refining[name] = asyncio.create_task(self._refine(name, claims, capacity, division))
         else:
             self._apply(claims, capacity, division, now)
+        self._settled.settle(name, standing if hold == "size" else None)
         wanted, given = sum(each.want for each in claims), sum(division.sizes.values())
-        self.nodes[name] = NodeRow(name, node.cores, reserved, given, wanted, division.short)
-        (self._short.add if division.short else self._short.discard)(name)
-
-    def _problem(self, pods: Sequence[PodView], capacity: float, now: float, *, short: bool) -> Problem:
-        """Holding on to cores is for nodes that have some to spare. short: most likely this one has none."""
-
-        def holding(hold: _Hold) -> Problem:
-            return Problem([self._claim(pod, capacity, now, hold) for pod in pods], capacity, self._rules)
-
-        if short and (least := holding("nothing")).short:
-            return least
-        for hold in _HOLDS:
-            problem = holding(hold)
-            if not problem.short:
-                break
-        return problem
+        self.nodes[name] = NodeRow(name, node.cores, reserved, given, wanted, short)
+        (self._short.add if short else self._short.discard)(name)
 
     async def _refine(self, name: str, claims: Sequence[Claim], capacity: float, greedy: Division) -> None:
         try:
@@ -252,17 +239,18 @@ class Divider:
             self._wake.set()
 
     def _apply(self, claims: Sequence[Claim], capacity: float, division: Division, now: float) -> None:
-        actuate(claims, capacity, division, self.hands, self.wishes, now, self._growth)
+        actuate(claims, capacity, division, self.hands, self.wishes, now, self._growth, self.quotas)
 
-    def _claim(self, pod: PodView, capacity: float, now: float, hold: _Hold) -> Claim:
+    def _claim(self, pod: PodView, capacity: float, now: float, hold: Hold) -> Claim:
         wish, hand = self._wish(pod.key, now), self.hands[pod.key]
         want = None if wish is None else self._held(hand, wish, now, hold)
         return claim(pod, hand.machine, wish, want, capacity, now)
 
-    def _held(self, hand: Hand, wish: Wish, now: float, hold: _Hold) -> float:
+    def _held(self, hand: Hand, wish: Wish, now: float, hold: Hold) -> float:
         if hold == "nothing":
             return wish.line.want
-        if hold == "size" and now < hand.sized_s + self._growth.hold_s:
+        kept = now < hand.sized_s + self._growth.hold_s and not self.quotas.tight(hand.pod.key[0], now)
+        if hold == "size" and kept:
             return max(wish.want, hand.machine.asked)
         return wish.want
 
@@ -280,7 +268,7 @@ class Divider:
         """All of a pod that a division rests on while cores suffice."""
         hand, wish = self.hands[pod.key], self._wish(pod.key, now)
         want = None if wish is None or now - wish.at_s > STALE_S else self._held(hand, wish, now, "size")
-        return hand.machine, hand.moving, hand.machine.asked, want, bounds(pod, hand.machine, capacity, now)
+        return hand.machine, hand.machine.asked, want, bounds(pod, hand.machine, capacity, now)
 
     def _forget(self, name: str) -> None:
         self._short.discard(name)

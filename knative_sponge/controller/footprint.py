@@ -18,14 +18,16 @@ _ENDED: Final = ("Succeeded", "Failed")
 class Footprint:
     """cores, memory (bytes): what the pod requests; nothing once it has ended. node: empty while it has none.
 
-    waits: what it needs of a node, when it lacks one because none has the cores that it asks for. fault: why its amounts
-    cannot be read; they are not known then.
+    waits: what it needs of a node, when it lacks one because none has the cores that it asks for. owner: uid of the controller
+    that makes such pods anew, while this one has no node; empty if there is none. fault: why its amounts cannot be read; they
+    are not known then.
     """
 
     node: str = ""
     cores: float = 0.0
     memory: float = 0.0
     waits: Needs | None = None
+    owner: str = ""
     fault: str = ""
 
 
@@ -42,7 +44,9 @@ def footprint(pod: Object) -> Footprint:
         cores, memory = requested(pod), requested(pod, "memory")
     except ValueError as error:
         return Footprint(node, fault=str(error))
-    return Footprint(node, cores, memory, Needs.of(pod) if not node and _lacks_cpu(status) else None)
+    if node:
+        return Footprint(node, cores, memory)
+    return Footprint(node, cores, memory, Needs.of(pod) if _lacks_cpu(status) else None, _owner(pod["metadata"]))
 
 
 def kept_of_pod(item: Object) -> Object:
@@ -61,6 +65,11 @@ def kept_of_pod(item: Object) -> Object:
 def of_revision(kept: Object) -> bool:
     """Is it a pod of a revision, as `kept_of_pod` left it?"""
     return "spec" in kept
+
+
+def _owner(metadata: Object) -> str:
+    references = metadata.get("ownerReferences") or ()
+    return next((one["uid"] for one in references if one.get("controller")), "")
 
 
 def _lacks_cpu(status: Object) -> bool:

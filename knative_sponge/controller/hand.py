@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from knative_sponge.controller.kube import Kube, Patch
+from knative_sponge.controller.podslim import read_pod
 from knative_sponge.controller.podview import PodView, resize_body
 from knative_sponge.controller.resource import POD_RESIZE, Object
 from knative_sponge.core.quantity import format_cores
@@ -44,8 +45,12 @@ class Surroundings(Protocol):
         """Tell the proxy; did it hear?"""
         ...
 
-    def patched(self, hand: Hand, answer: Object) -> None:
-        """The API server accepted a size."""
+    def patched(self, hand: Hand, cores: float, answer: Object) -> None:
+        """The API server accepted a size; the machine is told next."""
+        ...
+
+    def refused(self, hand: Hand, kind: FailureKind) -> None:
+        """The API server did not accept a size, for reasons of this kind."""
         ...
 
     def report(self, hand: Hand, report: Report) -> None:
@@ -72,7 +77,7 @@ class Hand:
         self.patched_s: float | None = None
         """When it was patched; None once it is in force."""
         self.sized_s = -math.inf
-        """When it was last given another size, or the attempt was made."""
+        """When it was last given another size, or a larger one was asked for."""
         self.memory: int | None = None
         """Bytes that the next patch gives the pod beside its cores; None leaves them as they are."""
         self.refused_memory: int | None = None
@@ -94,19 +99,23 @@ class Hand:
         self.pod = pod
         self.handle(pod.seen())
 
-    def aim(self, cores: float, reach: float, why: str, since_s: float) -> None:
-        """The pod shall have `cores`. reach: see the attribute. since_s: when its need last changed; where that was known the
-        last time, something else has changed just now."""
+    def aim(self, cores: float, need: float, reach: float, why: str, since_s: float) -> None:
+        """The pod shall have `cores` now. need: what it shall have in the end, without what it takes ahead of need. reach: see
+        the attribute. since_s: when its need last changed; where that was known the last time, something else has changed
+        just now."""
         now = self._clock()
         changed_s, self._aimed_s = since_s if since_s > self._aimed_s else now, now
         self.reach = reach
-        if self.machine.target is None or abs(cores - self.machine.target) > 0.0005:
-            if abs(cores - self.machine.asked) <= 0.0005:
-                self.wanted_s = None
-            else:
-                self.why = why
-                self.wanted_s = changed_s if self.wanted_s is None else self.wanted_s
-            self.handle(Target(cores))
+        machine = self.machine
+        if abs(need - machine.asked) <= _GRAIN:
+            self.wanted_s = None
+        elif self.wanted_s is None:
+            self.wanted_s = changed_s
+        if machine.target is None or abs(cores - machine.target) > _GRAIN:
+            self.why = why
+            self.handle(Target(cores, min(need, cores)))
+        elif machine.need != min(need, cores):
+            self.handle(Target(machine.target, min(need, cores)))
         if not 0.95 * reach <= self._told_reach <= 1.05 * reach and not self.busy:
             self.handle(Connected())
 
@@ -152,8 +161,8 @@ class Hand:
                 self._wake(command.at_s)
             else:
                 self._commands.append(command)
-                if isinstance(command, PatchSize):
-                    self.sized_s = self._clock()
+                if isinstance(command, PatchSize) and command.cores >= self.machine.asked:
+                    self.sized_s = self._clock()  # a shrink is one once it is accepted
         if self._commands and self._task is None:
             self._task = asyncio.create_task(self._work(), name=f"resize {self.pod.key[0]}/{self.pod.key[1]}")
         if self.machine.phase is not before:
@@ -215,7 +224,7 @@ class Hand:
         memory = self.memory
         body = resize_body(self.pod, cores, memory)
         try:
-            answer = await kube.patch(POD_RESIZE, name, body, namespace, kind=Patch.STRATEGIC)
+            answer = await kube.patch(POD_RESIZE, name, body, namespace, kind=Patch.STRATEGIC, read=read_pod)
         except KubeError as error:
             kind = _kind(error)
             if memory is not None and kind in ("refused", "quota"):
@@ -223,6 +232,7 @@ class Hand:
                 kind = "conflict"
                 self._leave_memory(memory)
                 self.refused_memory = memory
+            self._around.refused(self, kind)
             log = logging.INFO if kind in ("conflict", "gone") else logging.WARNING
             _log.log(log, "%s/%s to %s cores: %s", namespace, name, format_cores(cores), error)
             return PatchFailed(cores, kind, str(error))
@@ -230,7 +240,8 @@ class Hand:
             self._leave_memory(memory)
         waited_s = 0.0 if self.wanted_s is None else self.patched_s - self.wanted_s
         _log.info("%s/%s: %s cores after %.3f s: %s", namespace, name, format_cores(cores), waited_s, self.why)
-        self._around.patched(self, answer)
+        self.sized_s = self._clock()
+        self._around.patched(self, cores, answer)
         return PatchDone(cores, answer["metadata"].get("generation", 0))
 
     def _leave_memory(self, carried: int) -> None:
@@ -244,6 +255,7 @@ _AGAIN_S: Final = 5.0
 _SETTLE_S: Final = 1.5
 """What a proxy says of its size may have been written before it was told."""
 _ROUNDING: Final = 0.0015
+_GRAIN: Final = 0.0005
 
 
 def _kind(error: KubeError) -> FailureKind:

@@ -15,8 +15,9 @@ from contextlib import aclosing
 from typing import Final
 
 from knative_sponge.controller.backoff import Backoff
-from knative_sponge.controller.kube import Change, Kube, Text, read_object
+from knative_sponge.controller.kube import Change, Kube
 from knative_sponge.controller.resource import Key, Object, Resource
+from knative_sponge.controller.wire import Text, read_object
 from knative_sponge.errors import KubeError, KubeGone
 
 _log: Final = logging.getLogger(__name__)
@@ -144,10 +145,17 @@ class Informer:
                 told = True
                 self._backoff.succeeded()
                 self._version = item["metadata"]["resourceVersion"]
-                if change is not Change.BOOKMARK:
-                    self._put(key_of(item), None if change is Change.DELETED else self._keep(item))
+                if change is Change.DELETED:
+                    self._put(key_of(item), None)
+                elif change is not Change.BOOKMARK and not self._has(item):
+                    self._put(key_of(item), self._keep(item))
         if not told:
             await asyncio.sleep(_PAUSE_S)
+
+    def _has(self, item: Object) -> bool:
+        """Is it known in this very version, as what we wrote ourselves is?"""
+        known = self._objects.get(key_of(item))
+        return known is not None and _version(known) == _version(item)
 
     def _put(self, key: Key, item: Object | None) -> None:
         before = self._objects.pop(key, None)

@@ -13,13 +13,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import msgspec
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from knative_sponge.controller.resource import Object, Resource, Verb
+from knative_sponge.controller.wire import Text, lines, read_event, read_object, read_page
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable
 
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
@@ -30,31 +32,7 @@ _WATCH_S = 240
 """The server ends a watch after this time; the next one goes on where it ended."""
 _SILENCE_S = 150.0
 """A watch that is silent for longer is dead: the server sends a bookmark every minute."""
-_LONGEST_EVENT = 16 * 2**20
-
-
-Text = bytes | msgspec.Raw
-"""JSON."""
-
-
-def read_object(text: Text) -> Object:
-    """All of it. Raises ValueError for what is no JSON object."""
-    return msgspec.json.decode(text, type=dict[str, Any])
-
-
-class _Page(msgspec.Struct):
-    metadata: dict[str, Any]
-    items: list[msgspec.Raw] | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
 _T = TypeVar("_T")
-_PAGE = msgspec.json.Decoder(_Page)
-_EVENT = msgspec.json.Decoder(_Event)
 
 
 class Patch(StrEnum):
@@ -101,12 +79,12 @@ class Kube:
             kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        return cls(ApiClient(configuration))
+        return cls(_client(configuration))
 
     @classmethod
     def at(cls, host: str) -> Kube:
         """An API server that asks for no credentials, such as `http://127.0.0.1:8001` of `kubectl proxy`."""
-        return cls(ApiClient(Configuration(host=host)))
+        return cls(_client(Configuration(host=host)))
 
     def fenced(self, fence: Callable[[], float]) -> Kube:
         """The same server; `fence` is called before each write. It says how many seconds the write may take at most, or holds
@@ -133,7 +111,7 @@ class Kube:
         """What `keep` makes of all objects that match the selectors, in pages, so that no answer grows with the cluster."""
 
         def page(text: bytes) -> tuple[Object, list[Object]]:
-            whole = _PAGE.decode(text)
+            whole = read_page(text)
             return whole.metadata, [keep(item) for item in whole.items or ()]
 
         items: list[Object] = []
@@ -167,8 +145,8 @@ class Kube:
             "timeoutSeconds": str(_WATCH_S),
         }
         async with self._answer("GET", resource.path(namespace), query, None, None, None) as response:
-            async for line in _lines(response.content):
-                event = _EVENT.decode(line)
+            async for line in lines(response.content.iter_any()):
+                event = read_event(line)
                 if event.type == "ERROR":
                     status = read_object(event.object)
                     raise _error(status.get("code", 500), status, f"watch {resource}")
@@ -191,10 +169,14 @@ class Kube:
         namespace: str | None = None,
         *,
         kind: Patch = Patch.MERGE,
+        read: Callable[[Text], Object] = read_object,
     ) -> Object:
-        """Part of an object; a `metadata.resourceVersion` in a merge patch makes a race a KubeConflict."""
+        """Part of an object; a `metadata.resourceVersion` in a merge patch makes a race a KubeConflict.
+
+        read: what is returned of the object's JSON.
+        """
         path = resource.path(namespace, name)
-        return await self._call(Verb.PATCH, resource, "PATCH", path, body=body, content_type=kind, read=read_object)
+        return await self._call(Verb.PATCH, resource, "PATCH", path, body=body, content_type=kind, read=read)
 
     async def _call(
         self,
@@ -256,6 +238,15 @@ class Kube:
             raise KubeUnreachable(f"{what}: {type(error).__name__}: {error}") from error
 
 
+def _client(configuration: Configuration) -> ApiClient:
+    """Left to itself, the client would look for a proxy in the environment, and into ~/.netrc, with each call, in a thread."""
+    server = urlsplit(configuration.host)
+    if configuration.proxy is None and not proxy_bypass(server.netloc):
+        configuration.proxy = getproxies().get(server.scheme)
+    configuration.client_session_kwargs = {"trust_env": False}
+    return ApiClient(configuration)
+
+
 def _check(resource: Resource, verb: Verb) -> None:
     if verb not in resource.verbs:
         raise PermissionError(f"{verb} {resource} is not among the verbs that the manifests grant")
@@ -263,22 +254,6 @@ def _check(resource: Resource, verb: Verb) -> None:
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
-
-
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of any length up to a bound; aiohttp's own readline refuses objects that are larger than its buffer."""
-    rest = bytearray()
-    async for data in content.iter_any():
-        start = len(rest)
-        rest += data
-        if b"\n" in data:
-            *whole, last = bytes(rest).split(b"\n")
-            rest = bytearray(last)
-            for line in whole:
-                if line.strip():
-                    yield line
-        elif start > _LONGEST_EVENT:
-            raise ValueError("an event is too long")
 
 
 _ERRORS = {404: KubeNotFound, 409: KubeConflict, 410: KubeGone}

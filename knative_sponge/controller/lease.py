@@ -25,7 +25,7 @@ from knative_sponge.errors import KubeError, KubeNotFound, NotLeader
 
 _log: Final = logging.getLogger(__name__)
 
-_HOLD_SHARE: Final = 2 / 3
+HOLD_SHARE: Final = 2 / 3
 """Share of the duration for which a renewal lets its holder lead."""
 _LOOK_SHARE: Final = 2 / 15
 """Share of the duration between two looks: several renewals may fail before leading ends."""
@@ -94,7 +94,7 @@ class Election:
         """The wish was granted: `lease` is what is stored now, `sent_at` when the write was begun."""
         self._seen = lease
         self._seen_at = now
-        self._holds_until = sent_at + self._duration_s * _HOLD_SHARE
+        self._holds_until = sent_at + self._duration_s * HOLD_SHARE
 
     def resignation(self, now: float) -> Object | None:
         """The Lease to write so that another may take it at once; None when it is not ours. This candidate leads no more."""
@@ -121,7 +121,7 @@ class Elector:
         self._name = name
         self._end = end
         self._look_s = duration_s * _LOOK_SHARE
-        self._ending_s = duration_s * (1 - _HOLD_SHARE)
+        self._ending_s = duration_s * (1 - HOLD_SHARE)
         self._election = Election(identity, namespace, name, duration_s)
 
     @property

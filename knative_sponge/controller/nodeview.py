@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -79,7 +80,8 @@ def node_view(node: Object) -> NodeView | None:
         memory=parse_quantity(str(allocatable.get("memory", "0"))),
         schedulable=not spec.get("unschedulable", False),
         address=next(addresses, ""),
-        labels=metadata.get("labels") or {},
+        # Most labels say the same on all nodes, of which there may be thousands: each text is held once.
+        labels={sys.intern(key): sys.intern(value) for key, value in (metadata.get("labels") or {}).items()},
         taints=tuple(taint for taint in taints if taint[2] in _KEEPS_OFF),
     )
 

@@ -61,9 +61,9 @@ def review_pod(
 
     image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: what earlier pods of an
     image in this Service have learned, by `key_of(image, namespace, service)`; it must not wait. namespace: of the pod,
-    which a new pod's own metadata need not name. room: a learned size is cut to it, and left aside where it is not known: the
-    nodes on which it was learned may be gone, and a pod that no node has room for never starts. Reviewing the result again
-    changes nothing.
+    which a new pod's own metadata need not name. room: a learned size is cut to it, but not below what the pod requests, and
+    left aside where it is not known: the nodes on which it was learned may be gone, and a pod that no node has room for never
+    starts. Reviewing the result again changes nothing.
     """
     annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
     if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == _PROXY_CONTAINER for one in _containers(pod)):
@@ -111,10 +111,11 @@ def _with_sponge(
     service = str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, ""))
     known = lookup(key_of(str(serving.get("image")), namespace, service))
     learned = None if known is None else known.cores
+    requested = _requested(serving)
     if learned is not None:
         most = room(pod)
-        learned = None if most is None else min(learned, most)
-    cores = _within(_requested(serving) if learned is None else learned, settings)
+        learned = None if most is None else min(learned, max(most, requested))
+    cores = _within(requested if learned is None else learned, settings)
     env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}
     if known is not None:
         env[_PROFILE] = known.model

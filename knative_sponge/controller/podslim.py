@@ -38,6 +38,7 @@ class _Metadata(TypedDict, total=False):
     resourceVersion: Any
     generation: Any
     creationTimestamp: Any
+    ownerReferences: Any
     deletionTimestamp: Any
     labels: Any
     annotations: Any

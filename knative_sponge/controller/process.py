@@ -13,21 +13,19 @@ from knative_sponge.controller.activators import Activators
 from knative_sponge.controller.board import Board
 from knative_sponge.controller.events import Recorder
 from knative_sponge.controller.health import health_app, metrics_app
-from knative_sponge.controller.informer import Informer
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.lastresort import must_end
 from knative_sponge.controller.lease import Elector
 from knative_sponge.controller.listener import Listener
 from knative_sponge.controller.metrics import Metrics
-from knative_sponge.controller.nodeview import kept_of_node, start_room
+from knative_sponge.controller.nodeview import start_room
 from knative_sponge.controller.profiles import ProfileKeeper, ProfileStore
 from knative_sponge.controller.reconciler import Reconciler
 from knative_sponge.controller.report import Reporter
-from knative_sponge.controller.resource import NODES
 from knative_sponge.controller.rotation import Rotation, SecretSource
 from knative_sponge.controller.sizer import Sizer
 from knative_sponge.controller.streams import ADMIN_PORT
-from knative_sponge.controller.watches import Watches
+from knative_sponge.controller.watches import Nodes, Watches
 from knative_sponge.controller.webhook import WebhookServer
 from knative_sponge.settings import ControllerSettings
 
@@ -67,7 +65,7 @@ class Process:
         self._metrics = Metrics()
         self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s, end)
         self._profiles = ProfileStore(kube, settings.namespace)
-        self._nodes = Informer(kube, NODES, rng=rng, keep=kept_of_node)
+        self._nodes = Nodes(kube, rng)
         self.webhook = WebhookServer(
             settings,
             SecretSource(kube, settings),
@@ -123,7 +121,7 @@ class Process:
         """All that only one replica may do; every write of it is held back the moment that this replica leads no more."""
         settings, metrics = self._settings, self._metrics
         kube = self._kube.fenced(self._elector.fence)
-        self._watches = watches = Watches(kube, settings.system_namespace, self._rng)
+        self._watches = watches = Watches(kube, settings.system_namespace, self._rng, self._nodes)
         recorder = Recorder(kube, settings.pod)
         keeper = ProfileKeeper(kube, self._profiles, settings.namespace)
         sizer = Sizer(kube, watches, recorder, metrics, self._board, keeper, self._rng, port=self._admin_port)
@@ -141,6 +139,7 @@ class Process:
                     group.create_task(part.run(), name=type(part).__name__)
         finally:
             self._watches = None
+            self._nodes.forget_subscribers()
             metrics.leads(False)
 
     def _room(self, pod: Mapping[str, Any]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Settled:
-    """rest_s: a node that was found as it was, with nothing under way, need not be looked at again for so many seconds."""
+    """rest_s: a node that was found as it was need not be looked at for so many seconds, unless something is told of it."""
 
     def __init__(self, rest_s: float) -> None:
         if not rest_s >= 0:
@@ -14,23 +14,22 @@ class Settled:
         self._rests_until_s: dict[str, float] = {}
 
     def settle(self, node: str, standing: object | None) -> None:
-        """The node was divided. standing: what that rests on; None if that cannot be told, and it has to be divided again."""
+        """The node was divided. standing: what that rests on; None if it has to be divided again whatever that is."""
         self._rests_until_s.pop(node, None)
         if standing is None:
             self._standings.pop(node, None)
         else:
             self._standings[node] = standing
 
-    def holds(self, node: str, standing: object, now: float, *, quiet: bool) -> bool:
-        """Is all as it was? quiet: nothing is under way that may soon change it unheard. now: seconds, never falling."""
+    def holds(self, node: str, standing: object, now: float) -> bool:
+        """Is all as it was when the node was divided? now: seconds, never falling."""
         if self._standings.get(node) != standing:
             return False
-        if quiet:
-            self._rests_until_s[node] = now + self._rest_s
+        self._rests_until_s[node] = now + self._rest_s
         return True
 
     def rests(self, node: str, now: float) -> bool:
-        """Need nobody look at it, unless something about it changed?"""
+        """Was it found as it was lately?"""
         return now < self._rests_until_s.get(node, now)
 
     def forget(self, node: str) -> None:

@@ -32,7 +32,7 @@ from knative_sponge.controller.streams import ADMIN_PORT, Address, DemandStreams
 from knative_sponge.controller.tell import Teller
 from knative_sponge.controller.watches import Watches
 from knative_sponge.core.resize import Phase
-from knative_sponge.core.resize_events import Report, ReportKind
+from knative_sponge.core.resize_events import FailureKind, QuotaFreed, Report, ReportKind
 
 _log: Final = logging.getLogger(__name__)
 
@@ -120,9 +120,14 @@ class Sizer:
         """See `hand.Surroundings`."""
         return await self._teller.tell(Address(pod.ip, pod.token, pod.uid), phase, cores, reach)
 
-    def patched(self, hand: Hand, answer: Object) -> None:
+    def patched(self, hand: Hand, cores: float, answer: Object) -> None:
         """See `hand.Surroundings`."""
         now = self._clock()
+        namespace = hand.pod.key[0]
+        if cores < hand.machine.asked and self.divider.quotas.tight(namespace, now):
+            for other in self.divider.hands.values():
+                if other is not hand and other.pod.key[0] == namespace:
+                    other.handle(QuotaFreed())
         if hand.wanted_s is not None:
             assert hand.patched_s is not None
             self._metrics.patch_lag(hand.patched_s - hand.wanted_s)
@@ -130,6 +135,11 @@ class Sizer:
         self._watches.pods.learn(answer)
         self.divider.touch(hand.pod.node)
         _log.debug("%s/%s: patch took %.3f s", *hand.pod.key, now - (hand.patched_s or now))
+
+    def refused(self, hand: Hand, kind: FailureKind) -> None:
+        """See `hand.Surroundings`."""
+        if kind == "quota":
+            self.divider.quotas.refused(hand.pod.key[0], self._clock())
 
     def moved(self, hand: Hand, before: Phase) -> None:
         """See `hand.Surroundings`."""
@@ -172,9 +182,9 @@ class Sizer:
         while True:
             self._overviews.publish(self._board)
             now = self._clock()
-            self._look_for_silence(now)
             if now - counted_s >= PERIOD_S:
                 counted_s = now
+                self._look_for_silence(now)
                 await self.counts.look(self.divider.hands, self.divider.wishes, self.divider.nodes, now)
             await asyncio.sleep(_PUBLISH_S)
 

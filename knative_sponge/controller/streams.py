@@ -106,6 +106,8 @@ class DemandStreams:
         self._connecting = asyncio.Semaphore(CONNECTING)
         self._intake = Intake()
         self._watchdog: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
+        """When silence is looked for next, by the loop's clock."""
 
     def follow(self, pods: Mapping[Key, Address]) -> None:
         """From now on there is a stream to each of these pods and to no other."""
@@ -133,15 +135,18 @@ class DemandStreams:
         self.follow({})
 
     def _look_for_silence(self) -> None:
-        """Give up what is dead, again and again while there are streams."""
+        """Give up what is dead, again and again while there are streams. When this loop itself was held up, nobody is."""
         self._watchdog = None
-        if self._streams:
-            loop = asyncio.get_running_loop()
-            since_s = loop.time() - SILENCE_S
+        if not self._streams:
+            return
+        loop = asyncio.get_running_loop()
+        period_s, now = SILENCE_S / 5, loop.time()
+        if now < self._due_s + period_s:
             for stream in self._streams.values():
-                if stream.connection is not None and stream.connection.heard_s <= since_s:
+                if stream.connection is not None and stream.connection.heard_s <= now - SILENCE_S:
                     stream.connection.close()
-            self._watchdog = loop.call_later(SILENCE_S / 5, self._look_for_silence)
+        self._due_s = now + period_s
+        self._watchdog = loop.call_later(period_s, self._look_for_silence)
 
 
 class _Stream:

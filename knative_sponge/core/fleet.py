@@ -47,8 +47,11 @@ def best(
     When nothing does, `enough` is false: the fewest pods that keep up without regard to the slack, else `most` of `max_cores`.
     Raises ValueError for parameters that make no sense.
     """
-    if not (0.0 < min_cores <= max_cores and 1 <= least <= most and caution >= 1.0 and overhead_cores >= 0.0):
-        raise ValueError(f"impossible bounds: {min_cores}…{max_cores} cores, {least}…{most} pods, caution {caution}")
+    possible = 0.0 < min_cores <= max_cores and 1 <= least <= most and max_rows >= 1
+    if not (possible and caution >= 1.0 and overhead_cores >= 0.0):
+        raise ValueError(
+            f"impossible bounds: {min_cores}…{max_cores} cores, {least}…{most} pods, {max_rows} rows, caution {caution}"
+        )
     found, total = None, inf
     # Whatever the batches: the parallel work of all rows needs so many cores, and each pod costs at least its share on top.
     work = (1.0 + headroom) * rate * (params.gamma + params.epsilon / max_rows)

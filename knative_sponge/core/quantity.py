@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -35,6 +36,7 @@ def parse_duration_s(text: str) -> float:
     return total
 
 
+@lru_cache(maxsize=1024)
 def parse_quantity(text: str) -> float:
     """The number a Kubernetes quantity stands for: cores for CPU (``250m`` → 0.25), bytes for memory.
 

@@ -14,7 +14,7 @@ The phase is read off them; the first line that holds:
 
     GONE         there is no such pod               nothing is asked for any more
     PATCHING     a patch is in flight               its answer decides
-    INFEASIBLE   fresh, kubelet: never on this node spec goes back to what is in force; ceiling (or floor) for 60 s
+    INFEASIBLE   fresh, kubelet: never on this node a smaller growth, in the end what is in force (core/refusals.py)
     DEFERRED     fresh, kubelet: not now            the kubelet tries again by itself; a new target is patched
     ERROR        fresh, kubelet: it failed          patched again after 5, 10, 20, ... 60 s
     STEADY       fresh, status shows spec           only a new target changes anything, or something beside the cores
@@ -33,7 +33,6 @@ up to 1.3 s after the fact and is no clock: the only waits are the spacing of pa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.core.briefing import Briefing
@@ -49,6 +48,7 @@ from knative_sponge.core.resize_events import (
     Patch,
     PatchDone,
     PatchFailed,
+    QuotaFreed,
     Report,
     ReportKind,
     Seen,
@@ -58,31 +58,9 @@ from knative_sponge.core.resize_events import (
     WakeAt,
 )
 from knative_sponge.core.resize_facts import Facts, Phase, equal
+from knative_sponge.core.resize_rules import ResizeRules
 
 __all__ = ["Phase", "PodResize", "ResizeRules"]
-
-
-@dataclass(frozen=True, slots=True)
-class ResizeRules:
-    """Times in seconds, sizes in cores."""
-
-    min_spacing_s: float = 1.0
-    """Between two patches of one pod: resizes in quick succession race in kubelets."""
-    stuck_s: float = 10.0
-    """Without confirmation for so long, people are told."""
-    refusal_s: float = 60.0
-    """What was refused is not asked for again before."""
-    busy_s: tuple[float, float] = (1.0, 30.0)
-    """First and longest wait after an API server that did not answer, and after a proxy that did not."""
-    error_s: tuple[float, float] = (5.0, 60.0)
-    """First and longest wait after a kubelet that failed."""
-    rounding: float = 0.011
-    """Sizes this close are the same: with systemd, quotas are multiples of 10m."""
-
-    def __post_init__(self) -> None:
-        for name in ("min_spacing_s", "stuck_s", "refusal_s", "rounding"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
 class PodResize:
@@ -91,6 +69,8 @@ class PodResize:
     def __init__(self, now: float, rules: ResizeRules | None = None) -> None:
         self.rules = rules or ResizeRules()
         self.target: float | None = None
+        self.need: float | None = None
+        """What of the target the pod needs, where that is less."""
         self.next_allowed_s = now + self.rules.min_spacing_s
         """No patch before; another controller may have sent one a moment ago."""
         self._facts = Facts(self.rules.rounding)
@@ -128,6 +108,16 @@ class PodResize:
         """Cores that the pod takes, or may take, of its node, much as the scheduler counts them; 0 before it was seen."""
         return self._facts.committed
 
+    def patches_by(self, at_s: float) -> bool:
+        """Is a patch in flight, or may the next one go until then?"""
+        return self._facts.flight is not None or self._free_s <= at_s
+
+    @property
+    def _free_s(self) -> float:
+        """From when on a patch may go, if there is one to send."""
+        erring = self._facts.verdict is Phase.ERROR
+        return max(self.next_allowed_s, self._busy.until_s, self._error.until_s if erring else -math.inf)
+
     def ceiling(self, now: float) -> float | None:
         """The most that is worth asking for, since more was refused lately."""
         return self._refusals.ceiling(now)
@@ -142,8 +132,8 @@ class PodResize:
         if self._gone:
             return commands
         match event:
-            case Target(cores):
-                self.target = cores
+            case Target(cores, need):
+                self.target, self.need = cores, need
             case Extra(due):
                 self._extra = due
             case Seen():
@@ -163,7 +153,9 @@ class PodResize:
                 self._told = None
                 self._silent.succeeded()
             case NodeChanged():
-                self._refusals.clear()
+                self._refusals.clear("node")
+            case QuotaFreed():
+                self._refusals.clear("quota")
             case Tick():
                 self._wake_s = None
         if not self._gone:
@@ -190,7 +182,7 @@ class PodResize:
                 if facts.spec is None or equal(cores, facts.spec):
                     self._busy.failed(now)
                 else:
-                    self._refusals.add(cores, facts.spec, now)
+                    self._refusals.add(cores, facts.spec, now, "quota" if kind == "quota" else "other", self.need)
             case "conflict":
                 pass  # again, after the spacing
 
@@ -231,7 +223,7 @@ class PodResize:
                     and facts.in_force
                     and not facts.same(facts.spec, facts.in_force)
                 ):
-                    self._refusals.add(facts.spec, facts.in_force, now)
+                    self._refusals.add(facts.spec, facts.in_force, now, "node", self.need)
             case Phase.ERROR if before is not verdict:
                 self._report("ResizeFailed", commands)
                 self._error.failed(now)
@@ -282,7 +274,7 @@ class PodResize:
         erring = self._facts.verdict is Phase.ERROR
         if equal(goal, self._facts.spec) and self._facts.doubt is None and not (erring or self._extra):
             return math.inf
-        return max(self.next_allowed_s, self._busy.until_s, self._error.until_s if erring else -math.inf)
+        return self._free_s
 
     def _next_wake(self, now: float) -> float | None:
         if self._gone:

@@ -18,9 +18,13 @@ ReportKind = Literal["Resized", "ResizeDeferred", "ResizeInfeasible", "ResizeFai
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The size that the pod should have, in cores; rounded to the millicore, at least one. The latest one counts."""
+    """The size that the pod should have, in cores; rounded to the millicore, at least one. The latest one counts.
+
+    need: what of it the pod needs, where that is less; None where it is all.
+    """
 
     cores: float
+    need: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.cores < math.inf:
@@ -90,7 +94,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """The node's capacity, or a quota, is another: what was refused may be possible now."""
+    """The node has more to give: what it could never do may be possible now."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaFreed:
+    """Somebody in the namespace has given cores back: what a quota refused may be granted now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ class Tick:
     """The time asked for with WakeAt has come; that request is used up. An early or superfluous tick does no harm."""
 
 
-Event = Target | Extra | PatchDone | PatchFailed | Told | Connected | Seen | NodeChanged | Tick
+Event = Target | Extra | PatchDone | PatchFailed | Told | Connected | Seen | NodeChanged | QuotaFreed | Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,15 +140,16 @@ def floor_cores(
         raise ValueError(f"rate must be at least 0, not {rate}")
     if max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, not {max_rows}")
+    gamma, delta, epsilon, eta = params.gamma, params.delta, params.epsilon, params.eta
     needed = (1.0 + headroom) * rate
     least: float | None = None
     for rows in range(1, max_rows + 1):
         allowed_s = min(slack_s, rows / needed) if needed > 0.0 else slack_s
-        serial_s = params.delta * rows + params.eta
+        serial_s = delta * rows + eta
         if serial_s > slack_s:
             break  # so is every larger batch
         left_s = allowed_s - serial_s
-        parallel = params.gamma * rows + params.epsilon
+        parallel = gamma * rows + epsilon
         if left_s < 0.0 or (left_s == 0.0 and parallel > 0.0):
             continue
         cores = parallel / left_s if parallel > 0.0 else 0.0

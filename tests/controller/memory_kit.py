@@ -19,7 +19,7 @@ from knative_sponge.controller.nodeview import kept_of_node
 from knative_sponge.controller.podview import PodView
 from knative_sponge.controller.resource import NODES, POD_RESIZE, PODS, Key, Object, Resource
 from knative_sponge.core.resize import Phase
-from knative_sponge.core.resize_events import Report
+from knative_sponge.core.resize_events import FailureKind, Report
 from knative_sponge.errors import KubeError
 from tests.controller.admission import container
 from tests.controller.sized_pod import resized, running
@@ -143,7 +143,9 @@ class World:
 
     # The API server
 
-    async def patch(self, resource: Resource, name: str, body: Any, namespace: str, *, kind: Patch) -> Object:
+    async def patch(
+        self, resource: Resource, name: str, body: Any, namespace: str, *, kind: Patch, read: object
+    ) -> Object:
         assert (resource, namespace, kind) == (POD_RESIZE, "default", Patch.STRATEGIC)
         await asyncio.sleep(0.01)
         self.patches.append((name, body["spec"]["containers"][0]["resources"]))
@@ -161,11 +163,14 @@ class World:
     async def tell(self, _pod: PodView, _phase: str, _cores: float, _reach: float) -> bool:
         return True
 
-    def patched(self, _hand: Hand, answer: Object) -> None:
+    def patched(self, _hand: Hand, _cores: float, answer: Object) -> None:
         self._pods.feed(answer)
 
     def report(self, _hand: Hand, report: Report) -> None:
         self.reports.append(report)
+
+    def refused(self, hand: Hand, kind: FailureKind) -> None:
+        """Of `hand.Surroundings`."""
 
     def moved(self, hand: Hand, before: Phase) -> None:
         pass

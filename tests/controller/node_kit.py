@@ -15,7 +15,7 @@ from knative_sponge.controller.metrics import Metrics
 from knative_sponge.controller.profiles import ProfileKeeper, ProfileStore
 from knative_sponge.controller.resource import NODES, PODS, REVISIONS, Object
 from knative_sponge.controller.sizer import Sizer
-from knative_sponge.controller.watches import Watches
+from knative_sponge.controller.watches import Nodes, Watches
 from knative_sponge.core.quantity import parse_quantity
 from tests.controller.admission import container
 from tests.controller.apiserver import FakeApi
@@ -37,7 +37,7 @@ class Node:
         """What each pod's proxy was told: ("patched", 1.5) and the like; ("demand", n) for each listener."""
         self.metrics = Metrics()
         self.board = Board()
-        self.watches = Watches(kube, "knative-serving", random.Random(1))
+        self.watches = Watches(kube, "knative-serving", random.Random(1), Nodes(kube, random.Random(1)))
         self.port = 0
         self.applies = True
         """Does the kubelet work?"""
@@ -150,7 +150,9 @@ async def sizing(node: Node) -> AsyncIterator[Sizer]:
         random.Random(1),
         port=node.port,
     )
-    tasks = [asyncio.create_task(part) for part in (node.watches.run(), node.sizer.run(), node.kubelet(), node.beats())]
+    watches = node.watches
+    parts = (watches.nodes.run(), watches.run(), node.sizer.run(), node.kubelet(), node.beats())
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
         yield node.sizer
     finally:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.cluster import PATIENCE_S, Cluster
+from knative_sponge.controller.cluster import AGAIN_S, PATIENCE_S, Cluster
 from knative_sponge.controller.footprint import kept_of_pod
 from knative_sponge.controller.informer import key_of
 from knative_sponge.controller.nodeview import kept_of_node
@@ -26,7 +26,7 @@ class Feed:
 
     def __init__(self, keep: Callable[[Object], Object]) -> None:
         self._keep = keep
-        self._objects: dict[Any, Object] = {}
+        self.objects: dict[Any, Object] = {}
         self._tell: Any = None
 
     def subscribe(self, subscriber: Any) -> None:
@@ -34,12 +34,12 @@ class Feed:
 
     def put(self, item: Object) -> None:
         key = key_of(item)
-        before = self._objects.get(key)
-        after = self._objects[key] = self._keep(copy.deepcopy(item))
+        before = self.objects.get(key)
+        after = self.objects[key] = self._keep(copy.deepcopy(item))
         self._tell(before, after)
 
     def remove(self, key: Any) -> None:
-        self._tell(self._objects.pop(key), None)
+        self._tell(self.objects.pop(key), None)
 
 
 class World:
@@ -204,6 +204,58 @@ def test_another_pod_of_the_same_name_is_waited_for_anew() -> None:
         world.pods.put(waits("p", "1"))
         assert world.cluster.waiting() == {"n1": 1.0}
         world.pods.remove(("x", "p"))
+
+
+def of_set(pod: Any, controller: str = "replica-set") -> Any:
+    others = {"kind": "Bystander", "uid": f"bystander-of-{pod['metadata']['name']}"}
+    pod["metadata"]["ownerReferences"] = [others, {"kind": "ReplicaSet", "uid": controller, "controller": True}]
+    return pod
+
+
+def test_a_pod_that_cannot_come_and_is_made_anew_for_ever_is_waited_for_a_minute_in_ten() -> None:
+    world = World()
+    world.nodes.put(node())
+    kept_s = 0
+    for number in range(36):  # half an hour
+        world.pods.put(of_set(waits(f"job-{number}", "2")))
+        for _ in range(50):
+            kept_s += bool(world.cluster.waiting())
+            world.now += 1.0
+        world.pods.remove(("x", f"job-{number}"))
+    assert kept_s == 3 * PATIENCE_S
+    assert AGAIN_S == 10 * PATIENCE_S
+
+
+def test_pods_of_one_controller_are_waited_for_together_and_others_of_their_own() -> None:
+    world = World()
+    world.nodes.put(node())
+    world.pods.put(of_set(waits("a", "1")))
+    world.now += PATIENCE_S - 1.0
+    world.pods.put(of_set(waits("b", "1")))
+    assert world.cluster.waiting() == {"n1": 2.0}
+    world.now += 2.0
+    assert world.cluster.waiting() == {}
+    world.pods.put(of_set(waits("c", "1")))
+    assert world.cluster.waiting() == {}
+    world.pods.put(of_set(waits("d", "1"), "another"))
+    assert world.cluster.waiting() == {"n1": 1.0}
+
+
+def test_once_a_pod_of_a_controller_lands_the_next_one_is_waited_for_anew() -> None:
+    world = World()
+    world.nodes.put(node())
+    world.pods.put(of_set(waits("a", "1")))
+    world.pods.put(of_set(waits("b", "1")))
+    world.now += 2 * PATIENCE_S
+    world.pods.put(of_set(theirs("a")))
+    assert world.cluster.waiting() == {}, "b has had its time"
+    world.pods.put(of_set(waits("c", "2")))
+    assert world.cluster.waiting() == {"n1": 2.0}
+    world.now += 2 * PATIENCE_S
+    world.pods.put(of_set(theirs("a", "2")))
+    world.pods.put(of_set(theirs("a", phase="Failed")))
+    world.pods.put(of_set(waits("d", "1")))
+    assert world.cluster.waiting() == {}, "a had landed long before"
 
 
 GPU = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}

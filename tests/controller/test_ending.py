@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,17 @@ import yaml
 
 from knative_sponge.controller import __main__ as program
 from knative_sponge.controller import kube as kube_module
+from knative_sponge.controller import lastresort
 from knative_sponge.controller import process as process_module
 from knative_sponge.controller import sizer as sizer_module
-from knative_sponge.controller.cpsat import Refiner
+from knative_sponge.controller.cpsat import CLOSING_S, Refiner
 from knative_sponge.controller.informer import key_of
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.kubelet import Kubelets
-from knative_sponge.controller.lease import Elector
+from knative_sponge.controller.lease import HOLD_SHARE, Elector
 from knative_sponge.controller.process import Process
 from knative_sponge.controller.resource import EVENTS, NODES, PODS, REVISIONS
-from knative_sponge.errors import KubeUnreachable
+from knative_sponge.errors import KubeUnreachable, SettingError
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.node_kit import a_node, sizing
 from tests.controller.revision_kit import run, until
@@ -212,6 +216,56 @@ def test_work_that_does_not_end_in_time_ends_the_process_with_a_line_that_names_
     assert "electing" in line
 
 
+class FullPipe(logging.Handler):
+    """Takes no line for a long time. A handler's lock is held while it writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = threading.Event()
+        self.waited: list[bool] = []
+        """Whether somebody read in the end, for each line."""
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        self.waited.append(self.read.wait(PATIENCE_S))
+
+
+def test_work_that_hangs_in_the_log_ends_the_process_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lastresort, "_TOLD_S", 0.1)
+    pipe = FullPipe()
+    statuses: list[int] = []
+
+    def end(status: int) -> None:
+        statuses.append(status)
+        pipe.read.set()
+
+    async def body() -> None:
+        with lastresort.must_end("it", 0.05, end):
+            logging.getLogger().error("and the loop is blocked")
+
+    logging.getLogger().addHandler(pipe)
+    try:
+        asyncio.run(body())
+    finally:
+        logging.getLogger().removeHandler(pipe)
+    assert pipe.waited[0]
+    assert statuses == [1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_work_that_hangs_ends_the_process_even_if_nobody_can_say_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_loop: object) -> None:
+        raise RuntimeError("Set changed size during iteration")
+
+    async def body() -> None:
+        statuses: list[int] = []
+        with lastresort.must_end("it", 0.05, statuses.append):
+            await until(lambda: statuses)
+        assert statuses == [1]
+
+    monkeypatch.setattr(asyncio, "all_tasks", fails)
+    run(body())
+
+
 HANGS = ["API server", "kubelet", "proxy"]
 
 
@@ -335,6 +389,15 @@ def test_a_solver_that_is_killed_and_stays_is_not_waited_for(monkeypatch: pytest
         await until(lambda: gone(pid))
 
     run(body())
+
+
+def test_a_solver_that_stays_leaves_the_rest_of_the_work_time_to_end_with_the_shortest_lease() -> None:
+    shortest_s = 3.0
+    with pytest.raises(SettingError):
+        replace(settings("one"), lease_duration_s=shortest_s - 0.1)
+    assert settings("one").lease_duration_s == shortest_s
+    ending_s = shortest_s * (1 - HOLD_SHARE)
+    assert ending_s / 2 >= CLOSING_S
 
 
 def test_a_pod_that_is_told_of_while_the_work_ends_gets_no_hand_that_nobody_closes() -> None:

@@ -49,6 +49,21 @@ def test_a_race_is_a_conflict_and_an_absent_object_is_not_found() -> None:
     run(body())
 
 
+@pytest.mark.parametrize(
+    ("bypassed", "proxy"), [("", "http://proxy:3128"), ("api.example", None), (".example", None)], ids=str
+)
+def test_a_proxy_of_the_environment_is_used_and_looked_for_once(
+    bypassed: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", bypassed)
+    monkeypatch.delenv("REQUEST_METHOD", raising=False)
+    configuration = Kube.at("http://api.example:8001")._client.configuration
+    assert configuration.proxy == proxy
+    assert configuration.client_session_kwargs == {"trust_env": False}
+
+
 @pytest.mark.parametrize("kind", list(Patch))
 def test_a_patch_says_how_it_is_to_be_read(kind: Patch) -> None:
     async def body() -> None:

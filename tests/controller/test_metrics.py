@@ -53,6 +53,16 @@ def test_whoever_leads_no_more_knows_nothing_of_the_cluster() -> None:
     assert all(line.endswith(" 0.0") for line in shown(metrics) if "streams" in line or "leader" in line)
 
 
+def test_what_changes_all_the_time_is_looked_at_when_somebody_asks() -> None:
+    metrics, looks = Metrics(), iter((3, 4))
+    metrics.leads(True)
+    metrics.look = lambda: metrics.streams(live=next(looks), stale=0, down=0)
+    for live in (3, 4):
+        assert f'sponge_demand_streams{{state="live"}} {live}.0' in shown(metrics)
+    metrics.leads(False)
+    assert 'sponge_demand_streams{state="live"} 0.0' in shown(metrics)
+
+
 def test_resizes_are_counted_and_their_times_kept() -> None:
     metrics = Metrics()
     for outcome in get_args(ResizeOutcome):

@@ -9,12 +9,13 @@ from itertools import pairwise
 
 from knative_sponge.controller.hand import Hand
 from knative_sponge.controller.informer import Informer
-from knative_sponge.controller.kube import Change, Kube, Listing, Patch, Text, read_object
+from knative_sponge.controller.kube import Change, Kube, Listing, Patch
 from knative_sponge.controller.podview import PodView, view
 from knative_sponge.controller.resource import PODS, Object, Resource
+from knative_sponge.controller.wire import Text, read_object
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resize import Phase
-from knative_sponge.core.resize_events import Report
+from knative_sponge.core.resize_events import FailureKind, Report
 from knative_sponge.errors import KubeGone, KubeUnreachable
 from tests.controller.admission import container
 from tests.controller.sized_pod import resized, running
@@ -80,7 +81,14 @@ class Store(Kube):
         raise KubeUnreachable("connection reset")
 
     async def patch(
-        self, resource: Resource, name: str, body: Object, namespace: str | None = None, *, kind: Patch = Patch.MERGE
+        self,
+        resource: Resource,
+        name: str,
+        body: Object,
+        namespace: str | None = None,
+        *,
+        kind: Patch = Patch.MERGE,
+        read: Callable[[Text], Object] = read_object,
     ) -> Object:
         self._try("patch")
         self.patched.append(parse_quantity(container(body, "user-container")["resources"]["requests"]["cpu"]))
@@ -100,11 +108,14 @@ class Around:
         self.told.append((phase, cores))
         return True
 
-    def patched(self, hand: Hand, answer: Object) -> None:
+    def patched(self, hand: Hand, _cores: float, answer: Object) -> None:
         hand.see(view(answer))
 
     def report(self, hand: Hand, report: Report) -> None:
         pass
+
+    def refused(self, hand: Hand, kind: FailureKind) -> None:
+        """Of `hand.Surroundings`."""
 
     def moved(self, hand: Hand, before: Phase) -> None:
         pass
@@ -142,13 +153,14 @@ def test_after_an_hour_without_api_server_a_pod_gets_the_size_that_is_wanted_the
         store.away = True
         wanted = random.Random(1)
         for _ in range(int(_HOUR_S)):
-            hand.aim(round(wanted.uniform(0.1, 4.0), 3), 4.0, "it changes", _now())
+            size = round(wanted.uniform(0.1, 4.0), 3)
+            hand.aim(size, size, 4.0, "it changes", _now())
             await asyncio.sleep(1.0)
         assert len(store.tries["patch"]) < _HOUR_S / _LONGEST_WAIT_S + 10
         assert min(after - before for before, after in pairwise(store.tries["patch"])) >= 1.0 - 1e-6
         assert store.patched == []
         assert max(cores for _, cores in around.told) <= 0.5  # a growth is told when it is there
-        hand.aim(1.5, 4.0, "it is back", _now())
+        hand.aim(1.5, 1.5, 4.0, "it is back", _now())
         store.away = False
         await asyncio.sleep(_LONGEST_WAIT_S)
         assert store.patched == [1.5]

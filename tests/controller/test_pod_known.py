@@ -64,6 +64,21 @@ def test_a_size_that_was_learned_on_a_larger_node_is_cut_to_what_nodes_have_now(
     assert start(pod) == "learned"
 
 
+@pytest.mark.parametrize(
+    ("cores", "expected"),
+    [
+        pytest.param(5.0, 4.0, id="more than requested"),
+        pytest.param(3.5, 3.5, id="less than requested, more than nodes have"),
+        pytest.param(2.0, 2.0, id="as learned"),
+    ],
+)
+def test_a_learned_size_is_not_cut_below_what_the_pod_requests(cores: float, expected: float) -> None:
+    pod = pod_with()
+    for amounts in container(pod, "user-container")["resources"].values():
+        amounts["cpu"] = "4"
+    assert size(reviewed(pod, cores, room=3.0)) == (expected, expected, expected)
+
+
 def test_what_the_owner_asks_for_at_the_least_is_not_cut() -> None:
     assert size(reviewed(pod_with({"slo": "500ms", "min-cores": "3"}), 12.0, room=1.5)) == (3.0, 3.0, 3.0)
 

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller.podslim import slim
+from knative_sponge.controller.footprint import footprint, kept_of_pod
+from knative_sponge.controller.nodeview import Needs
+from knative_sponge.controller.podslim import read_pod, slim
 from knative_sponge.controller.podview import requested, view
 from knative_sponge.controller.report import stock_proxy
 from tests.controller.admission import container, pod_with
 from tests.controller.pod_kit import created
 from tests.controller.sized_pod import conditioned, running
+
+LACKS_CPU = {
+    "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "3 Insufficient cpu.",
+}  # fmt: skip
 
 
 def pods() -> dict[str, Any]:
@@ -57,6 +63,24 @@ def test_a_slim_pod_says_what_the_whole_one_says(name: str) -> None:
     assert slim(held) == held
 
 
+@pytest.mark.parametrize("name", pods())
+def test_a_pod_that_is_hardly_decoded_is_held_as_one_that_is(name: str) -> None:
+    pod = pods()[name]
+    pod["spec"] |= {"nodeSelector": {"zone": "a"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    read = read_pod(json.dumps(pod).encode())
+    assert kept_of_pod(read) == kept_of_pod(pod)
+    assert Needs.of(read) == Needs.of(pod)
+    assert "managedFields" not in read["metadata"]
+
+
+def test_a_pod_that_is_not_as_it_should_be_is_decoded_all_the_same() -> None:
+    pod = running()
+    pod["spec"]["containers"] = "none"
+    assert read_pod(json.dumps(pod).encode()) == pod
+    with pytest.raises(ValueError, match="array"):
+        read_pod(b"[]")
+
+
 def test_little_is_held_and_nothing_of_what_the_user_runs() -> None:
     pod = running()
     container(pod, "user-container")["env"].append({"name": "PASSWORD", "value": "secret"})
@@ -65,6 +89,17 @@ def test_little_is_held_and_nothing_of_what_the_user_runs() -> None:
     assert len(text) < len(json.dumps(pod)) / 3
     for left_out in ("secret", "managedFields", "PORT", "probe", "volume"):
         assert left_out not in text
+
+
+def test_what_is_decoded_of_a_pod_that_waits_says_what_it_waits_for_and_who_would_make_it_anew() -> None:
+    pod = created(pod_with())
+    pod["spec"] |= {"nodeSelector": {"zone": "a"}, "tolerations": [{"operator": "Exists"}]}
+    pod["status"] = {"phase": "Pending", "conditions": [LACKS_CPU]}
+    found = footprint(read_pod(json.dumps(pod).encode()))
+    assert found == footprint(pod)
+    assert found.waits is not None
+    (controller,) = (one["uid"] for one in pod["metadata"]["ownerReferences"] if one["controller"])
+    assert found.owner == controller
 
 
 def test_an_informer_finds_what_it_needs() -> None:

@@ -22,6 +22,7 @@ from knative_sponge.controller.resource import (
     DEPLOYMENTS,
     LEASES,
     MUTATING_WEBHOOKS,
+    NODES,
     POD_AUTOSCALERS,
     PODS,
     REVISIONS,
@@ -33,6 +34,7 @@ from knative_sponge.errors import NotLeader
 from knative_sponge.settings import ControllerSettings
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, pod, revision, run, until
+from tests.controller.sized_pod import running
 
 SPACE = "knative-sponge"
 
@@ -131,6 +133,38 @@ def test_only_the_leader_writes_and_the_next_one_takes_over_when_it_leaves() -> 
         assert lease["spec"]["holderIdentity"] == ""
 
     run(body())
+
+
+def test_nodes_are_followed_once_by_each_replica_however_often_it_leads() -> None:
+    followed = 0
+
+    async def body() -> None:
+        async with FakeApi() as api:
+
+            def count(method: str, path: str) -> None:
+                nonlocal followed
+                followed += (method, path) == ("GET", NODES.path())
+
+            api.before = count
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
+            api.put(PODS, running())
+            async with replica(api) as (process, _):
+                await until(lambda: divides(process))
+                lease = api.get(LEASES, "autoscaler", SPACE)
+                assert lease is not None
+                lease["spec"] |= {"holderIdentity": "another", "leaseDurationSeconds": 1}
+                api.put(LEASES, lease)
+                await until(lambda: not process.leads and not divides(process))
+                await until(lambda: divides(process))
+                assert followed == 2, "a list and a watch"
+                assert len(process._nodes._subscribers) == 1, "who led before is not told"
+
+    run(body())
+
+
+def divides(process: Process) -> bool:
+    """Does it lead, and know the node?"""
+    return b'"name":"n1"' in (process._board.as_json() or b"")
 
 
 def test_all_writes_of_the_leader_but_the_lease_pass_the_fence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from knative_sponge.controller.resource import (
     SERVERLESS_SERVICES,
     Object,
 )
-from knative_sponge.controller.watches import Watches
+from knative_sponge.controller.watches import Nodes, Watches
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.fake_door import FakeDoor
 from tests.controller.revision_kit import (
@@ -82,11 +82,11 @@ async def world() -> AsyncIterator[World]:
     async with FakeApi() as api:
         kube = Kube.at(api.url)
         rng = random.Random(1)
-        watches = Watches(kube, "knative-serving", rng)
+        watches = Watches(kube, "knative-serving", rng, Nodes(kube, rng))
         metrics = Metrics()
         door = FakeDoor()
         reconciler = Reconciler(kube, watches, metrics, rng, door=door, idle=lambda _key: door.idle_s)
-        tasks = [asyncio.create_task(watches.run()), asyncio.create_task(reconciler.run())]
+        tasks = [asyncio.create_task(part.run()) for part in (watches.nodes, watches, reconciler)]
         try:
             yield World(api, metrics, door)
         finally:

@@ -23,7 +23,7 @@ from knative_sponge.controller.resource import (
     VALIDATING_WEBHOOKS,
     Object,
 )
-from knative_sponge.controller.watches import Watches
+from knative_sponge.controller.watches import Nodes, Watches
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAME, NAMESPACE, pod, revision, run, until
 
@@ -131,10 +131,10 @@ class World:
 @asynccontextmanager
 async def reporting(api: FakeApi) -> AsyncIterator[World]:
     kube = Kube.at(api.url)
-    watches = Watches(kube, "knative-serving", random.Random(1))
+    watches = Watches(kube, "knative-serving", random.Random(1), Nodes(kube, random.Random(1)))
     metrics = Metrics()
     reporter = Reporter(kube, watches, Recorder(kube, "autoscaler-0"), metrics)
-    tasks = [asyncio.create_task(watches.run()), asyncio.create_task(reporter.run())]
+    tasks = [asyncio.create_task(part.run()) for part in (watches.nodes, watches, reporter)]
     try:
         yield World(api, metrics)
     finally:

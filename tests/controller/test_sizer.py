@@ -56,8 +56,8 @@ def test_where_cores_are_to_spare_a_pod_grows_further_than_it_needs_and_keeps_it
         assert node.patches == ["a"]
         node.proxies["b"].want(3.2)
         await until(lambda: node.in_force("b") >= 3.2)
-        assert node.cores("a") == 0.6
-        assert node.patches == ["a", "a", "b"]
+        assert 0.6 <= node.cores("a") < 0.8
+        assert node.patches.count("a") == 2
 
     on_a_node(4.0, {"a": 0.5, "b": 0.5}, body)
 
@@ -66,10 +66,10 @@ def test_a_shrink_is_told_before_it_is_patched() -> None:
     async def body(node: Node) -> None:
         seen: list[bool] = []
         node.api.before = lambda method, path: (
-            seen.append(("patched", 0.3) in node.told["a"]) if path.endswith("/resize") else None
+            seen.append(("patched", 1.0) in node.told["a"]) if path.endswith("/resize") else None
         )
         node.proxies["a"].want(0.3)
-        await until(lambda: node.in_force("a") == 0.3)
+        await until(lambda: node.in_force("a") == 1.0)
         assert seen == [True]
 
     on_a_node(4.0, {"a": 2.0}, body)
@@ -101,11 +101,67 @@ def test_on_a_full_node_shrinks_go_before_the_growths_that_need_them() -> None:
         node.proxies["a"].want(0.5)
         node.proxies["b"].want(2.2, curve=[[0.1, 9.0], [2.2, 0.0]])
         await until(lambda: node.cores("b") == 2.2)
-        assert node.cores("a") == 0.5
+        assert 0.5 <= node.cores("a") < 0.8, "it may keep what is over of what it needed a moment ago"
         assert node.patches == ["a", "b"]
         assert max([*most, node.allocated]) <= 3.0
 
     on_a_node(3.0, {"a": 1.9, "b": 1.0}, body, max_cores="2.2")
+
+
+def test_cores_that_are_held_but_not_needed_now_go_to_who_needs_them() -> None:
+    async def body(node: Node) -> None:
+        wishes = node.sizer.divider.wishes
+        node.proxies["a"].want(2.6)
+        await until(lambda: node.in_force("a") == 2.6)
+        node.proxies["a"].want(0.8)
+        await until(lambda: wishes[NAMESPACE, "a"].line.want == 0.8)
+        node.proxies["b"].want(1.2)
+        await until(lambda: node.in_force("b") >= 1.2)
+        node.proxies["b"].want(2.6)
+        await until(lambda: node.in_force("b") == 2.6)
+        assert node.cores("a") < 1.4
+        assert wishes[NAMESPACE, "a"].want == 2.6, "nothing has been forgotten meanwhile"
+
+    on_a_node(4.0, {"a": 0.5, "b": 0.5}, body, max_cores="2.6")
+
+
+def test_a_shrink_that_cannot_go_is_not_waited_for() -> None:
+    tries: list[str] = []
+
+    async def body(node: Node) -> None:
+        def refuse(_method: str, path: str) -> None:
+            if path.endswith("/a/resize"):
+                tries.append(path)
+                raise Refused(500, "Whatever")
+
+        node.api.before = refuse
+        node.proxies["a"].want(0.5)
+        await until(lambda: len(tries) >= 2)
+        node.proxies["b"].want(2.5)
+        await until(lambda: node.cores("b") > 1.4)
+        assert node.cores("a") == 2.5
+        assert node.allocated <= 4.0
+
+    on_a_node(4.0, {"a": 2.5, "b": 0.5}, body, max_cores="2.5")
+
+
+def test_where_a_quota_refuses_the_need_is_met_and_nobody_takes_more_than_that() -> None:
+    tries: list[str] = []
+
+    async def body(node: Node) -> None:
+        def refuse(_method: str, path: str) -> None:
+            if path.endswith("/resize"):
+                tries.append(path)
+                if len(tries) == 1:
+                    raise Refused(403, "Forbidden", "exceeded quota: cpu")
+
+        node.api.before = refuse
+        node.proxies["a"].want(1.5)
+        await until(lambda: node.in_force("a") == 1.5)
+        node.proxies["b"].want(0.6)
+        await until(lambda: node.in_force("b") == 0.6)
+
+    on_a_node(8.0, {"a": 0.5, "b": 0.5}, body)
 
 
 def test_scarce_cores_go_where_they_save_most() -> None:
@@ -258,8 +314,12 @@ def test_a_proxy_that_restarted_is_told_its_size_again() -> None:
         await until(lambda: ("actuated", 0.5) in node.told["a"])
         node.told["a"].clear()
         hand = node.sizer.divider.hands[NAMESPACE, "a"]
-        hand.told_s -= 10.0  # as if it had been told long ago
-        node.proxies["a"].say(b'{"cores":0.2,"want":0.5}\n')
-        await until(lambda: ("actuated", 0.5) in node.told["a"])
+
+        def told_again() -> bool:
+            hand.told_s -= 10.0  # as if it had been told long ago
+            node.proxies["a"].say(b'{"cores":0.2,"want":0.5}\n')
+            return ("actuated", 0.5) in node.told["a"]
+
+        await until(told_again)
 
     on_a_node(4.0, {"a": 0.5}, body)

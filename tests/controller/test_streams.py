@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from knative_sponge.controller import streams
 from knative_sponge.controller.resource import Key
 from knative_sponge.controller.streams import Address, DemandStreams, Line
-from tests.controller.revision_kit import run, until
+from tests.controller.revision_kit import until
+from tests.controller.webhook_kit import LOOPS
 from tests.local.fake_proxy import FakeProxy
 
 KEY = ("ns", "pod")
@@ -36,8 +39,24 @@ def address(token: str = "secret", uid: str = "u1") -> Address:
     return Address("127.0.0.1", token, uid)
 
 
-def served(body: Any) -> None:
-    async def whole() -> None:
+@pytest.fixture(params=LOOPS)
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Runs a test's coroutine on each kind of event loop."""
+
+    def on_loop(body: Coroutine[Any, Any, None]) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(20):
+                await body
+
+        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+            runner.run(bounded())
+
+    return on_loop
+
+
+@pytest.fixture
+def served(run: Callable[[Coroutine[Any, Any, None]], None]) -> Callable[[Any], None]:
+    async def whole(body: Any) -> None:
         proxy = FakeProxy("secret", lambda _event: None)
         await proxy.start()
         heard = Heard(proxy.port)
@@ -47,10 +66,10 @@ def served(body: Any) -> None:
             heard.streams.close()
             await proxy.close()
 
-    run(whole())
+    return lambda body: run(whole(body))
 
 
-def test_each_line_is_heard_with_the_one_before_it() -> None:
+def test_each_line_is_heard_with_the_one_before_it(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address()})
         await until(lambda: heard.wants == [1.0])
@@ -64,7 +83,7 @@ def test_each_line_is_heard_with_the_one_before_it() -> None:
     served(body)
 
 
-def test_of_lines_that_come_together_the_last_counts() -> None:
+def test_of_lines_that_come_together_the_last_counts(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address()})
         await until(lambda: proxy.listeners == 1)
@@ -80,7 +99,7 @@ def test_of_lines_that_come_together_the_last_counts() -> None:
     [b"no json\n", b'{"cores":1}\n', b'{"cores":1,"want":0}\n', b'{"cores":1,"want":NaN}\n', b"x" * 70_000],
     ids=["no JSON", "nothing wanted", "no size", "no number", "no end"],
 )
-def test_what_is_no_line_ends_the_stream_and_a_new_one_is_opened(said: bytes) -> None:
+def test_what_is_no_line_ends_the_stream_and_a_new_one_is_opened(said: bytes, served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address()})
         await until(lambda: heard.wants == [1.0])
@@ -92,7 +111,7 @@ def test_what_is_no_line_ends_the_stream_and_a_new_one_is_opened(said: bytes) ->
     served(body)
 
 
-def test_news_are_kept_while_a_lost_stream_is_remade() -> None:
+def test_news_are_kept_while_a_lost_stream_is_remade(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address()})
         await until(lambda: heard.wants == [1.0])
@@ -103,7 +122,7 @@ def test_news_are_kept_while_a_lost_stream_is_remade() -> None:
     served(body)
 
 
-def test_a_silent_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_stream_is_given_up(monkeypatch: pytest.MonkeyPatch, served: Any) -> None:
     monkeypatch.setattr(streams, "SILENCE_S", 0.05)
 
     async def body(proxy: FakeProxy, heard: Heard) -> None:
@@ -113,7 +132,30 @@ def test_a_silent_stream_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     served(body)
 
 
-def test_a_wrong_token_hears_nothing_and_is_not_live() -> None:
+def test_streams_are_not_given_up_for_what_held_up_the_listener(monkeypatch: pytest.MonkeyPatch, served: Any) -> None:
+    monkeypatch.setattr(streams, "SILENCE_S", 0.3)
+
+    async def body(proxy: FakeProxy, heard: Heard) -> None:
+        async def beats() -> None:
+            while True:
+                proxy.repeat()
+                await asyncio.sleep(0.02)
+
+        heard.streams.follow({KEY: address()})
+        await until(lambda: heard.wants)
+        beating = asyncio.create_task(beats())
+        connection = heard.streams._streams[KEY].connection
+        for _ in range(3):
+            time.sleep(0.5)  # noqa: ASYNC251 - nobody in this process runs meanwhile
+            before = len(heard.wants)
+            await until(lambda: len(heard.wants) >= before + 10)  # noqa: B023
+        beating.cancel()
+        assert heard.streams._streams[KEY].connection is connection
+
+    served(body)
+
+
+def test_a_wrong_token_hears_nothing_and_is_not_live(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address(token="guessed")})
         other = ("ns", "other")
@@ -125,7 +167,7 @@ def test_a_wrong_token_hears_nothing_and_is_not_live() -> None:
     served(body)
 
 
-def test_a_pod_that_was_replaced_is_asked_anew_and_one_that_left_is_forgotten() -> None:
+def test_a_pod_that_was_replaced_is_asked_anew_and_one_that_left_is_forgotten(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address(uid="u1")})
         await until(lambda: heard.wants == [1.0])
@@ -139,7 +181,7 @@ def test_a_pod_that_was_replaced_is_asked_anew_and_one_that_left_is_forgotten() 
     served(body)
 
 
-def test_a_proxy_that_comes_late_is_heard() -> None:
+def test_a_proxy_that_comes_late_is_heard(run: Any) -> None:
     async def body() -> None:
         first = FakeProxy("secret", lambda _event: None)
         await first.start()

@@ -6,20 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.growth import GrowthRules, grown
+from knative_sponge.core.growth import GrowthRules, grown, shrunk
 
 CORES = st.floats(0.01, 64.0)
 
 
-@given(CORES, CORES, CORES, st.floats(-4.0, 64.0), st.floats(1.0, 4.0), st.floats(0.0, 4.0), st.floats(0.0, 1.0))
+@given(
+    CORES,
+    CORES,
+    CORES,
+    st.floats(-4.0, 64.0),
+    st.floats(1.0, 4.0),
+    st.floats(0.0, 4.0),
+    st.floats(0.0, 1.0),
+    st.booleans(),
+)
 def test_it_lies_between_the_need_and_what_there_is(
-    present: float, rise: float, more: float, spare: float, factor: float, most: float, share: float
+    present: float, rise: float, more: float, spare: float, factor: float, most: float, share: float, late: bool
 ) -> None:
     need = present + rise
     high = need + more
-    size = grown(present, need, high, spare, GrowthRules(factor=factor, most=most, share=share))
+    size = grown(present, need, high, spare, GrowthRules(factor=factor, most=most, share=share), late=late)
     assert need <= size <= high + 1e-9
-    assert size - need <= max(spare, 0.0) * share + 1e-9
+    assert size - need <= max(spare, 0.0) * (1.0 if late else share) + 1e-9
 
 
 @pytest.mark.parametrize(
@@ -34,11 +43,30 @@ def test_it_lies_between_the_need_and_what_there_is(
     ],
 )
 def test_by_how_much(present: float, need: float, high: float, spare: float, size: float) -> None:
-    assert grown(present, need, high, spare, GrowthRules()) == size
+    assert grown(present, need, high, spare, GrowthRules(), late=False) == size
+
+
+def test_where_rows_would_miss_it_is_a_core_more_or_all_there_is() -> None:
+    assert grown(0.25, 0.26, 4.0, 9.0, GrowthRules(), late=True) == 1.25
+    assert grown(0.25, 0.26, 4.0, 0.5, GrowthRules(), late=True) == 0.76
+
+
+@given(CORES, st.floats(0.001, 1.0), st.floats(-1.0, 64.0))
+def test_a_shrink_lies_between_the_need_and_half(present: float, share: float, spare: float) -> None:
+    need = share * present
+    size = shrunk(present, need, spare, GrowthRules())
+    assert need <= size <= max(need, present / 2 + 1e-9)
+    assert size - need <= max(spare, 0.0) + 1e-9
+
+
+def test_a_shrink_is_to_half_where_there_are_cores_to_spare() -> None:
+    assert shrunk(1.0, 0.2, 9.0, GrowthRules()) == 0.5
+    assert shrunk(1.0, 0.2, 0.1, GrowthRules()) == 0.3
+    assert shrunk(1.0, 0.7, 9.0, GrowthRules()) == 0.7
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"factor": 0.9}, {"most": -1.0}, {"further": -1.0}, {"share": 1.1}, {"hold_s": -1.0}]
+    "wrong", [{"factor": 0.9}, {"most": -1.0}, {"further": -1.0}, {"share": 1.1}, {"least": 1.0}, {"hold_s": -1.0}]
 )
 def test_impossible_rules_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="impossible rules"):

@@ -8,7 +8,16 @@ from itertools import pairwise
 import pytest
 
 from knative_sponge.core.resize import Phase
-from knative_sponge.core.resize_events import Connected, FailureKind, NodeChanged, Patch, Report, Tell
+from knative_sponge.core.resize_events import (
+    Connected,
+    FailureKind,
+    NodeChanged,
+    Patch,
+    QuotaFreed,
+    Report,
+    Target,
+    Tell,
+)
 from knative_sponge.core.size import Size
 from tests.core.resizing import commands, kinds, steady
 
@@ -50,14 +59,38 @@ def test_a_refused_growth_leaves_a_ceiling_below_which_sizes_still_move(kind: Fa
     assert world.quota == 3.0
 
 
-def test_a_node_that_changed_lifts_the_ceiling() -> None:
+def test_a_quota_that_may_have_room_again_is_asked_at_once_and_the_node_has_no_say_in_it() -> None:
     world = steady()
     world.want(2.0)
     world.answer("quota")
     world.tell(NodeChanged())
+    assert world.resize.ceiling(world.now) == 1.5
+    world.tell(QuotaFreed())
     assert world.resize.ceiling(world.now) is None
     world.run(3)
     assert world.quota == 2.0
+
+
+def test_a_node_with_more_to_give_is_asked_again() -> None:
+    world = steady()
+    world.mood = "refuses"
+    world.want(2.0)
+    world.run(20)
+    assert world.resize.ceiling(world.now) == 1.0
+    world.mood = "works"
+    world.tell(QuotaFreed())
+    assert world.resize.ceiling(world.now) == 1.0
+    world.tell(NodeChanged())
+    world.run(3)
+    assert world.quota == 2.0
+
+
+def test_when_more_than_the_need_is_refused_the_need_is_asked_for_next() -> None:
+    world = steady()
+    world.tell(Target(3.0, need=1.6))
+    world.answer("quota")
+    world.run(3)
+    assert world.quota == 1.6
 
 
 def test_a_conflict_is_tried_again_after_the_spacing() -> None:
