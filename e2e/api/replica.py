@@ -19,6 +19,7 @@ from e2e.api.server import Server
 from knative_sponge.controller.kube import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.controller.resource import ALL, Resource, Scope, Verb
+from knative_sponge.core.growth import GrowthRules
 from knative_sponge.settings import ControllerSettings
 
 NAMESPACE: Final = "knative-sponge"
@@ -82,7 +83,13 @@ async def replica(server: Server, node: Node, name: str = "autoscaler-0") -> Asy
     )
     async with Faulty(server.url, server.trust(admin=False)) as way:
         process = Process(
-            settings, _kube(way.url, token), random.Random(1), host="127.0.0.1", leaving_s=0.0, admin_port=node.port
+            settings,
+            _kube(way.url, token),
+            random.Random(1),
+            host="127.0.0.1",
+            leaving_s=0.0,
+            admin_port=node.port,
+            growth=GrowthRules(factor=1.0, most=0.0, further=0.0, least=0.0),  # no size but what somebody wanted
         )
         stop = asyncio.Event()
         task = asyncio.create_task(process.run(stop))

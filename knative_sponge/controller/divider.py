@@ -64,6 +64,7 @@ class Divider:
         optimizer: Optimizer,
         metrics: Metrics,
         *,
+        growth: GrowthRules | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hands: dict[Key, Hand] = {}
@@ -76,7 +77,7 @@ class Divider:
         self._metrics = metrics
         self._clock = clock
         self._rules = DivideRules(worth=_WORTH)
-        self._growth = GrowthRules()
+        self._growth = growth or GrowthRules()
         self.quotas = Quotas()
         self._peaks: dict[Key, Peak] = {}
         self._dirty: set[str] = set()

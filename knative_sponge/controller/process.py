@@ -27,6 +27,7 @@ from knative_sponge.controller.sizer import Sizer
 from knative_sponge.controller.streams import ADMIN_PORT
 from knative_sponge.controller.watches import Nodes, Watches
 from knative_sponge.controller.webhook import WebhookServer
+from knative_sponge.core.growth import GrowthRules
 from knative_sponge.settings import ControllerSettings
 
 _log: Final = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Process:
     """Everything of one replica.
 
     rng: spreads retries. host: address of all ports; None is all interfaces. leaving_s: see LEAVING_S. admin_port: of proxies.
-    end: ends the process, as `os._exit` does.
+    growth: how far pods grow and shrink at once, where that is not the default. end: ends the process, as `os._exit` does.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Process:
         host: str | None = None,
         leaving_s: float = LEAVING_S,
         admin_port: int = ADMIN_PORT,
+        growth: GrowthRules | None = None,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self._settings = settings
         self._kube = kube
         self._rng = rng
         self._leaving_s = leaving_s
+        self._growth = growth
         self._end = end
         self._watches: Watches | None = None
         self._metrics = Metrics()
@@ -124,7 +127,9 @@ class Process:
         self._watches = watches = Watches(kube, settings.system_namespace, self._rng, self._nodes)
         recorder = Recorder(kube, settings.pod)
         keeper = ProfileKeeper(kube, self._profiles, settings.namespace)
-        sizer = Sizer(kube, watches, recorder, metrics, self._board, keeper, self._rng, port=self._admin_port)
+        sizer = Sizer(
+            kube, watches, recorder, metrics, self._board, keeper, self._rng, port=self._admin_port, growth=self._growth
+        )
         activators = Activators(kube, settings.system_namespace, self._rng)
         reconciler = Reconciler(
             kube, watches, metrics, self._rng, door=activators, idle=sizer.idle_s, pods_wanted=sizer.counts.wanted

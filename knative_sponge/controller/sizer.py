@@ -31,6 +31,7 @@ from knative_sponge.controller.resource import Key, Object
 from knative_sponge.controller.streams import ADMIN_PORT, Address, DemandStreams
 from knative_sponge.controller.tell import Teller
 from knative_sponge.controller.watches import Watches
+from knative_sponge.core.growth import GrowthRules
 from knative_sponge.core.resize import Phase
 from knative_sponge.core.resize_events import FailureKind, QuotaFreed, Report, ReportKind
 
@@ -67,6 +68,7 @@ class Sizer:
         rng: random.Random,
         *,
         port: int = ADMIN_PORT,
+        growth: GrowthRules | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kube = kube
@@ -86,6 +88,7 @@ class Sizer:
             lambda heard: DemandStreams(rng, heard, port=port, clock=clock),
             self._refiner,
             metrics,
+            growth=growth,
             clock=clock,
         )
         self.recount: Callable[[Key], None] = lambda _key: None

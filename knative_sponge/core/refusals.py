@@ -50,6 +50,8 @@ class Refusals:
                 self._ceiling = None
 
     def _next(self, refused: float, kept: float, now: float, cause: Cause, need: float | None) -> float:
+        if cause == "other":
+            return kept  # it may have nothing to do with how much it was
         if need is not None and kept < need < refused:
             return need
         found = self._found if self._found is not None and now < self._found.until_s else None

@@ -39,22 +39,22 @@ def test_a_refused_shrink_is_taken_back_and_not_tried_again_for_a_minute(kind: F
     assert Patch(0.5) in commands(world)
 
 
-@pytest.mark.parametrize("kind", ["refused", "quota"])
-def test_a_refused_growth_leaves_a_ceiling_below_which_sizes_still_move(kind: FailureKind) -> None:
+@pytest.mark.parametrize(("kind", "ceiling"), [("refused", 1.0), ("quota", 1.5)])
+def test_a_refused_growth_leaves_a_ceiling_below_which_sizes_still_move(kind: FailureKind, ceiling: float) -> None:
     world = steady()
     world.want(2.0)
     world.answer(kind)
-    assert world.resize.ceiling(world.now) == 1.5
+    assert world.resize.ceiling(world.now) == ceiling
     world.want(3.0)
     world.run(5)
     assert Patch(3.0) not in commands(world)
-    assert world.quota == 1.5
+    assert world.quota == ceiling
     world.want(0.5)
     world.run(5)
     assert world.quota == 0.5
     world.want(3.0)
     world.run(5)
-    assert world.quota == 1.5
+    assert world.quota == ceiling
     world.run(60)
     assert world.quota == 3.0
 
