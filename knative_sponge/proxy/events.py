@@ -81,7 +81,7 @@ def reply(part: Part, answer: Answer, source: str, wall_now_s: float) -> Answer:
         "id": _id(source, event, part.head.target),
         "source": source,
         "type": event.type + _SUFFIX,
-        "time": datetime.fromtimestamp(wall_now_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": datetime.fromtimestamp(wall_now_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         "causationid": event.id,
     }
     attributes |= {name: event.attributes[name] for name in _TAKEN_OVER if name in event.attributes}
