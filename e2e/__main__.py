@@ -66,9 +66,7 @@ def _end(chosen: Provider, report: Report) -> int:
 def _test_api(more: list[str], report: Report) -> int:
     """pytest's exit status for the tests that bring their own API server; 0 when none is chosen."""
     with report.phase("api"):
-        # Servers are killed in mid-handshake there, and Python 3.11 then forgets to close the connection.
-        quiet = ("-W", "ignore:unclosed:ResourceWarning")
-        status = int(pytest.main([*_OPTIONS, *quiet, str(_HERE / "tests_api"), *more], plugins=[Outcomes(report)]))
+        status = int(pytest.main([*_OPTIONS, str(_HERE / "tests_api"), *more], plugins=[Outcomes(report)]))
     return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import json
 from collections.abc import AsyncIterator
@@ -105,11 +104,14 @@ class Node:
         found = await self.admin("GET", f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events")
         return list(found["items"])
 
-    async def kubelet(self) -> None:
-        """Bring status to spec, for ever; an API server that is away is waited for."""
+    async def kubelet(self, stop: asyncio.Event) -> None:
+        """Bring status to spec until told to stop; an API server that is away is waited for.
+
+        It is not cancelled: a TLS connection whose request is given up closes later than the test's event loop does.
+        """
         spoke_s = 0.0
         loop = asyncio.get_running_loop()
-        while True:
+        while not stop.is_set():
             await asyncio.sleep(_LOOK_S)
             if loop.time() - spoke_s >= _SPEAK_S:
                 spoke_s = loop.time()
@@ -179,12 +181,12 @@ async def a_node(admin: Client, cores: float) -> AsyncIterator[Node]:
     }
     await admin("POST", f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/revisions", revision)
     node = Node(admin)
-    kubelet = asyncio.create_task(node.kubelet())
+    stop = asyncio.Event()
+    kubelet = asyncio.create_task(node.kubelet(stop))
     try:
         yield node
     finally:
-        kubelet.cancel()
+        stop.set()
+        await kubelet
         for proxy in node.proxies.values():
             await proxy.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await kubelet

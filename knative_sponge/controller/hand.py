@@ -143,7 +143,7 @@ class Hand:
     def moving(self) -> bool:
         """Is something being carried out, or still to be done?"""
         target, asked = self.machine.target, self.machine.asked
-        return self._task is not None or (target is not None and abs(target - asked) > 0.0005)
+        return self._task is not None or (target is not None and abs(target - asked) > _GRAIN)
 
     @property
     def busy(self) -> bool:

@@ -23,7 +23,7 @@ The phase is read off them; the first line that holds:
 
 So a resize runs STEADY ─ Target ► PATCHING ─ PatchDone ► PATCHED ─ Seen ► IN_PROGRESS ─ Seen ► STEADY; a growth's last step
 may be DEFERRED first. PatchFailed leads back to where spec and status say: after `refused` and `quota` with a ceiling (or
-floor) at spec for 60 s, after `busy` with the doubt that a new patch resolves after 1, 2, 4, ... 30 s.
+floor) for 60 s (core/refusals.py), after `busy` with the doubt that a new patch resolves after 1, 2, 4, ... 30 s.
 
 The proxy's size is the least of in force, lowest and flight. Since each patch first enters `flight`, a shrink is told before
 it is patched; since `lowest` ends only with a fresh status that shows spec, a growth is told when it is there. Status comes
