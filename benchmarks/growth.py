@@ -1,10 +1,11 @@
-"""What growing further than needed is worth (`core/growth.py`): one pod in virtual time, with and without.
+"""What growing further than needed is worth (`core/growth.py`), and patience with shrinks (`core/needs.py`): one pod.
 
     python -m benchmarks.growth [--seeds 4]
 
-Production's batcher, demand estimate, largest need of late, growth rule and one second between patches, around a model server
-that is only a latency curve; patches take 15 ms, sizes come into force 115 ms later. Prints, for each load: share of missed
-requests, mean cores, patches a minute, and the seconds from a change of the target to its patch.
+In virtual time: production's batcher, demand estimate, needs of late, growth rule and one second between patches, around a
+model server that is only a latency curve, or one thread under the kernel's quota; patches take 15 ms, sizes come into force
+115 ms later. Prints, for each load: share of missed requests, mean cores, patches a minute, and how many came late after
+the change of the target.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.demand import CoresRules, DemandEstimator
 from knative_sponge.core.growth import GrowthRules, grown, shrunk
 from knative_sponge.core.latency import LatencyModel, LatencyParams
-from knative_sponge.core.peak import Peak
+from knative_sponge.core.needs import Needs
 from knative_sponge.core.work import Work
 from knative_sponge.sim.pod import Outcome, Pod, Server
+from knative_sponge.sim.quota import QuotaPod
 
 _SPACING_S = 1.015
 _PATCH_S, _APPLY_S = 0.015, 0.115
@@ -31,9 +33,10 @@ _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
 """Of `core.allocate.DivideRules`."""
 
 RULES = {
-    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, hold_s=5.0),
-    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0),
+    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, hold_s=5.0, patience_s=5.0),
+    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0, patience_s=8.0),
     "twice": GrowthRules(factor=2.0),
+    "impatient": GrowthRules(patience_s=8.0),
     "used": GrowthRules(),
     "used, 5 s": GrowthRules(hold_s=5.0),
 }
@@ -41,7 +44,8 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests per second for so many seconds each, on a model server. even: without chance."""
+    """Requests per second for so many seconds each, on a model server. even: without chance. quota: it computes on one thread
+    under the kernel's quota."""
 
     name: str
     latency: LatencyParams
@@ -49,6 +53,7 @@ class Load:
     cores: tuple[float, float]
     parts: tuple[tuple[float, float], ...]
     even: bool = False
+    quota: bool = False
 
     def works(self, rng: random.Random) -> list[Work]:
         """One history."""
@@ -73,6 +78,9 @@ _YOLO = LatencyParams(0.1277, 0.0246, 0.0, 0.0184)
 _RESNET = LatencyParams(0.0238, 0.0037, 0.0139, 0.0057)
 _AFFINE = LatencyParams(0.02, 0.0, 0.01, 0.0005)
 LOADS = (
+    Load("quota, even", _AFFINE, 0.5, (0.1, 1.0), ((120, 12),), even=True, quota=True),
+    Load("quota", _AFFINE, 0.5, (0.1, 1.0), ((120, 12),), quota=True),
+    Load("quota ×4", _AFFINE, 0.5, (0.25, 1.0), ((20, 4), (30, 16), (15, 4)), quota=True),
     Load("affine ×4, even", _AFFINE, 0.5, (0.25, 1.0), ((20, 4), (30, 16), (15, 4)), even=True),
     Load("affine ×4", _AFFINE, 0.5, (0.25, 1.0), ((20, 4), (30, 16), (15, 4))),
     Load("resnet ×4", _RESNET, 0.3, (0.25, 8.0), ((20, 20), (30, 80), (15, 20))),
@@ -94,8 +102,9 @@ class Resized(Pod):
         self._rules = rules
         self._bounds = low, high
         self._demand = estimator
+        self._batcher = batcher
         self._want = self._spec = self._target = low
-        self._peak = Peak(rules.hold_s)
+        self._needs = Needs(rules)
         self._patched_s = self._sized_s = -math.inf
         self._wanted_s: float | None = None
         self._end_s = 0.0
@@ -114,12 +123,12 @@ class Resized(Pod):
     def _resize(self, cores: float) -> None:
         if cores != self._want:
             self._want = cores
-            self._peak.add(self._now, cores)
+            self._needs.add(self._now, cores, self._rate, self._spec)
             self._at(self._now + 0.01, self._decide)
 
     def _decide(self) -> None:
         rules, (low, high), spec = self._rules, self._bounds, self._spec
-        size = max(self._peak.add(self._now, self._want), low)
+        size = max(self._needs.add(self._now, self._want, self._rate, self._spec), low)
         if self._now < self._sized_s + rules.hold_s and rules.factor > 1.0:
             size = max(size, spec)
         if (1 - _DEADBAND) * spec <= size < (1 + _LEAST_GROWTH) * spec:
@@ -133,6 +142,10 @@ class Resized(Pod):
             self._target = size
             self._wanted_s = None if size == spec else self._now if self._wanted_s is None else self._wanted_s
         self._act()
+
+    @property
+    def _rate(self) -> float:
+        return self._batcher.arrivals.rate(self._now)
 
     def _misses(self, cores: float) -> float:
         return next((misses for size, misses in reversed(self._demand.curve(self._now)) if size <= cores), 0.0)
@@ -150,13 +163,17 @@ class Resized(Pod):
         self._at(self._now + _PATCH_S + _APPLY_S, lambda: self._resized(cores))
 
 
+class ResizedQuota(Resized, QuotaPod):
+    """The same with a model server under a quota."""
+
+
 def measure(load: Load, rules: GrowthRules, seeds: int) -> str:
     """One row."""
     missed = requests = 0
     core_s = elapsed_s = 0.0
     lags: list[float] = []
     for seed in range(seeds):
-        pod = Resized(load, rules, random.Random(seed))
+        pod = (ResizedQuota if load.quota else Resized)(load, rules, random.Random(seed))
         outcome = pod.run(load.works(random.Random(seed)))
         missed, requests = missed + outcome.missed, requests + outcome.requests
         core_s, elapsed_s = core_s + outcome.core_seconds, elapsed_s + outcome.elapsed_s

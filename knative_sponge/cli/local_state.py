@@ -8,6 +8,7 @@ import urllib.request
 from typing import Any, Final
 
 from knative_sponge.controller.rows import PodRow, RevisionRow
+from knative_sponge.core.curve import LatencyParams
 from knative_sponge.core.profile import from_json
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
 from knative_sponge.errors import ProfileError, SettingError
@@ -32,7 +33,7 @@ def revision(state: dict[str, Any]) -> RevisionRow:
     """The state document as one pod; it has no curve, and no count of misses. Raises KeyError, ValueError, TypeError and
     ProfileError."""
     settings, cores, queue = state["settings"], state["cores"], state["queue"]
-    params = from_json(state["model"]).params
+    model = from_json(state["model"])
     pod = PodRow(
         name="this server",
         node="",
@@ -44,7 +45,8 @@ def revision(state: dict[str, Any]) -> RevisionRow:
         queued=queue["rows"],
         running=len(state["running"]),
         news_s=0.0,
-        params=(params.gamma, params.delta, params.epsilon, params.eta),
+        params=_four(model.params),
+        cost=_four(model.costs.params),
         samples=state["model"]["samples"],
     )
     return RevisionRow(
@@ -61,3 +63,7 @@ def revision(state: dict[str, Any]) -> RevisionRow:
         wanted_pods=1,
         pods=(pod,),
     )
+
+
+def _four(params: LatencyParams) -> tuple[float, float, float, float]:
+    return params.gamma, params.delta, params.epsilon, params.eta

@@ -10,7 +10,7 @@ from knative_sponge.cli.scenario import capacity
 from knative_sponge.controller.rows import PodRow, RevisionRow
 from knative_sponge.core.curve import LatencyParams
 from knative_sponge.core.demand import CoresRules
-from knative_sponge.core.solver import floor_cores
+from knative_sponge.core.solver import lasting_cores
 
 _LEAST_CORES = 0.001
 
@@ -39,30 +39,32 @@ class Sizing:
         """The latency curve that the pod told; None before it told one."""
         return None if self.pod.params is None else LatencyParams(*self.pod.params)
 
+    @property
+    def cost(self) -> LatencyParams | None:
+        """What batches cost (`core/credit.py`): their latency, where the pod told no more."""
+        return self.params if self.pod.cost is None else LatencyParams(*self.pod.cost)
+
     def floor(self) -> tuple[float | None, bool]:
         """Least cores at which arriving rows can be served, and whether in batches fast enough for the most urgent.
 
         None: no number of cores will do. As `core.demand.DemandEstimator` has it. Raises ValueError without a model.
         """
-        params = self.params
-        if params is None:
+        cost = self.cost
+        if cost is None:
             raise ValueError("the pod told no latency model")
-        slots, headroom = self.revision.max_inflight, headroom_share()
-        for urgent, bound_s in ((True, self.pod.slack_s or math.inf), (False, math.inf)):
-            each = floor_cores(params, self.pod.rate / slots, self.revision.max_batch, bound_s, headroom)
-            if each is not None:
-                return each * slots, urgent
-        return None, False
+        slots, slack_s = self.revision.max_inflight, self.pod.slack_s or math.inf
+        each, urgent = lasting_cores(cost, self.pod.rate / slots, self.revision.max_batch, slack_s, headroom_share())
+        return None if each is None else each * slots, urgent
 
     def at(self, cores: float) -> At:
         """The pod at this size."""
-        missed, params = self.pod.misses(cores), self.params
-        if params is None:
+        missed, params, cost = self.pod.misses(cores), self.params, self.cost
+        if params is None or cost is None:
             return At(cores, missed, None, None, None)
         slots, most, slack_s = self.revision.max_inflight, self.revision.max_batch, self.pod.slack_s
         each = cores / slots
         fitting = sum(params.latency_s(rows, each) <= (slack_s or math.inf) for rows in range(1, most + 1))
-        return At(cores, missed, slots * capacity(params, each, most), params.latency_s(1, each), fitting)
+        return At(cores, missed, slots * capacity(cost, each, most), params.latency_s(1, each), fitting)
 
     def sizes(self) -> dict[float, str]:
         """The sizes worth a line, ascending, with what they are: the curve's, half and double of the present one, …"""

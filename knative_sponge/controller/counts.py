@@ -78,7 +78,7 @@ class PodCounts:
 
         def needed(load: float) -> int:
             shape = best(
-                LatencyParams(*wisest.params),  # type: ignore[misc]
+                LatencyParams(*(wisest.cost or wisest.params)),  # type: ignore[misc]
                 load,
                 min(slacks),
                 max_rows=settings.max_batch,

@@ -27,7 +27,7 @@ from knative_sponge.controller.streams import Address, DemandStreams, Line
 from knative_sponge.controller.turns import Turns
 from knative_sponge.core.allocate import Claim, DivideRules, Division, Problem
 from knative_sponge.core.growth import GrowthRules
-from knative_sponge.core.peak import Peak
+from knative_sponge.core.needs import Needs
 from knative_sponge.core.resize_events import NodeChanged
 
 _log: Final = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Divider:
         self._rules = DivideRules(worth=_WORTH)
         self._growth = growth or GrowthRules()
         self.quotas = Quotas()
-        self._peaks: dict[Key, Peak] = {}
+        self._needs: dict[Key, Needs] = {}
         self._dirty: set[str] = set()
         self._short: set[str] = set()
         self._turns = Turns(_SWEEP_S)
@@ -143,7 +143,7 @@ class Divider:
             hand.close()
             del self.hands[key]
             self.wishes.pop(key, None)
-            self._peaks.pop(key, None)
+            self._needs.pop(key, None)
             self._pods_changed = True
             hand = None
         if after is None or not managed(after):
@@ -160,10 +160,10 @@ class Divider:
         if hand is None:
             return
         now = self._clock()
-        peak = self._peaks.get(key)
-        if peak is None:
-            peak = self._peaks[key] = Peak(self._growth.hold_s)
-        want = peak.add(now, line.want)
+        needs = self._needs.get(key)
+        if needs is None:
+            needs = self._needs[key] = Needs(self._growth)
+        want = needs.add(now, line.want, line.rate, hand.machine.asked)
         known = self.wishes.get(key)
         changed = known is None or line.want != known.line.want or want != known.want
         self.wishes[key] = Wish(line, want, now, now if changed or known is None else known.since_s)
@@ -257,10 +257,10 @@ class Divider:
 
     def _wish(self, key: Key, now: float) -> Wish | None:
         """What the pod wants, once what it needed too long ago is forgotten."""
-        wish, peak = self.wishes.get(key), self._peaks.get(key)
-        if wish is None or peak is None:
+        wish, needs = self.wishes.get(key), self._needs.get(key)
+        if wish is None or needs is None:
             return wish
-        want = peak.add(now, wish.line.want)
+        want = needs.add(now, wish.line.want, wish.line.rate, self.hands[key].machine.asked)
         if want != wish.want:
             wish = self.wishes[key] = Wish(wish.line, want, wish.at_s, now)
         return wish

@@ -143,6 +143,7 @@ class Overviews:
             news_s=None if wish is None else round(max(0.0, self._clock() - wish.at_s), 3),
             curve=() if line is None else line.curve,
             params=None if line is None else line.params,
+            cost=None if line is None else line.cost,
             samples=0 if line is None else line.samples,
         )
 

@@ -31,7 +31,8 @@ class PodRow:
     batches with the model server. slack_s: what 95 % of requests have left at least when they arrive; None before any.
     met, missed: requests since the pod started. news_s: age of its last demand; None is never heard from.
     curve: (cores, rows per second expected to miss), cores ascending. params: gamma, delta, epsilon, eta of
-    `core.curve.LatencyParams`; None before the first demand. samples: calls they were learned from.
+    `core.curve.LatencyParams`; None before the first demand. cost: the same of what batches cost (`core/credit.py`).
+    samples: calls they were learned from.
 
     Raises ValueError for numbers that are not finite or below zero.
     """
@@ -52,6 +53,7 @@ class PodRow:
     news_s: float | None = None
     curve: tuple[tuple[float, float], ...] = ()
     params: tuple[float, float, float, float] | None = None
+    cost: tuple[float, float, float, float] | None = None
     samples: int = 0
 
     def __post_init__(self) -> None:
@@ -158,7 +160,8 @@ def _revision(row: Mapping[str, Any]) -> RevisionRow:
     for pod in row["pods"]:
         found = _known(PodRow, pod)
         found["curve"] = tuple((float(cores), float(misses)) for cores, misses in found["curve"])
-        found["params"] = None if found["params"] is None else tuple(map(float, found["params"]))
+        for name in ("params", "cost"):
+            found[name] = None if found[name] is None else tuple(map(float, found[name]))
         pods.append(PodRow(**found))
     return RevisionRow(**{**_known(RevisionRow, row), "pods": tuple(pods)})
 

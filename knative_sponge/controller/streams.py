@@ -45,8 +45,9 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     to reckon with them.
 
     cores: what it plans with. want: the least it needs. curve: (cores, rows per second expected to miss). rate: arriving rows
-    per second. slack: seconds that the most urgent requests have on arrival. params: γ, δ, ε, η of its latency model.
-    idle_s: since the last request. met, missed: requests since its start that made, and did not make, their deadline.
+    per second. slack: seconds that the most urgent requests have on arrival. params: γ, δ, ε, η of its latency model; cost:
+    the same of what batches cost (`core/credit.py`). idle_s: since the last request. met, missed: requests since its start
+    that made, and did not make, their deadline.
     """
 
     cores: _Cores
@@ -60,6 +61,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     max_batch: _Count = 1
     rows: _Amount = 1.0
     params: tuple[_Amount, _Amount, _Amount, _Amount] | None = None
+    cost: tuple[_Amount, _Amount, _Amount, _Amount] | None = None
     samples: _Count = 0
     idle_s: _Amount | None = None
     met: _Count = 0

@@ -94,6 +94,7 @@ class Batcher:
         self.late = FcfsQueue()
         self._batches = 0
         self._cold = True
+        self._idle_since_s = -math.inf
         self._probed_s = -math.inf
         self._hold_s: float | None = None
         self._wake_s: float | None = None
@@ -109,10 +110,10 @@ class Batcher:
             case BatchDone(batch, infer_s, sample):
                 self._done(batch, infer_s, sample, now)
             case BatchFailed(batch, broken):
-                self.running.pop(batch, None)
+                self._ended(batch, now)
                 self._cold = self._cold or broken
             case BatchRefused(batch):
-                self._refused(batch)
+                self._refused(batch, now)
             case CoresChanged(cores, reach):
                 self._resize(cores, reach, now)
             case Tick():
@@ -163,7 +164,7 @@ class Batcher:
                     break
 
     def _done(self, batch: int, infer_s: float | None, sample: bool, now: float) -> None:
-        running = self.running.pop(batch, None)
+        running = self._ended(batch, now)
         if running is None:
             return
         if not sample:
@@ -171,11 +172,17 @@ class Batcher:
         cores = running.mean_cores(now, self.model)
         if cores is not None:
             seconds = now - running.started_s if infer_s is None else infer_s
-            self.model.observe(Sample(running.rows, cores, seconds, cold=running.cold), now)
+            self.model.observe(Sample(running.rows, cores, seconds, running.cold, running.rested_s), now)
         self._cold = False
 
-    def _refused(self, batch: int) -> None:
+    def _ended(self, batch: int, now: float) -> Running | None:
         running = self.running.pop(batch, None)
+        if running is not None and not self.running:
+            self._idle_since_s = now
+        return running
+
+    def _refused(self, batch: int, now: float) -> None:
+        running = self._ended(batch, now)
         if running is None:
             return
         for work in running.members.values():
@@ -270,7 +277,8 @@ class Batcher:
         self._batches += 1
         members = tuple(works)
         each = self.cores / self.rules.max_inflight
-        self.running[self._batches] = Running(members, now, each, cold=self._cold)
+        rested_s = 0.0 if self.running else now - self._idle_since_s
+        self.running[self._batches] = Running(members, now, each, cold=self._cold, rested_s=rested_s)
         commands.append(Dispatch(self._batches, members))
 
     def _latency_s(self, rows: int, cores: float) -> float:

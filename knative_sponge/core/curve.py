@@ -49,13 +49,14 @@ class Sample:
 
     rows: of the whole batch. cores: what the model server had during the call. seconds: from sending it to its answer.
     cold: the call paid for something that later ones do not (loading, compiling, a fresh process): nobody learns from
-    it.
+    it. rested_s: how long the model server had had nothing to do when it began.
     """
 
     rows: int
     cores: float
     seconds: float
     cold: bool = False
+    rested_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -64,6 +65,8 @@ class Sample:
             raise ValueError(f"cores must be a finite number above 0, not {self.cores}")
         if not (isfinite(self.seconds) and self.seconds > 0.0):
             raise ValueError(f"seconds must be a finite number above 0, not {self.seconds}")
+        if not self.rested_s >= 0.0:
+            raise ValueError(f"rested_s must be at least 0, not {self.rested_s}")
 
 
 Region: TypeAlias = tuple[int, int]

@@ -16,7 +16,7 @@ from knative_sponge.core.batcher import Batcher
 from knative_sponge.core.latency import LatencyParams
 from knative_sponge.core.outlook import Outlook
 from knative_sponge.core.plan import targets
-from knative_sponge.core.solver import floor_cores
+from knative_sponge.core.solver import lasting_cores
 from knative_sponge.core.work import Work
 
 
@@ -68,8 +68,9 @@ class Demand:
     running: batches with the model server. curve: (cores, expected misses per second), cores ascending.
 
     For slower decisions than this one: slack_s: what 5 % of the latest requests had at most until their deadline; None before
-    any. rows: mean rows of a request. max_batch: rows per upstream call at most. params: the learned latency. samples: how
-    many measurements it was learned from, since the model server last became another speed.
+    any. rows: mean rows of a request. max_batch: rows per upstream call at most. params: the learned latency. cost: the learned
+    cost (`core/credit.py`). samples: how many measurements they were learned from, since the model server last became another
+    speed.
     """
 
     cores: float
@@ -82,6 +83,7 @@ class Demand:
     rows: float
     max_batch: int
     params: LatencyParams
+    cost: LatencyParams
     samples: int
 
 
@@ -145,6 +147,7 @@ class DemandEstimator:
             rows=batcher.arrivals.mean_rows(),
             max_batch=batcher.rules.max_rows,
             params=learner.params,
+            cost=batcher.model.costs.params,
             samples=learner.samples,
         )
 
@@ -175,17 +178,14 @@ class DemandEstimator:
         if rules.headroom is None or rate <= 0:
             return 0.0
         slack_s = batcher.arrivals.slack_s(rules.slack_share)
-        slots, params, cap = batcher.rules.max_inflight, batcher.model.params, batcher.rules.max_rows
-        for bound_s in (slack_s or math.inf, math.inf):  # batches too slow for the tightest still serve the others
-            each = floor_cores(params, rate / slots, cap, bound_s, rules.headroom)
-            if each is not None:
-                return _ceil_milli(each * slots)
-        return rules.max_cores
+        slots, params, cap = batcher.rules.max_inflight, batcher.model.costs.params, batcher.rules.max_rows
+        each, _ = lasting_cores(params, rate / slots, cap, slack_s or math.inf, rules.headroom)
+        return rules.max_cores if each is None else _ceil_milli(each * slots)
 
     def _throughput(self, cores: float) -> float:
         slots, cap = self._batcher.rules.max_inflight, self._batcher.rules.max_rows
-        median, _ = self._batcher.model.tables(cores / slots, cap)
-        return slots * max(rows / median[rows] for rows in targets(cap, cap))
+        costs = self._batcher.model.cost_table(cores / slots, cap)
+        return slots * max(rows / costs[rows] for rows in targets(cap, cap))
 
     def _outlook(self, now: float, *, expected: bool) -> Outlook:
         batcher, rules = self._batcher, self.rules

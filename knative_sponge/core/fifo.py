@@ -131,7 +131,7 @@ class FifoBatcher:
         self.queue.take(works)
         self._batches += 1
         each = self.cores / self.rules.max_inflight
-        self.running[self._batches] = Running(tuple(works), now, each, cold=False)
+        self.running[self._batches] = Running(tuple(works), now, each, cold=False, rested_s=0.0)
         commands.append(Dispatch(self._batches, tuple(works)))
 
     def _next_wake(self) -> float | None:

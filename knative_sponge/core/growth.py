@@ -23,7 +23,8 @@ class GrowthRules:
     least: a shrink leaves at least this share of the size. What a latency model says of sizes it has not seen under this load
         may be wrong: with a CFS quota a model server that is seldom asked is faster than its cores, until it is asked often.
     hold_s: a size is kept for so long after it was patched, while nobody else needs the cores, and a pod shrinks to the
-        largest need of so long.
+        largest need of so long at least.
+    patience_s: and of so long at most, where shorter looks back have proved too short (`core/needs.py`).
     """
 
     factor: float = 3.0
@@ -32,6 +33,7 @@ class GrowthRules:
     share: float = 0.5
     least: float = 0.5
     hold_s: float = 8.0
+    patience_s: float = 32.0
 
     def __post_init__(self) -> None:
         if not (
@@ -41,6 +43,7 @@ class GrowthRules:
             and 0 <= self.share <= 1
             and 0 <= self.least < 1
             and self.hold_s >= 0
+            and self.patience_s >= 0
         ):
             raise ValueError(f"impossible rules: {self}")
 

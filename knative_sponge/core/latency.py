@@ -4,10 +4,13 @@ Learns only from what it is told; decides nothing."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
 from itertools import accumulate
 from math import exp
 from typing import Final, NamedTuple, TypedDict, Unpack
 
+from knative_sponge.core.credit import Credit, longest_wait_s
 from knative_sponge.core.curve import (
     DEFAULT_SHAPE,
     LEAST_CORE_BUCKET,
@@ -18,6 +21,7 @@ from knative_sponge.core.curve import (
     region_of,
     row_bucket,
 )
+from knative_sponge.core.evidence import of_curve
 from knative_sponge.core.fit import fit_latency
 from knative_sponge.core.learning import Learner
 from knative_sponge.core.spread import Spread
@@ -26,6 +30,8 @@ __all__ = ["DEFAULT_SHAPE", "LatencyModel", "LatencyParams", "Levers", "Sample"]
 
 _TABLES_KEPT: Final = 64
 """Tables remembered between two samples: a solver asks for about 14 core counts at a time."""
+_RESTORED: Final = 10
+"""Measurements that a restored curve of costs is worth: present ones soon weigh more, and where there are none it stands."""
 _UNSEEN: Final = -1
 """Row bucket that stands for all that were never seen."""
 
@@ -68,15 +74,21 @@ class LatencyModel:
     quota up: ``P·(1 − c/k)`` while k threads outnumber the c cores. With k = ⌈c⌉ that is a sawtooth in c, and only its
     part below one core, the longest, is added. Its hull above would charge every whole core count for a wait that only
     the sizes just beyond it have; what throttling there is shows in their measured spread.
+
+    Latency is what one batch takes, cost what it keeps cores busy for (`core/credit.py`): deadlines of a batch's own requests
+    are judged with the one, how many batches can follow each other with the other.
     """
 
     __slots__ = (
         "_caution",
         "_columns",
+        "_costs",
+        "_credit",
         "_period_s",
         "_tables",
         "_threads",
         "_weights",
+        "costs",
         "last_sample_s",
         "learner",
         "spread",
@@ -103,11 +115,15 @@ class LatencyModel:
         self._caution = caution
         self._threads = 1 if threads is None else threads
         self._period_s = period_s
+        self._credit = Credit(self._threads, period_s)
         self._tables: dict[tuple[float, int], tuple[list[float], list[float]]] = {}
+        self._costs: dict[tuple[float, int], list[float]] = {}
         self._columns: dict[tuple[int, int], _Column] = {}
         self._weights: dict[int, list[float]] = {}
         self.learner = Learner(prior or DEFAULT_SHAPE, forgetting)
         self.spread = Spread(forgetting)
+        self.costs = self.learner
+        """Learns what batches cost (`core/credit.py`); the same as `learner` until a quota has told one from the other."""
         self.version = 0
         """Changes whenever a prediction may change."""
         self.last_sample_s: float | None = None
@@ -141,14 +157,30 @@ class LatencyModel:
         if sample.cold:
             return
         region = region_of(sample.rows, sample.cores)
-        residual = self.learner.observe(sample, self.spread.sigma(region))
+        sigma = self.spread.sigma(region)
+        self._observe_cost(sample, sigma)
+        residual = self.learner.observe(sample, sigma)
         if residual is not None:
             self.spread.observe(region, residual)
         self.last_sample_s = now
         self.version += 1
         self._tables.clear()
+        self._costs.clear()
         self._columns.clear()
         self._weights.clear()
+
+    def restore_costs(self, params: LatencyParams) -> None:
+        """Go on from what another model had learned of costs."""
+        self.costs = Learner(params, self.learner.forgetting)
+        self.costs.restore(samples=_RESTORED, level=1.0, recent=of_curve(params, _RESTORED), regions={})
+
+    def _observe_cost(self, sample: Sample, sigma: float) -> None:
+        cost_s = self._credit.cost_s(sample)
+        if self.costs is self.learner:
+            if cost_s == sample.seconds:
+                return
+            self.costs = deepcopy(self.learner)
+        self.costs.observe(replace(sample, seconds=cost_s), sigma)
 
     def tables(self, cores: float, max_rows: int) -> tuple[list[float], list[float]]:
         """``([0, l(1) … l(max_rows)], [0, L(1) … L(max_rows)])``: median and cautious seconds, by rows.
@@ -172,6 +204,26 @@ class LatencyModel:
         self._tables[cores, max_rows] = made
         return made
 
+    def cost_table(self, cores: float, max_rows: int) -> list[float]:
+        """``[0, u(1) … u(max_rows)]``: seconds of this size that a batch uses up in the long run, at least its latency.
+
+        Shared until the next sample: read, never write. Raises ValueError unless cores are above 0.
+        """
+        known = self._costs.get((cores, max_rows))
+        if known is not None:
+            return known
+        median, _ = self.tables(cores, max_rows)
+        made = median
+        if self.costs is not self.learner:
+            params = self.costs.params
+            slope, base = params.gamma / cores + params.delta, params.epsilon / cores + params.eta
+            made = [max(seconds, slope * rows + base) for rows, seconds in enumerate(median)]
+            made[0] = 0.0
+        if len(self._costs) >= _TABLES_KEPT:
+            self._costs.clear()
+        self._costs[cores, max_rows] = made
+        return made
+
     def _cautious(self, median: list[float], params: LatencyParams, cores: float) -> list[float]:
         column = self._column(core_bucket(cores), len(median) - 1)
         cautious = [seconds * weight for seconds, weight in zip(median, column.weights, strict=True)]
@@ -182,7 +234,7 @@ class LatencyModel:
                 for rows in range(first, last + 1):
                     cautious[rows] = max(cautious[rows], (slope * rows + base) * weight)
         cautious = list(accumulate(cautious, max))
-        wait_s = self._period_s * max(0.0, 1.0 - cores / self._threads)
+        wait_s = longest_wait_s(cores, self._threads, self._period_s)
         return [0.0, *(seconds + wait_s for seconds in cautious[1:])] if wait_s else cautious
 
     def _column(self, column: int, max_rows: int) -> _Column:

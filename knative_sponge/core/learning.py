@@ -102,13 +102,13 @@ class Learner:
     """
 
     __slots__ = (
-        "_forgetting",
         "_params",
         "_ridge",
         "_run",
         "_support",
         "_total",
         "anchor",
+        "forgetting",
         "level",
         "recent",
         "regions",
@@ -118,7 +118,7 @@ class Learner:
     def __init__(self, prior: LatencyParams, forgetting: float) -> None:
         if not _LEAST_S <= prior.latency_s(1, 1.0) <= _MOST_S:
             raise ValueError(f"one row on one core takes between {_LEAST_S:g} and {_MOST_S:g} s: {prior}")
-        self._forgetting = forgetting
+        self.forgetting = forgetting
         self._support = -1
         self._run: list[Surprise] = []
         self._start(prior, 0)
@@ -206,7 +206,7 @@ class Learner:
         # Relative to the larger of both: no error counts more than itself, and noise of σ biases by about −0.5·σ²,
         # where errors relative to the measured alone would by −1.5·σ².
         new = measured(sample.rows, sample.cores, seconds, max(seconds, expected))
-        self.recent = blended(self.recent, self._forgetting, new, 1.0)
+        self.recent = blended(self.recent, self.forgetting, new, 1.0)
         memory = self._memory(sample)
         memory.held = None
         memory.visits += 1
@@ -218,7 +218,7 @@ class Learner:
 
     def _gain(self, count: int) -> float:
         """Weight of the newest of so many: a plain mean at first, a fading one later."""
-        return max(1.0 / count, 1.0 - self._forgetting)
+        return max(1.0 / count, 1.0 - self.forgetting)
 
     def _change_level(self) -> None:
         """More neighbours, a slower clock, a new build of the model: everything takes longer, or less, than it did.

@@ -58,27 +58,29 @@ class Outlook:
 
     def _most(self, cores: float) -> tuple[int, int]:
         """The best batch size and the rows that it serves in time, running ones included."""
-        median, cautious = self._tables(cores)
         free, kept = self._after_running(cores)
         if not self.lanes:
             return 1, kept
-        target, served = best_target(self.lanes, free, self._cap, median, cautious)
+        costs, cautious = self._tables(cores)
+        target, served = best_target(self.lanes, free, self._cap, costs, cautious)
         return target, served + kept
 
     def _reaches(self, cores: float, goal: int, first: int, sizes: Sequence[int]) -> int | None:
         """A batch size that serves `goal` rows with these cores; the one that did so last is tried first."""
-        median, cautious = self._tables(cores)
+        costs, cautious = self._tables(cores)
         free, kept = self._after_running(cores)
         goal -= kept
-        if goal <= 0 or (self.lanes and served_rows(self.lanes, free, first, median, cautious, goal - 1) >= goal):
+        if goal <= 0 or (self.lanes and served_rows(self.lanes, free, first, costs, cautious, goal - 1) >= goal):
             return first
         for size in sizes if self.lanes else ():
-            if size != first and served_rows(self.lanes, free, size, median, cautious, goal - 1) >= goal:
+            if size != first and served_rows(self.lanes, free, size, costs, cautious, goal - 1) >= goal:
                 return size
         return None
 
     def _tables(self, cores: float) -> tuple[Table, Table]:
-        return self._model.tables(cores / self._slots, self._longest)
+        """What a batch keeps its slot for, and what its own requests wait: a queue is served no faster than cores allow."""
+        each = cores / self._slots
+        return self._model.cost_table(each, self._longest), self._model.tables(each, self._longest)[1]
 
     def _after_running(self, cores: float) -> tuple[list[float], int]:
         """When each upstream slot becomes free at this size, and how many running rows make their deadline."""

@@ -8,12 +8,13 @@ from collections import deque
 class Peak:
     """Maximum over the last `window_s` seconds, O(1) on average: what a larger and later value hides is forgotten."""
 
-    __slots__ = ("_values", "_window_s")
+    __slots__ = ("_values", "window_s")
 
     def __init__(self, window_s: float) -> None:
         if not window_s >= 0:
             raise ValueError(f"window_s must not be negative, not {window_s}")
-        self._window_s = window_s
+        self.window_s = window_s
+        """May be changed; what a shorter one has forgotten stays forgotten."""
         self._values: deque[tuple[float, float]] = deque()
 
     def add(self, now: float, value: float) -> float:
@@ -22,6 +23,6 @@ class Peak:
         while values and values[-1][1] <= value:
             values.pop()
         values.append((now, value))
-        while values[0][0] < now - self._window_s:
+        while values[0][0] < now - self.window_s:
             values.popleft()
         return values[0][1]

@@ -3,8 +3,8 @@ out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, Unpack
 
 from knative_sponge.core.curve import LEAST_CORE_BUCKET, MOST_CORE_BUCKET, LatencyParams, Region
 from knative_sponge.core.evidence import EVIDENCE_SIZE, Evidence
@@ -21,16 +21,21 @@ _LARGEST: Final = 1e30
 """No evidence of real calls comes near; products of larger numbers would overflow."""
 
 
+_Made = TypeVar("_Made")
+
+
 def to_json(model: LatencyModel) -> dict[str, Any]:
     """Everything the model learned, as values that `json.dumps` takes. Levers are not learned and stay out.
 
-    `params` is the present curve in seconds and core-seconds, for other readers; all else restores the model. Rows and
+    `params` is the present curve in seconds and core-seconds, for other readers; all else restores the model. `cost` is
+    the curve of costs, where it is another. Rows and
     cores of a region are its buckets: up to 2^rows rows, from 2^cores cores. Evidence is that of `core/evidence.py`.
     """
     learner, spread = model.learner, model.spread
     return {
         "version": VERSION,
         "params": _parameters(learner.params),
+        **({} if model.costs is learner else {"cost": _parameters(model.costs.params)}),
         "prior": _parameters(learner.anchor),
         "level": learner.level,
         "samples": learner.samples,
@@ -64,12 +69,9 @@ def from_json(document: Mapping[str, Any], **levers: Unpack[Levers]) -> LatencyM
     version = root.at("version").whole(0)
     if version != VERSION:
         raise ProfileError(f"version: {version} is not known; this program reads version {VERSION}")
-    curve = root.at("prior" if "prior" in document else "params")
-    values = [curve.at(name).number() for name in _PARAMETERS]
-    try:
-        model = LatencyModel(LatencyParams(*values), **levers)
-    except ValueError as error:
-        raise ProfileError(f"{curve.path}: {error}") from error
+    model = root.at("prior" if "prior" in document else "params").curve(lambda params: LatencyModel(params, **levers))
+    if "cost" in document:
+        root.at("cost").curve(model.restore_costs)
     if "samples" in document:
         spread = root.at("spread")
         model.learner.restore(
@@ -138,6 +140,13 @@ class _Field:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= _LARGEST:
             raise self.wrong(f"a number from {least:g} to {_LARGEST:g}")
         return float(value)
+
+    def curve(self, use: Callable[[LatencyParams], _Made]) -> _Made:
+        values = [self.at(name).number() for name in _PARAMETERS]
+        try:
+            return use(LatencyParams(*values))
+        except ValueError as error:
+            raise ProfileError(f"{self.path}: {error}") from error
 
     def whole(self, least: int, most: int | None = None) -> int:
         value = self.value

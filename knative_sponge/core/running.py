@@ -17,15 +17,17 @@ class Running:
     """A dispatched batch. Progress is kept as a share of the whole, so that a resize in the middle keeps it right."""
 
     __slots__ = (
-        "_core_s", "_done", "_high", "_low", "_since_s", "cold", "cores", "members", "rows", "started_s",
+        "_core_s", "_done", "_high", "_low", "_since_s", "cold", "cores", "members", "rested_s", "rows",
+        "started_s",
     )  # fmt: skip
 
-    def __init__(self, works: tuple[Work, ...], now: float, cores: float, *, cold: bool) -> None:
+    def __init__(self, works: tuple[Work, ...], now: float, cores: float, *, cold: bool, rested_s: float) -> None:
         self.members = {work.key: work for work in works}
         self.rows = sum(work.rows for work in works)
         self.started_s = now
         self.cores = cores
         self.cold = cold
+        self.rested_s = rested_s
         self._since_s = now
         self._done = 0.0
         self._core_s = 0.0

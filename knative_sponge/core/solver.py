@@ -158,6 +158,22 @@ def floor_cores(
     return least
 
 
+def lasting_cores(
+    params: LatencyParams, rate: float, max_rows: int, slack_s: float, headroom: float
+) -> tuple[float | None, bool]:
+    """The least cores that keep up with a rate for ever, and whether even the most urgent are served in time then.
+
+    A request that has just missed a batch waits for all of it and then for its own, so batches may take half of the slack
+    (as in Nexus, SOSP 2019). Where no size makes them so fast, all of it, which does for who meets no batch; and where not
+    even that, batches too slow for the most urgent still serve the others. Arguments, and None, as in `floor_cores`.
+    """
+    for bound_s in (slack_s / 2.0, slack_s):
+        cores = floor_cores(params, rate, max_rows, bound_s, headroom)
+        if cores is not None:
+            return cores, True
+    return floor_cores(params, rate, max_rows, inf, headroom), False
+
+
 def _predicted(latency: Latency, rows: int, cores: float, truncate_ms: bool) -> float:
     seconds = latency(rows, cores)
     return _cut(seconds) if truncate_ms else seconds

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from knative_sponge.core.curve import LatencyParams
 from knative_sponge.core.demand import Demand, DemandEstimator
 
 _PERIOD_S = 0.1
@@ -119,7 +120,6 @@ class DemandFeed:
 
 def _message(seq: int, demand: Demand, facts: Facts) -> dict[str, Any]:
     """Version 1 (docs/design.md): names may be added, none is ever taken away."""
-    params = demand.params
     return {
         "v": 1,
         "seq": seq,
@@ -135,10 +135,15 @@ def _message(seq: int, demand: Demand, facts: Facts) -> dict[str, Any]:
         "met": facts.met,
         "missed": facts.missed,
         "max_batch": demand.max_batch,
-        "params": [float(f"{each:.6g}") for each in (params.gamma, params.delta, params.epsilon, params.eta)],
+        "params": _curve(demand.params),
+        "cost": _curve(demand.cost),
         "samples": demand.samples,
         "curve": demand.curve,
     }
+
+
+def _curve(params: LatencyParams) -> list[float]:
+    return [float(f"{each:.6g}") for each in (params.gamma, params.delta, params.epsilon, params.eta)]
 
 
 def _rounded(seconds: float | None) -> float | None:

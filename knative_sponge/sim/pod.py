@@ -82,7 +82,9 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class _Running:
+class Running:
+    """A batch with the model server. left: share still to do at `since_s`. noise: factor on its latency."""
+
     works: dict[int, Work]
     rows: int
     noise: float
@@ -116,7 +118,7 @@ class Pod:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self._now = 0.0
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._pending: dict[int, Work] = {}
         self._wake_version = 0
         self._asked = cores
@@ -184,7 +186,7 @@ class Pod:
     def _resized(self, cores: float) -> None:
         self._account()
         for running in self._running.values():
-            running.left -= (self._now - running.since_s) / self._true_s(running)
+            self._progress(running)
             running.since_s = self._now
         self._cores = cores
         for batch, running in self._running.items():
@@ -194,18 +196,25 @@ class Pod:
     def _dispatch(self, batch: int, works: tuple[Work, ...]) -> None:
         rows = sum(work.rows for work in works)
         noise = math.exp(self._rng.gauss(0.0, self._server.spread))
-        running = _Running({work.key: work for work in works}, rows, noise, since_s=self._now)
+        running = Running({work.key: work for work in works}, rows, noise, since_s=self._now)
         self._running[batch] = running
         self._outcome.batches += 1
         self._outcome.rows += rows
         self._schedule_end(batch, running)
 
-    def _schedule_end(self, batch: int, running: _Running) -> None:
+    def _schedule_end(self, batch: int, running: Running) -> None:
         running.version += 1
-        ends_s = self._now + max(running.left, 0.0) * self._true_s(running)
-        self._at(ends_s, lambda version=running.version: self._end(batch, version))  # type: ignore[misc]
+        self._at(self._ends_s(running), lambda version=running.version: self._end(batch, version))  # type: ignore[misc]
 
-    def _true_s(self, running: _Running) -> float:
+    def _ends_s(self, running: Running) -> float:
+        """When the batch is done if nothing changes."""
+        return self._now + max(running.left, 0.0) * self._true_s(running)
+
+    def _progress(self, running: Running) -> None:
+        """Take what was done since `since_s` at the present size off what is left."""
+        running.left -= (self._now - running.since_s) / self._true_s(running)
+
+    def _true_s(self, running: Running) -> float:
         slots = max(len(self._running), 1)
         return self._server.latency.latency_s(running.rows, self._cores / slots) * running.noise
 

@@ -33,14 +33,22 @@ OVERVIEW = Overview(0.1, (REVISION,), (NODE,))
 parameters = st.tuples(*[st.floats(1e-4, 0.05)] * 4)
 
 
-@given(parameters, st.floats(0.1, 50), st.none() | st.floats(0.01, 2), st.integers(1, 16), st.integers(1, 3))
+@given(
+    parameters, parameters, st.floats(0.1, 50), st.none() | st.floats(0.01, 2), st.integers(1, 16), st.integers(1, 3)
+)
 def test_the_floor_serves_what_arrives_and_a_little_less_does_not(
-    params: tuple[float, float, float, float], rate: float, slack_s: float | None, rows: int, slots: int
+    params: tuple[float, float, float, float],
+    cost: tuple[float, float, float, float],
+    rate: float,
+    slack_s: float | None,
+    rows: int,
+    slots: int,
 ) -> None:
     sizing = Sizing(
-        replace(POD, params=params, rate=rate, slack_s=slack_s), replace(REVISION, max_batch=rows, max_inflight=slots)
+        replace(POD, params=params, cost=cost, rate=rate, slack_s=slack_s),
+        replace(REVISION, max_batch=rows, max_inflight=slots),
     )
-    curve, needed = LatencyParams(*params), (1 + headroom_share()) * rate
+    curve, needed = LatencyParams(*cost), (1 + headroom_share()) * rate
     bound_s = slack_s or math.inf
 
     def served(cores: float, bound_s: float) -> float:
@@ -53,8 +61,24 @@ def test_the_floor_serves_what_arrives_and_a_little_less_does_not(
         return
     assert urgent or served(1e6, bound_s) <= needed * (1 + 1e-6)
     limit_s = bound_s if urgent else math.inf
+    if urgent and served(1e6, bound_s / 2) > needed * (1 + 1e-6):
+        limit_s = bound_s / 2  # who has just missed a batch waits for two
     assert served(cores * (1 + 1e-6), limit_s * (1 + 1e-6)) >= needed * (1 - 1e-6)
     assert served(cores * (1 - 1e-6), limit_s * (1 - 1e-6)) <= needed * (1 + 1e-6)
+
+
+def test_a_pod_that_tells_no_costs_is_judged_by_its_latency() -> None:
+    assert POD.cost is None
+    assert Sizing(POD, REVISION).floor() == Sizing(replace(POD, cost=POD.params), REVISION).floor()
+
+
+def test_what_a_size_can_serve_follows_from_costs_and_one_row_from_the_latency() -> None:
+    cheap, dear = (Sizing(replace(POD, cost=cost), REVISION).at(0.5) for cost in (None, (0.2, 0.0, 0.0, 0.0)))
+    assert dear.served == pytest.approx(0.5 / 0.2)
+    assert cheap.served is not None
+    assert dear.served is not None
+    assert cheap.served > dear.served
+    assert cheap.one_s == dear.one_s
 
 
 def test_a_size_is_judged_by_the_curve_and_the_latency_model() -> None:

@@ -78,6 +78,7 @@ pods = st.builds(
     news_s=st.none() | numbers,
     curve=st.lists(st.tuples(numbers, numbers), max_size=3).map(tuple),
     params=st.none() | st.tuples(numbers, numbers, numbers, numbers),
+    cost=st.none() | st.tuples(numbers, numbers, numbers, numbers),
     samples=st.integers(0, 99),
 )
 revisions = st.builds(

@@ -31,6 +31,34 @@ def predictions(model: LatencyModel) -> list[float]:
     return [value for cores in (0.1, 1.0, 3.3, 16.0) for table in model.tables(cores, 40) for value in table]
 
 
+def test_costs_survive_where_they_are_not_the_latency() -> None:
+    model = LatencyModel(CURVE)
+    for call in range(20):
+        model.observe(Sample(1 + call % 4, 0.5, 0.04, rested_s=1.0), float(call))
+    assert model.costs.params != model.params
+    restarted = through_text(model)
+    for cores in (0.1, 0.5, 1.0, 4.0):
+        assert restarted.cost_table(cores, 8) == pytest.approx(model.cost_table(cores, 8), rel=1e-6)
+    for _ in range(60):
+        restarted.observe(Sample(1, 0.5, 0.03, rested_s=1.0), 30.0)
+    assert restarted.cost_table(0.5, 1)[1] == pytest.approx(0.06, rel=0.1), "and learns on"
+
+
+def test_without_a_quota_costs_are_no_part_of_a_profile() -> None:
+    model = LatencyModel(CURVE, period_s=0.0)
+    model.observe(Sample(1, 0.5, 0.04, rested_s=1.0), 0.0)
+    assert "cost" not in to_json(model)
+    assert model.cost_table(0.5, 8) == model.tables(0.5, 8)[0]
+
+
+def test_a_broken_curve_of_costs_is_refused_by_name() -> None:
+    document = {"version": 1, "params": dict.fromkeys(("gamma", "delta", "epsilon", "eta"), 0.01)}
+    with pytest.raises(ProfileError, match=r"cost\.eta"):
+        from_json({**document, "cost": {"gamma": 0.1, "delta": 0.0, "epsilon": 0.0, "eta": -1.0}})
+    with pytest.raises(ProfileError, match="cost"):
+        from_json({**document, "cost": dict.fromkeys(("gamma", "delta", "epsilon", "eta"), 0.0)})
+
+
 @given(histories, st.none() | st.just(CURVE))
 def test_a_model_restarted_from_its_profile_predicts_the_same(
     history: list[tuple[tuple[int, float], float]], prior: LatencyParams | None

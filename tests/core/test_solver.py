@@ -18,6 +18,7 @@ from knative_sponge.core.solver import (
     Setting,
     fa2_solver,
     floor_cores,
+    lasting_cores,
     plain_fit,
     sponge_solver,
 )
@@ -235,6 +236,25 @@ def test_a_serial_model_has_a_rate_that_no_cores_reach() -> None:
     assert floor_cores(params, 90.0, 8, headroom=0.0) is None
     assert floor_cores(params, 80.0, 8, headroom=0.0) == 0.0
     assert floor_cores(params, 80.0, 8, slack_s=0.045, headroom=0.0) is None
+
+
+@given(curves, st.floats(0.1, 300.0), st.integers(1, 24), st.one_of(st.just(inf), st.floats(0.005, 3.0)))
+def test_batches_take_half_of_the_slack_where_some_size_makes_them_so_fast(
+    params: LatencyParams, rate: float, max_rows: int, slack_s: float
+) -> None:
+    cores, urgent = lasting_cores(params, rate, max_rows, slack_s, 0.1)
+    half, whole, any_time = (
+        floor_cores(params, rate, max_rows, bound_s, 0.1) for bound_s in (slack_s / 2, slack_s, inf)
+    )
+    if half is not None:
+        assert (cores, urgent) == (half, True)
+        least = max(half, 1e-9)  # the worst that befalls a request of a busy pod is a whole batch and its own
+        fit = [rows for rows in range(1, max_rows + 1) if 2 * params.latency_s(rows, least) <= slack_s * (1 + 1e-6)]
+        assert any(rows / params.latency_s(rows, least) >= 1.1 * rate * (1 - 1e-6) for rows in fit)
+    elif whole is not None:
+        assert (cores, urgent) == (whole, True)
+    else:
+        assert (cores, urgent) == (any_time, False)
 
 
 @pytest.mark.parametrize(("rate", "rows"), [(-1.0, 4), (float("nan"), 4), (1.0, 0)])

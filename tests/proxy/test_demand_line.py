@@ -19,7 +19,7 @@ from tests.proxy.live import live
 
 KEYS = {
     "v", "seq", "cores", "coming", "want", "rate", "rows", "slack", "queued", "running", "idle_s", "met", "missed",
-    "max_batch", "params", "samples", "curve",
+    "max_batch", "params", "cost", "samples", "curve",
 }  # fmt: skip
 
 

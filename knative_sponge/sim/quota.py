@@ -1,0 +1,59 @@
+"""A simulated pod whose model server computes on one thread under a CPU quota, enforced as the kernel does it: by periods."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from knative_sponge.sim.pod import Pod, Running
+
+PERIOD_S: Final = 0.1
+"""Kubernetes' own."""
+_NOTHING_S: Final = 1e-9
+
+
+@dataclass(slots=True)
+class _Quota:
+    """CPU time used in a period. period: its number."""
+
+    period: int = -1
+    used_s: float = 0.0
+
+
+class QuotaPod(Pod):
+    """As `Pod`, but a batch runs at full speed until the quota of the period is used up, and goes on in the next.
+
+    The latency of its `Server` on one core is the work of a batch in CPU-seconds, and there are no other parts. For one
+    upstream slot.
+    """
+
+    _quota = _Quota()
+
+    def _ends_s(self, running: Running) -> float:
+        return self._run(running, self._now, math.inf)[0]
+
+    def _progress(self, running: Running) -> None:
+        _, running.left, self._quota = self._run(running, running.since_s, self._now)
+
+    def _end(self, batch: int, version: int) -> None:
+        running = self._running.get(batch)
+        if running is not None and running.version == version:
+            self._progress(running)
+        super()._end(batch, version)
+
+    def _run(self, running: Running, at_s: float, until_s: float) -> tuple[float, float, _Quota]:
+        """When the batch stops, done or at `until_s`, with the share that is left then and the quota."""
+        whole_s = self._server.latency.latency_s(running.rows, 1.0) * running.noise
+        left_s = running.left * whole_s
+        quota = replace(self._quota)
+        while left_s > _NOTHING_S and at_s < until_s:
+            period = int(at_s / PERIOD_S + _NOTHING_S)
+            if period != quota.period:
+                quota = _Quota(period)
+            ends_s = min((period + 1) * PERIOD_S, until_s)
+            runs_s = max(0.0, min(left_s, ends_s - at_s, self._cores * PERIOD_S - quota.used_s))
+            quota.used_s += runs_s
+            left_s -= runs_s
+            at_s = at_s + runs_s if left_s <= _NOTHING_S else ends_s
+        return at_s, left_s / whole_s, quota

@@ -1,0 +1,75 @@
+"""What a batch costs under a CPU quota: bounds that hold for any server, and the truth of one that computes."""
+
+from __future__ import annotations
+
+import random
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from knative_sponge.core.credit import Credit, longest_wait_s
+from knative_sponge.core.curve import Sample
+
+PERIOD_S = 0.1
+CALLS = st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 0.5)), min_size=1, max_size=30)
+
+
+@given(CALLS, st.floats(0.01, 3.0), st.integers(1, 2))
+def test_a_cost_is_no_less_than_the_latency_and_no_more_than_threads_could_run(
+    calls: list[tuple[float, float]], cores: float, threads: int
+) -> None:
+    credit = Credit(threads, PERIOD_S)
+    for seconds, rested_s in calls:
+        cost_s = credit.cost_s(Sample(1, cores, seconds, rested_s=rested_s))
+        assert seconds <= cost_s <= max(seconds, seconds * threads / cores) * (1 + 1e-9)
+        assert cost_s - seconds <= longest_wait_s(cores, threads, PERIOD_S) + 1e-12
+        if cores >= threads:
+            assert cost_s == seconds
+
+
+@given(CALLS, st.floats(0.01, 0.99))
+def test_what_batches_draw_has_come_in_at_rest(calls: list[tuple[float, float]], cores: float) -> None:
+    credit = Credit(1, PERIOD_S)
+    drawn_s = sum(credit.cost_s(Sample(1, cores, seconds, rested_s=rested_s)) - seconds for seconds, rested_s in calls)
+    assert drawn_s <= longest_wait_s(cores, 1, PERIOD_S) + sum(rested_s for _, rested_s in calls[1:]) + 1e-9
+
+
+@pytest.mark.parametrize("period_s", [0.0, PERIOD_S])
+def test_a_busy_run_costs_what_it_takes_whatever_the_server_does(period_s: float) -> None:
+    credit = Credit(1, period_s)
+    first, *others = [credit.cost_s(Sample(1, 0.5, 0.2, rested_s=inf if call == 0 else 0.0)) for call in range(5)]
+    assert first == pytest.approx(0.2 + longest_wait_s(0.5, 1, period_s))
+    assert others == [0.2] * 4
+
+
+def test_the_bucket_fits_the_size_of_now() -> None:
+    credit = Credit(1, PERIOD_S)
+    assert credit.cost_s(Sample(1, 0.9, 1.0, rested_s=inf)) == pytest.approx(1.01)
+    assert credit.cost_s(Sample(1, 0.1, 1.0, rested_s=0.03)) == pytest.approx(1.03)
+    assert credit.cost_s(Sample(1, 0.1, 1.0, rested_s=5.0)) == pytest.approx(1.09)
+
+
+def quota_latency_s(work_s: float, cores: float, at_s: float) -> float:
+    """Of so many CPU-seconds on one thread that begin at `at_s` with the period's quota untouched: step by step."""
+    period, used_s, now = int(at_s / PERIOD_S), 0.0, at_s
+    while True:
+        end_s = (period + 1) * PERIOD_S
+        runs_s = min(work_s, cores * PERIOD_S - used_s, end_s - now)
+        work_s -= runs_s
+        if work_s <= 1e-12:
+            return now + runs_s - at_s
+        period, used_s, now = period + 1, 0.0, end_s
+
+
+@pytest.mark.parametrize("cores", [0.1, 0.25, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("work_s", [0.005, 0.02, 0.04, 0.15])
+def test_at_rest_the_cost_of_a_server_that_computes_is_its_work(work_s: float, cores: float) -> None:
+    """Where a burst ends within a period nobody can see; on the whole that is under a quarter of the truth."""
+    rng, credit = random.Random(7), Credit(1, PERIOD_S)
+    costs = [
+        credit.cost_s(Sample(1, cores, quota_latency_s(work_s, cores, 10 + rng.random()), rested_s=1.0))
+        for _ in range(2000)
+    ]
+    assert sum(costs) / len(costs) == pytest.approx(work_s / cores, rel=0.25)
