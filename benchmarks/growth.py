@@ -33,10 +33,11 @@ _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
 """Of `core.allocate.DivideRules`."""
 
 RULES = {
-    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, hold_s=5.0, patience_s=5.0),
-    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0, patience_s=8.0),
+    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, hold_s=5.0, patience_s=5.0),
+    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, patience_s=8.0),
     "twice": GrowthRules(factor=2.0),
     "impatient": GrowthRules(patience_s=8.0),
+    "tight shrinks": GrowthRules(margin=1.0),
     "used": GrowthRules(),
     "used, 5 s": GrowthRules(hold_s=5.0),
 }

@@ -89,7 +89,9 @@ async def replica(server: Server, node: Node, name: str = "autoscaler-0") -> Asy
             host="127.0.0.1",
             leaving_s=0.0,
             admin_port=node.port,
-            growth=GrowthRules(factor=1.0, most=0.0, further=0.0, least=0.0),  # no size but what somebody wanted
+            growth=GrowthRules(
+                factor=1.0, most=0.0, further=0.0, least=0.0, margin=1.0
+            ),  # no size but what somebody wanted
         )
         stop = asyncio.Event()
         task = asyncio.create_task(process.run(stop))

@@ -41,6 +41,7 @@ _TURN_S: Final = 0.005
 """After so long, whatever else the event loop has to do comes before the other nodes."""
 _GATHER_S: Final = 0.01
 """Lines that come together share a division. It never takes more than half of the time: the lease has to be renewed, too."""
+_GRAIN_S: Final = 0.001
 _WORTH: Final = 0.05
 """See `DivideRules`. What pods expect to miss moves by more than that from one line to the next, while nothing has changed."""
 
@@ -80,6 +81,8 @@ class Divider:
         self._growth = growth or GrowthRules()
         self.quotas = Quotas()
         self._needs: dict[Key, Needs] = {}
+        self._kept: dict[Key, float] = {}
+        """When each pod was sized last of which somebody will look when that is kept no longer."""
         self._dirty: set[str] = set()
         self._short: set[str] = set()
         self._turns = Turns(_SWEEP_S)
@@ -144,6 +147,7 @@ class Divider:
             del self.hands[key]
             self.wishes.pop(key, None)
             self._needs.pop(key, None)
+            self._kept.pop(key, None)
             self._pods_changed = True
             hand = None
         if after is None or not managed(after):
@@ -168,12 +172,8 @@ class Divider:
         changed = known is None or line.want != known.line.want or want != known.want
         self.wishes[key] = Wish(line, want, now, now if changed or known is None else known.since_s)
         hand.heard(line.cores)
-        if before is None or known is None or changed or self._matters_anew(known, hand, now):
+        if before is None or known is None or changed or now - known.at_s > STALE_S:
             self.touch(hand.pod.node)
-
-    def _matters_anew(self, known: Wish, hand: Hand, now: float) -> bool:
-        """Has what a pod said before, and says again, another meaning since then?"""
-        return now - known.at_s > STALE_S or known.at_s < hand.sized_s + self._growth.hold_s <= now
 
     async def _divide_all(self, names: set[str]) -> float:
         """Returns the seconds that this took, not counting what others did in between."""
@@ -252,8 +252,16 @@ class Divider:
             return wish.line.want
         kept = now < hand.sized_s + self._growth.hold_s and not self.quotas.tight(hand.pod.key[0], now)
         if hold == "size" and kept:
+            self._release_in_time(hand, now)
             return max(wish.want, hand.machine.asked)
         return wish.want
+
+    def _release_in_time(self, hand: Hand, now: float) -> None:
+        """Divide the node again as soon as the pod's size is kept no longer."""
+        if self._kept.get(hand.pod.key) != hand.sized_s:
+            self._kept[hand.pod.key] = hand.sized_s
+            left_s = hand.sized_s + self._growth.hold_s - now
+            asyncio.get_running_loop().call_later(left_s + _GRAIN_S, self.touch, hand.pod.node)
 
     def _wish(self, key: Key, now: float) -> Wish | None:
         """What the pod wants, once what it needed too long ago is forgotten."""

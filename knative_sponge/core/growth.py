@@ -21,7 +21,8 @@ class GrowthRules:
     further: the rise so far goes on for so many times its own height.
     share: of the cores to spare, a growth takes at most so much beyond its need; the next pod's finds the rest at once.
     least: a shrink leaves at least this share of the size. What a latency model says of sizes it has not seen under this load
-        may be wrong: with a CFS quota a model server that is seldom asked is faster than its cores, until it is asked often.
+        may be wrong.
+    margin: and it leaves so many times the need, for the same reason, and so that the pod need not grow again at once.
     hold_s: a size is kept for so long after it was patched, while nobody else needs the cores, and a pod shrinks to the
         largest need of so long at least.
     patience_s: and of so long at most, where shorter looks back have proved too short (`core/needs.py`).
@@ -32,6 +33,7 @@ class GrowthRules:
     further: float = 1.0
     share: float = 0.5
     least: float = 0.5
+    margin: float = 1.25
     hold_s: float = 8.0
     patience_s: float = 32.0
 
@@ -42,6 +44,7 @@ class GrowthRules:
             and self.further >= 0
             and 0 <= self.share <= 1
             and 0 <= self.least < 1
+            and self.margin >= 1
             and self.hold_s >= 0
             and self.patience_s >= 0
         ):
@@ -60,5 +63,5 @@ def grown(present: float, need: float, high: float, spare: float, rules: GrowthR
 
 def shrunk(present: float, need: float, spare: float, rules: GrowthRules) -> float:
     """The size to ask for, to a millicore. need: below `present`. spare: cores that nobody needs when this pod has `need`."""
-    step = min(rules.least * present, need + max(spare, 0.0))
+    step = min(max(rules.least * present, min(rules.margin * need, present)), need + max(spare, 0.0))
     return max(need, int(step * 1000 + 1e-6) / 1000)

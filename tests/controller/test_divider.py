@@ -191,6 +191,30 @@ def test_a_node_where_pods_only_say_again_what_they_want_is_not_divided_anew() -
     staged(body)
 
 
+def test_a_size_that_is_kept_no_longer_goes_at_once_not_with_the_next_line() -> None:
+    """Lines come each second; a shrink that waits for one of them is late by up to that."""
+
+    async def body(stage: Stage) -> None:
+        loop = asyncio.get_running_loop()
+        running = asyncio.create_task(stage.divider.run())
+        stage.say("a", 0.9)
+        await asyncio.sleep(1.4)
+        hand = stage.hand("a")
+        grown, sized_s = hand.machine.asked, hand.sized_s
+        assert grown > 0.9
+        stage.say("a", 0.2)
+        await asyncio.sleep(0.2)
+        while loop.time() < sized_s + 7.9:
+            stage.say_again()
+            await asyncio.sleep(min(1.0, sized_s + 7.95 - loop.time()))
+        assert hand.machine.asked == grown
+        await asyncio.sleep(0.15)
+        assert hand.machine.asked < grown
+        running.cancel()
+
+    staged(body)
+
+
 async def _more_cores(stage: Stage) -> None:
     stage.place.view = replace(stage.place.view, cores=9.0)
 

@@ -52,21 +52,36 @@ def test_where_rows_would_miss_it_is_a_core_more_or_all_there_is() -> None:
 
 
 @given(CORES, st.floats(0.001, 1.0), st.floats(-1.0, 64.0))
-def test_a_shrink_lies_between_the_need_and_half(present: float, share: float, spare: float) -> None:
+def test_a_shrink_lies_between_the_need_and_the_larger_of_half_and_a_quarter_more(
+    present: float, share: float, spare: float
+) -> None:
     need = share * present
     size = shrunk(present, need, spare, GrowthRules())
-    assert need <= size <= max(need, present / 2 + 1e-9)
+    assert need <= size <= min(present, max(1.25 * need, present / 2)) + 1e-9
     assert size - need <= max(spare, 0.0) + 1e-9
 
 
 def test_a_shrink_is_to_half_where_there_are_cores_to_spare() -> None:
     assert shrunk(1.0, 0.2, 9.0, GrowthRules()) == 0.5
     assert shrunk(1.0, 0.2, 0.1, GrowthRules()) == 0.3
-    assert shrunk(1.0, 0.7, 9.0, GrowthRules()) == 0.7
+    assert shrunk(1.0, 0.7, 9.0, GrowthRules()) == 0.875, "a quarter more than the need"
+    assert shrunk(1.0, 0.85, 9.0, GrowthRules()) == 1.0, "then it may stay as it is"
+    assert shrunk(1.0, 0.7, 0.1, GrowthRules()) == 0.8
+    assert shrunk(1.0, 0.7, 9.0, GrowthRules(margin=1.0)) == 0.7
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"factor": 0.9}, {"most": -1.0}, {"further": -1.0}, {"share": 1.1}, {"least": 1.0}, {"hold_s": -1.0}]
+    "wrong",
+    [
+        {"factor": 0.9},
+        {"most": -1.0},
+        {"further": -1.0},
+        {"share": 1.1},
+        {"least": 1.0},
+        {"margin": 0.9},
+        {"hold_s": -1.0},
+        {"patience_s": -1.0},
+    ],
 )
 def test_impossible_rules_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="impossible rules"):
