@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import frexp, isfinite
+from math import ceil, frexp, isfinite
 from typing import Final, TypeAlias
 
 
@@ -27,7 +27,7 @@ class LatencyParams:
         if not all(isfinite(value) and value >= 0.0 for value in values) or not any(values):
             raise ValueError(f"latency parameters must be finite, at least 0 and not all 0: {values}")
 
-    def latency_s(self, rows: int, cores: float) -> float:
+    def latency_s(self, rows: float, cores: float) -> float:
         """Seconds; rows at least 1, cores above 0. Never rises with cores, never falls with rows, rounding included."""
         inverse = 1.0 / cores
         return (self.gamma * inverse + self.delta) * rows + (self.epsilon * inverse + self.eta)
@@ -47,12 +47,12 @@ and ResNet18 each), so that one sample already says something about other sizes.
 class Sample:
     """One upstream call, measured.
 
-    rows: of the whole batch. cores: what the model server had during the call. seconds: from sending it to its answer.
-    cold: the call paid for something that later ones do not (loading, compiling, a fresh process): nobody learns from
-    it. rested_s: how long the model server had had nothing to do when it began.
+    rows: of the whole batch; of several batches, their mean. cores: what the model server had during the call. seconds: from
+    sending it to its answer. cold: the call paid for something that later ones do not (loading, compiling, a fresh process):
+    nobody learns from it. rested_s: how long the model server had had nothing to do when it began.
     """
 
-    rows: int
+    rows: float
     cores: float
     seconds: float
     cold: bool = False
@@ -76,9 +76,9 @@ LEAST_CORE_BUCKET: Final = -7
 MOST_CORE_BUCKET: Final = 8
 
 
-def row_bucket(rows: int) -> int:
+def row_bucket(rows: float) -> int:
     """1 → 0, 2 → 1, 3…4 → 2, 5…8 → 3 and so on: bucket i ends at 2^i rows."""
-    return (rows - 1).bit_length()
+    return (ceil(rows) - 1).bit_length()
 
 
 def core_bucket(cores: float) -> int:
@@ -87,6 +87,6 @@ def core_bucket(cores: float) -> int:
     return max(LEAST_CORE_BUCKET, min(MOST_CORE_BUCKET, frexp(cores)[1] - 1))
 
 
-def region_of(rows: int, cores: float) -> Region:
+def region_of(rows: float, cores: float) -> Region:
     """The region a batch of so many rows on so many cores belongs to."""
     return row_bucket(rows), core_bucket(cores)

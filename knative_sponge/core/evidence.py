@@ -25,7 +25,7 @@ _ANCHORS: Final = tuple((rows, cores) for rows in (1, 4, 16) for cores in (0.25,
 """Where a curve is sampled to become evidence for itself; spread over the sizes and batches that pods have."""
 
 
-def measured(rows: int, cores: float, seconds: float, scale_s: float) -> Evidence:
+def measured(rows: float, cores: float, seconds: float, scale_s: float) -> Evidence:
     """Evidence of one measurement, its error counted relative to `scale_s`."""
     inverse, per = 1.0 / cores, 1.0 / scale_s
     d = per
@@ -73,7 +73,7 @@ def curve_of(evidence: Evidence, support: int) -> tuple[LatencyParams, int]:
     return LatencyParams(*solution), support
 
 
-def leverage(evidence: Evidence, rows: int, cores: float, scale_s: float) -> float:
+def leverage(evidence: Evidence, rows: float, cores: float, scale_s: float) -> float:
     """How little the evidence says about one size: the variance of its prediction over that of a measurement of it.
 
     0 is all known; n measurements of the like and nothing else make it 1/n. Infinite where some direction is not known at

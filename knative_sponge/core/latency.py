@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import replace
 from itertools import accumulate
 from math import exp
 from typing import Final, NamedTuple, TypedDict, Unpack
@@ -144,7 +143,7 @@ class LatencyModel:
         """The median curve now."""
         return self.learner.params
 
-    def predict_s(self, rows: int, cores: float) -> float:
+    def predict_s(self, rows: float, cores: float) -> float:
         """Median seconds of a batch: what hopeless is judged with."""
         return self.learner.params.latency_s(rows, cores)
 
@@ -175,12 +174,13 @@ class LatencyModel:
         self.costs.restore(samples=_RESTORED, level=1.0, recent=of_curve(params, _RESTORED), regions={})
 
     def _observe_cost(self, sample: Sample, sigma: float) -> None:
-        cost_s = self._credit.cost_s(sample)
+        cost = self._credit.mean_cost(sample)
         if self.costs is self.learner:
-            if cost_s == sample.seconds:
+            if sample.cores >= self._threads or not self._period_s:
                 return
             self.costs = deepcopy(self.learner)
-        self.costs.observe(replace(sample, seconds=cost_s), sigma)
+        if cost is not None:
+            self.costs.observe(cost, sigma)
 
     def tables(self, cores: float, max_rows: int) -> tuple[list[float], list[float]]:
         """``([0, l(1) … l(max_rows)], [0, L(1) … L(max_rows)])``: median and cautious seconds, by rows.

@@ -16,17 +16,21 @@ class Size:
     coming: the larger size that was patched and is not confirmed; None when nothing is under way.
     hook: the core count the model server's CPU hook must be told now; None when it knows. Growth: quota first, then threads;
     shrink: threads first, then quota.
+    sure: no resize is under way, so that what is measured now was measured on `cores`. A quota changes a tenth of a second
+        after its patch and is confirmed a second after it; what a surge brings in between would be learned as that of the
+        smaller size.
     """
 
     cores: float
     coming: float | None = None
     hook: float | None = None
+    sure: bool = True
 
     def patched(self, cores: float) -> Size:
         """A resize to `cores` was asked for and will be in force soon."""
         if cores < self.cores:
-            return Size(cores, None, cores)
-        return Size(self.cores, cores if cores > self.cores else None)
+            return Size(cores, None, cores, sure=False)
+        return Size(self.cores, cores if cores > self.cores else None, sure=cores == self.cores and self.sure)
 
     def actuated(self, cores: float) -> Size:
         """`cores` are in force."""

@@ -96,7 +96,7 @@ class InferenceEndpoint:
     """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
 
     source: of the reply events made here. Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds)
-    of each successful one, on_change that queue or batches changed.
+    of each successful one, on_change that queue or batches changed. settled: is the size that is planned with in force?
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class InferenceEndpoint:
         self.turns: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
         self.on_change: Callable[[], None] = lambda: None
         self.on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None
+        self.settled: Callable[[], bool] = lambda: True
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request is batched; the others are relayed."""
@@ -237,12 +238,11 @@ class InferenceEndpoint:
     def _ended(self, batch: int, works: tuple[Work, ...], task: asyncio.Task[None]) -> None:
         """Free the slot of a batch that ended without an answer, and tell its members why."""
         error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, RequestFailed):
-            logger.error("batch %d failed inside the proxy", batch, exc_info=error)
         if isinstance(error, RequestFailed):
             for work in works:
                 self._fail(work.key, error.reason, str(error), status=error.status)
         elif error is not None:  # also after the slot was freed: whoever has no answer yet gets this one
+            logger.error("batch %d failed inside the proxy", batch, exc_info=error)
             for work in works:
                 self._fail(work.key, Reason.UPSTREAM_ERROR, "the queue-proxy failed to process the batch")
         if self._batches.pop(batch, None) is not None:
@@ -255,6 +255,7 @@ class InferenceEndpoint:
                 return
             parts = [waiting.part for _, waiting in members]
             call = self._codec.merge(parts)
+            settled = self.settled()
             started_s = time.monotonic()
             answer = await self._upstream.fetch(call)
             infer_s = max(time.monotonic() - started_s, _LEAST_S)
@@ -264,11 +265,11 @@ class InferenceEndpoint:
             self._tell(BatchRefused(batch))
             return
         good = 200 <= answer.status < 300
+        exact = good and all(part.rows <= self._admission.most_rows for part in parts)
         # The slot is free: the next batch goes out before this one's answers are cut up.
-        exact = all(part.rows <= self._admission.most_rows for part in parts)
-        self._tell(BatchDone(batch, infer_s, sample=good and exact))
+        self._tell(BatchDone(batch, infer_s, sample=exact and settled and self.settled()))
         self._metrics.batch(rows, infer_s, ok=good)
-        if good and exact:
+        if exact:
             self.on_sample(rows, infer_s)
         try:
             answers = self._shares(parts, answer)

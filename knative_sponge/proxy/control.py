@@ -6,6 +6,7 @@ from __future__ import annotations
 import hmac
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from knative_sponge.proxy.demand import DemandFeed
 from knative_sponge.proxy.hook import CpuHook
 
 _MOST_BYTES = 4096
+_UNDER_WAY_S = 5.0
+"""A resize that is not confirmed for so long may not come for long: the node has no room, or nobody is there to confirm it."""
 
 
 class Resizing:
@@ -40,6 +43,12 @@ class Resizing:
         self._most = most
         self._tell = tell
         self._hook = hook
+        self._patched_s = -math.inf
+
+    @property
+    def settled(self) -> bool:
+        """Is the size that is planned with the one in force, as far as anybody can know?"""
+        return self._size.sure or time.monotonic() - self._patched_s > _UNDER_WAY_S
 
     @property
     def size(self) -> Size:
@@ -60,6 +69,8 @@ class Resizing:
             self._tell(CoresChanged(size.cores, reach))
         if size.hook is not None and self._hook is not None:
             self._hook.tell(size.hook)
+        if not size.sure and size != self._size:
+            self._patched_s = time.monotonic()
         self._size = size
 
 

@@ -115,6 +115,7 @@ class Inference:
             self.endpoint.turns = breaker
         self.endpoint.on_change = self._feed.poke
         self.endpoint.on_sample = self._sampled
+        self.endpoint.settled = lambda: self._resizing.settled
         self.admin_routes: Sequence[Route] = control_routes(
             settings.control_token, self._feed, self._resizing, self.state
         )

@@ -36,6 +36,28 @@ def test_what_batches_draw_has_come_in_at_rest(calls: list[tuple[float, float]],
     assert drawn_s <= longest_wait_s(cores, 1, PERIOD_S) + sum(rested_s for _, rested_s in calls[1:]) + 1e-9
 
 
+def test_batches_of_a_busy_run_are_counted_together() -> None:
+    """Two at a time, and each second one waits for what the first used up: on the whole 40 ms per row on half a core."""
+    credit = Credit(1, PERIOD_S)
+    assert credit.mean_cost(Sample(1, 0.5, 0.02, rested_s=inf)) == Sample(1, 0.5, 0.04)
+    means = [credit.mean_cost(Sample(1 + call % 2 * 2, 0.5, 0.02 if call % 2 else 0.14)) for call in range(40)]
+    found = [mean for mean in means if mean is not None]
+    assert len(found) >= 5
+    for mean in found[1:]:
+        assert mean.seconds / mean.rows == pytest.approx(0.04, rel=0.3)
+    total_s, rows = sum(mean.seconds * 1.0 for mean in found[1:]), sum(mean.rows for mean in found[1:])
+    assert total_s / rows == pytest.approx(0.04, rel=0.1)
+
+
+@pytest.mark.parametrize("cores", [0.2, 1.0])
+def test_a_run_that_a_rest_or_another_size_ends_is_no_measurement(cores: float) -> None:
+    credit = Credit(1, PERIOD_S)
+    for call in range(3):
+        credit.mean_cost(Sample(1, 0.5, 0.1, rested_s=inf if call == 0 else 0.0))
+    other = Sample(2, cores, 0.1, rested_s=0.3)
+    assert credit.mean_cost(other) == Sample(2, cores, 0.1 + longest_wait_s(cores, 1, PERIOD_S))
+
+
 @pytest.mark.parametrize("period_s", [0.0, PERIOD_S])
 def test_a_busy_run_costs_what_it_takes_whatever_the_server_does(period_s: float) -> None:
     credit = Credit(1, period_s)

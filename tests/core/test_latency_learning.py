@@ -268,7 +268,7 @@ class ClippedRecursion:
         self.theta = [start.gamma, start.delta, start.epsilon, start.eta]
         self.covariance = [[variance * (i == j) for j in range(4)] for i in range(4)]
 
-    def predict_s(self, rows: int, cores: float) -> float:
+    def predict_s(self, rows: float, cores: float) -> float:
         return sum(x * value for x, value in zip(self._features(rows, cores), self.theta, strict=True))
 
     def observe(self, sample: Sample) -> None:
@@ -283,7 +283,7 @@ class ClippedRecursion:
         ]
 
     @staticmethod
-    def _features(rows: int, cores: float) -> list[float]:
+    def _features(rows: float, cores: float) -> list[float]:
         return [rows / cores, float(rows), 1.0 / cores, 1.0]
 
 

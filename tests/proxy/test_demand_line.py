@@ -13,6 +13,7 @@ import pytest
 from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
 from knative_sponge.core.profile import to_json
 from knative_sponge.errors import Reason
+from knative_sponge.proxy import control
 from knative_sponge.proxy.metrics import Metrics
 from tests.proxy.harness import on_loop, until
 from tests.proxy.live import live
@@ -48,6 +49,33 @@ async def test_the_line_says_what_was_learned_and_what_became_of_the_requests() 
         await proxy.predict("late", slo_ms=50)
         line = await proxy.demand(lambda one: one["missed"])
         assert (line["met"], line["missed"]) == (3, 1)
+
+
+@on_loop
+@pytest.mark.parametrize(("before", "after"), [(1.0, 2.0), (2.0, 1.0)])
+async def test_what_is_measured_while_a_resize_is_under_way_is_of_no_size(before: float, after: float) -> None:
+    """Whether the quota has changed already, nobody knows: not the larger size's speed, learned as the smaller one's."""
+    async with live(cores=before) as proxy:
+        for _ in range(4):  # the first one is cold
+            assert (await proxy.predict("a"))[0] == 200
+        assert (await proxy.demand(lambda one: one["met"] == 4))["samples"] == 3
+        assert await proxy.put_cores({"cores": after, "phase": "patched"}) == 204
+        for _ in range(3):
+            assert (await proxy.predict("a"))[0] == 200
+        assert (await proxy.demand(lambda one: one["met"] == 7))["samples"] == 3
+        assert await proxy.put_cores({"cores": after, "phase": "actuated"}) == 204
+        assert (await proxy.predict("a"))[0] == 200
+        assert (await proxy.demand(lambda one: one["met"] == 8))["samples"] == 4
+
+
+@on_loop
+async def test_a_resize_that_nobody_confirms_does_not_end_all_learning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "_UNDER_WAY_S", 0.0)
+    async with live(cores=1.0) as proxy:
+        assert await proxy.put_cores({"cores": 2.0, "phase": "patched"}) == 204
+        for _ in range(3):
+            assert (await proxy.predict("a"))[0] == 200
+        assert (await proxy.demand(lambda one: one["met"] == 3))["samples"] == 2
 
 
 @on_loop

@@ -64,6 +64,22 @@ def test_what_is_learned_at_rest_is_the_work_and_not_the_burst(cores: float) -> 
         assert pod.model.predict_s(1, cores) == pytest.approx(ROW_S, rel=0.05), "and deadlines are judged by the burst"
 
 
+@pytest.mark.parametrize(("cores", "rate"), [(0.5, 16.0), (0.4, 12.0), (0.3, 8.0)])
+def test_a_busy_pods_large_batches_do_not_look_cheap_because_others_did_the_waiting(cores: float, rate: float) -> None:
+    truth = LatencyParams(gamma=0.02, delta=0.0, epsilon=0.01, eta=0.0)
+    for seed in range(3):
+        rng, times, at_s = random.Random(seed), [], 0.0
+        while at_s < 60.0:
+            at_s += rng.expovariate(rate)
+            times.append(at_s)
+        batcher = Batcher(BatchRules(max_rows=16), LatencyModel(period_s=PERIOD_S), cores, 1.0)
+        outcome = QuotaPod(batcher, Server(truth, spread=0.1), cores, rng).run(works(times, slo_s=0.5))
+        costs = batcher.model.cost_table(cores, 2)
+        assert outcome.mean_batch > 1.05
+        assert costs[1] == pytest.approx(truth.latency_s(1, cores), rel=0.08)
+        assert costs[2] == pytest.approx(truth.latency_s(2, cores), rel=0.15)
+
+
 @pytest.mark.parametrize("rate", [4.0, 8.0, 12.0])
 def test_a_pod_at_rest_on_enough_cores_does_not_ask_for_too_few(rate: float) -> None:
     """Each request finds the server at rest, so that none takes longer than its work: the sizes that follow must not."""
