@@ -41,7 +41,6 @@ from knative_sponge.proxy.metrics import Metrics
 from knative_sponge.proxy.plain import deliver
 
 logger = logging.getLogger(__name__)
-
 _LEAST_S = 1e-6  # of a measured call: clocks tick, and nothing takes no time
 _TIMER_SLACK_S = 0.0005  # loop timers count whole milliseconds: half of one spares a tick that would come too early
 
