@@ -52,9 +52,10 @@ async def test_the_line_says_what_was_learned_and_what_became_of_the_requests() 
 
 
 @on_loop
-@pytest.mark.parametrize(("before", "after"), [(1.0, 2.0), (2.0, 1.0)])
+@pytest.mark.parametrize(("before", "after"), [(1.0, 1.05), (2.0, 1.0)])
 async def test_what_is_measured_while_a_resize_is_under_way_is_of_no_size(before: float, after: float) -> None:
-    """Whether the quota has changed already, nobody knows: not the larger size's speed, learned as the smaller one's."""
+    """Whether the quota has changed already, nobody knows: not the larger size's speed, learned as the smaller one's. (A growth
+    so small that no latency proves it.)"""
     async with live(cores=before) as proxy:
         for _ in range(4):  # the first one is cold
             assert (await proxy.predict("a"))[0] == 200
