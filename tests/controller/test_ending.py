@@ -12,9 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,91 +23,18 @@ from knative_sponge.controller import __main__ as program
 from knative_sponge.controller import kube as kube_module
 from knative_sponge.controller import lastresort
 from knative_sponge.controller import process as process_module
-from knative_sponge.controller import sizer as sizer_module
-from knative_sponge.controller.cpsat import CLOSING_S, Refiner
-from knative_sponge.controller.informer import key_of
 from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.kubelet import Kubelets
-from knative_sponge.controller.lease import HOLD_SHARE, Elector
+from knative_sponge.controller.lease import Elector
 from knative_sponge.controller.process import Process
-from knative_sponge.controller.resource import EVENTS, NODES, PODS, REVISIONS
-from knative_sponge.errors import KubeUnreachable, SettingError
+from knative_sponge.controller.resource import EVENTS, PODS
+from knative_sponge.errors import KubeUnreachable
 from tests.controller.apiserver import FakeApi, Refused
-from tests.controller.node_kit import a_node, sizing
 from tests.controller.revision_kit import run, until
-from tests.controller.sized_pod import running
-from tests.controller.test_cpsat import PATIENT, RULES, gone, unproven
-from tests.controller.test_kubelet import Kubelet, serving
 from tests.controller.test_process import SPACE, settings
 from tests.controller.webhook_kit import LOOPS, PATIENCE_S
-from tests.local.fake_proxy import FakeProxy
+from tests.controller.wire_kit import LOCAL, Wire, run_on
 
 ROOT = Path(__file__).parent.parent.parent
-LOCAL = "127.0.0.1"
-
-
-class Wire:
-    """A port in front of another one. While it is cut, it takes connections and bytes and gives nothing back."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.cut = False
-        self.asked = asyncio.Event()
-        """Set when something was sent into a cut wire."""
-        self.port = 0
-        self._to = port
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Wire:
-        self._server = await asyncio.start_server(self._accept, LOCAL, 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._carry(reader, writer))
-        self._tasks.add(task)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there: asyncio.StreamWriter | None = None
-        back: asyncio.Task[None] | None = None
-        try:
-            while data := await reader.read(65536):
-                if self.cut:
-                    self.asked.set()
-                    continue
-                if there is None:
-                    answers, there = await asyncio.open_connection(LOCAL, self._to)
-                    back = asyncio.create_task(self._return(answers, writer))
-                there.write(data)
-        except OSError:
-            pass
-        finally:
-            if back is not None:
-                back.cancel()
-                await asyncio.gather(back, return_exceptions=True)
-            for each in (there, writer):
-                if each is not None:
-                    each.transport.abort()
-
-    async def _return(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await answers.read(65536):
-            if not self.cut:
-                writer.write(data)
-        writer.close()
-
-
-def run_on(loop: str, body: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await body
-
-    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        runner.run(bounded())
 
 
 # One call
@@ -263,172 +188,6 @@ def test_work_that_hangs_ends_the_process_even_if_nobody_can_say_what_is_left(mo
         assert statuses == [1]
 
     monkeypatch.setattr(asyncio, "all_tasks", fails)
-    run(body())
-
-
-HANGS = ["API server", "kubelet", "proxy"]
-
-
-@asynccontextmanager
-async def leader(hangs: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
-    """A replica that leads and sizes a pod: (process, task, stop, cut the API server's wire)."""
-    async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(FakeApi())
-        wire = await stack.enter_async_context(Wire(int(api.url.rpartition(":")[2])))
-        kubelet = await stack.enter_async_context(serving(Kubelet(folder)))
-        kubelet.stalls = hangs == "kubelet"
-        at = kubelet.reader._port
-        monkeypatch.setattr(sizer_module, "Kubelets", lambda: Kubelets(folder, at))
-        silent = await stack.enter_async_context(Wire())
-        silent.cut = True
-        proxy = FakeProxy("t-1", lambda _event: None)
-        await proxy.start()
-        stack.push_async_callback(proxy.close)
-        pod = running(max_memory="1Gi")
-        pod["status"]["podIP"] = LOCAL
-        status = {"allocatable": {"cpu": "4", "memory": "8Gi"}, "addresses": [{"type": "InternalIP", "address": LOCAL}]}
-        api.put(NODES, {"metadata": {"name": "n1"}, "status": status})
-        api.put(REVISIONS, {"metadata": {"name": "hello-00002", "namespace": "default"}})
-        api.put(PODS, pod)
-        process = Process(
-            settings("one"),
-            Kube.at(f"http://{LOCAL}:{wire.port}"),
-            random.Random(1),
-            host=LOCAL,
-            leaving_s=0.0,
-            admin_port=silent.port if hangs == "proxy" else proxy.port,
-            end=lambda _status: pytest.fail("the last resort"),
-        )
-        stop = asyncio.Event()
-        task = asyncio.create_task(process.run(stop))
-        await process.started.wait()
-        await until(lambda: process._board.as_json() not in (None, b""))
-        if hangs == "kubelet":
-            await until(lambda: kubelet.tokens)
-        elif hangs == "proxy":
-            await silent.asked.wait()
-        else:
-            await until(lambda: proxy.listeners)
-
-        def cut() -> None:
-            wire.cut = True
-
-        try:
-            yield process, task, stop, cut
-        finally:
-            stop.set()
-            await task
-
-
-def leads(process: Process) -> bool:
-    return b"sponge_leader 1.0" in process._metrics.render()
-
-
-@pytest.mark.parametrize("hangs", HANGS)
-def test_without_its_lease_a_leader_stops_working_whatever_hangs(
-    hangs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def body() -> None:
-        async with leader(hangs, tmp_path, monkeypatch) as (process, _, _, cut):
-            assert leads(process)
-            cut()
-            await until(lambda: not leads(process))
-            assert not process.leads
-
-    run(body())
-
-
-@pytest.mark.parametrize("hangs", HANGS)
-def test_a_leader_that_is_told_to_stop_ends_whatever_hangs(
-    hangs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def body() -> None:
-        async with leader(hangs, tmp_path, monkeypatch) as (_, task, stop, cut):
-            if hangs == "API server":
-                cut()
-            stop.set()
-            await task
-
-    run(body())
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("asked", [False, True], ids=["at rest", "while it is asked"])
-def test_a_solver_that_was_stopped_holds_up_nothing(asked: bool, loop: str) -> None:
-    async def body() -> None:
-        solver = Refiner(PATIENT)
-        claims, capacity, greedy = unproven()
-        await solver.refine(claims, capacity, RULES, greedy)
-        pid = solver.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        asking = asyncio.create_task(solver.refine(claims, capacity, RULES, greedy)) if asked else None
-        await asyncio.sleep(0)
-        if asking is not None:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-        await solver.close()
-        assert gone(pid)
-
-    run_on(loop, body())
-
-
-def test_a_solver_that_is_killed_and_stays_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stays(_process: object) -> None:
-        await asyncio.Event().wait()
-
-    async def body() -> None:
-        solver = Refiner(PATIENT)
-        claims, capacity, greedy = unproven()
-        await solver.refine(claims, capacity, RULES, greedy)
-        pid = solver.pid
-        assert pid is not None
-        with monkeypatch.context() as patched:
-            patched.setattr(asyncio.subprocess.Process, "wait", stays)
-            await solver.close()
-        await until(lambda: gone(pid))
-
-    run(body())
-
-
-def test_a_solver_that_stays_leaves_the_rest_of_the_work_time_to_end_with_the_shortest_lease() -> None:
-    shortest_s = 3.0
-    with pytest.raises(SettingError):
-        replace(settings("one"), lease_duration_s=shortest_s - 0.1)
-    assert settings("one").lease_duration_s == shortest_s
-    ending_s = shortest_s * (1 - HOLD_SHARE)
-    assert ending_s / 2 >= CLOSING_S
-
-
-def test_a_pod_that_is_told_of_while_the_work_ends_gets_no_hand_that_nobody_closes() -> None:
-    async def body() -> None:
-        async with a_node(4.0) as node:
-            async with sizing(node) as sizer:
-                await until(node.watches.nodes.synced.is_set)
-            pod = running()
-            pod["status"]["podIP"] = LOCAL
-            node.watches.pods._put(key_of(pod), node.watches.pods._keep(pod))
-            assert sizer.cluster.pods
-            assert not sizer.divider.hands
-
-    run(body())
-
-
-def test_hands_that_were_there_before_everything_was_listed_are_closed_too() -> None:
-    async def body() -> None:
-        async with a_node(4.0) as node:
-            await node.add("a", 0.5, ip=LOCAL)
-
-            def refuse(_method: str, path: str) -> None:
-                if path.endswith("/nodes"):
-                    raise Refused(503, "ServiceUnavailable")
-
-            node.api.before = refuse
-            async with sizing(node) as sizer:
-                await until(lambda: sizer.divider.hands)
-            (hand,) = sizer.divider.hands.values()
-            assert hand._closed
-
     run(body())
 
 
