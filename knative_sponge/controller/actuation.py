@@ -53,17 +53,25 @@ def actuate(
         hand.aim(size, need, max(size, min(each.high, lows[each.key] + above_least)), _why(each, size), since_s)
 
     spare = 0.0 if division.short else capacity - sum(size for _, _, size in present)
+    room = capacity - sum(hand.machine.asked for hand, _, _ in present)
+    growing = [(hand, each, size) for hand, each, size in present if size > hand.machine.asked]
+    unmet = sum(size - hand.machine.asked for hand, _, size in growing) - room
+    shrinking = []
+    margins = spare
+    if unmet > 0.0:  # what others wait for is nobody's margin
+        margins = min(spare, sum(_gives(hand, size, now) for hand, _, size in present) - unmet)
     for hand, each, size in present:
-        if size <= hand.machine.asked:
-            given = shrunk(hand.machine.asked, size, spare, rules) if size < hand.machine.asked else size
+        asked = hand.machine.asked
+        if size <= asked:
+            given = shrunk(asked, size, margins, rules) if size < asked else size
+            margins -= given - size
             spare -= given - size
             aim(hand, each, given, given)
-    shrinking = [hand.machine for hand, _, size in present if size < hand.machine.asked]
+            if given < asked - _GRAIN:
+                shrinking.append(hand.machine)
     # One that cannot be patched for long (a webhook that fails, a kubelet that errs) is not waited for.
     soon = any(machine.patches_by(now + _SOON_S) for machine in shrinking)
     later = any(machine.patches_by(now + machine.rules.min_spacing_s) for machine in shrinking)
-    room = capacity - sum(hand.machine.asked for hand, _, _ in present)
-    growing = [(hand, each, size) for hand, each, size in present if size > hand.machine.asked]
     growing.sort(key=lambda found: (-found[1].weight, found[2] - found[0].machine.asked))
     for hand, each, size in growing:
         asked = hand.machine.asked
@@ -79,6 +87,12 @@ def actuate(
             spare -= given - size
         room -= given - asked
         aim(hand, each, given, size)
+
+
+def _gives(hand: Hand, size: float, now: float) -> float:
+    """Cores that a shrink to `size` frees within the spacing of patches."""
+    machine = hand.machine
+    return max(0.0, machine.asked - size) if machine.patches_by(now + machine.rules.min_spacing_s) else 0.0
 
 
 def _why(each: Claim, size: float) -> str:

@@ -167,7 +167,7 @@ class Divider:
         needs = self._needs.get(key)
         if needs is None:
             needs = self._needs[key] = Needs(self._growth)
-        want = needs.add(now, line.want, line.rate, hand.machine.asked)
+        want = needs.add(now, line.want, line.rate, hand.machine.accepted)
         known = self.wishes.get(key)
         changed = known is None or line.want != known.line.want or want != known.want
         self.wishes[key] = Wish(line, want, now, now if changed or known is None else known.since_s)
@@ -268,7 +268,7 @@ class Divider:
         wish, needs = self.wishes.get(key), self._needs.get(key)
         if wish is None or needs is None:
             return wish
-        want = needs.add(now, wish.line.want, wish.line.rate, self.hands[key].machine.asked)
+        want = needs.add(now, wish.line.want, wish.line.rate, self.hands[key].machine.accepted)
         if want != wish.want:
             wish = self.wishes[key] = Wish(wish.line, want, wish.at_s, now)
         return wish

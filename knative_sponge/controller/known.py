@@ -38,14 +38,15 @@ class Known:
     """What pods of one image have learned.
 
     model: their latency model, JSON of `core.profile` in few digits. cores: a size to start with; None is not known.
-    seen_s: when it was learned, Unix seconds in whole minutes. params, samples: the model's curve, and how many measurements
-    it stands for.
+    seen_s: when it was learned, Unix seconds in whole minutes. params, cost, samples: the model's curves of latency and of
+    costs, and how many measurements it stands for.
     """
 
     model: str
     cores: float | None
     seen_s: float
     params: LatencyParams
+    cost: LatencyParams
     samples: int
 
 
@@ -67,7 +68,7 @@ def known(model: Mapping[str, Any], cores: float | None, now: float) -> Known:
     learned = from_json(model)
     text = _within(to_json(learned), LONGEST - 100)  # cores, time and braces around it
     size = None if cores is None else _checked(cores)
-    return Known(text, size, now // 60 * 60, learned.params, learned.learner.samples)
+    return Known(text, size, now // 60 * 60, learned.params, learned.costs.params, learned.learner.samples)
 
 
 def to_text(value: Known) -> str:
@@ -95,9 +96,10 @@ def is_news(old: Known | None, new: Known) -> bool:
     if new.cores is not None and (old.cores is None or abs(new.cores - old.cores) > _CORES_SHARE * old.cores):
         return True
     for rows, cores in _GRID:
-        before, after = old.params.latency_s(rows, cores), new.params.latency_s(rows, cores)
-        if abs(after - before) > _CURVE_SHARE * before:
-            return True
+        for curve, changed in ((old.params, new.params), (old.cost, new.cost)):
+            before, after = curve.latency_s(rows, cores), changed.latency_s(rows, cores)
+            if abs(after - before) > _CURVE_SHARE * before:
+                return True
     surer = old.samples < _PLENTY and new.samples >= 2 * old.samples
     return surer or new.seen_s - old.seen_s >= _REFRESH_S
 

@@ -143,9 +143,10 @@ class ProfileKeeper:
         cores = min(line.want, line.cores) if line.rate > 0 else None
         try:
             params = LatencyParams(*line.params)
+            cost = params if line.cost is None else LatencyParams(*line.cost)
         except ValueError:
             return False
-        new = Known("", _blended(old, cores), now // 60 * 60, params, line.samples)
+        new = Known("", _blended(old, cores), now // 60 * 60, params, cost, line.samples)
         return new.samples >= min(old.samples, _ENOUGH) and is_news(old, new)
 
     def learn(self, key: str, model: Mapping[str, Any], cores: float | None) -> None:

@@ -161,13 +161,18 @@ def _revision(row: Mapping[str, Any]) -> RevisionRow:
         found = _known(PodRow, pod)
         found["curve"] = tuple((float(cores), float(misses)) for cores, misses in found["curve"])
         for name in ("params", "cost"):
-            found[name] = None if found[name] is None else tuple(map(float, found[name]))
+            found[name] = None if found.get(name) is None else tuple(map(float, found[name]))
         pods.append(PodRow(**found))
     return RevisionRow(**{**_known(RevisionRow, row), "pods": tuple(pods)})
 
 
 def _known(kind: type[PodRow | RevisionRow | NodeRow], row: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in dataclasses.fields(kind)}
+    """A field with a default may be missing: an older leader does not know it."""
+    return {
+        field.name: row[field.name]
+        for field in dataclasses.fields(kind)
+        if field.name in row or field.default is dataclasses.MISSING
+    }
 
 
 def _check(what: str, *numbers: float) -> None:

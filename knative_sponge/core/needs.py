@@ -37,8 +37,8 @@ class Needs:
         return self._peak.window_s
 
     def add(self, now: float, need: float, rate: float, cores: float) -> float:
-        """Count what is needed now and return the largest need of late. rate: rows per second. cores: the size that was asked
-        for last; where it is another than the time before, the pod was resized in between. now: never goes back."""
+        """Count what is needed now and return the largest need of late. rate: rows per second. cores: the size that was
+        accepted last; where it is another than the time before, the pod was resized in between. now: never goes back."""
         if self._cores is not None and cores != self._cores:
             self._resized(now, cores > self._cores, rate)
         self._cores = cores

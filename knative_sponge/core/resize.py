@@ -104,6 +104,11 @@ class PodResize:
         return self._facts.asked
 
     @property
+    def accepted(self) -> float:
+        """Cores that the API server accepted last, as far as is known; 0 before the pod was seen."""
+        return self._facts.spec or 0.0
+
+    @property
     def committed(self) -> float:
         """Cores that the pod takes, or may take, of its node, much as the scheduler counts them; 0 before it was seen."""
         return self._facts.committed

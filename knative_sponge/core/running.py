@@ -56,6 +56,8 @@ class Running:
         self.advance(now, model)
         if self._high > _STEADY_RATIO * self._low:
             return None
+        if self._high == self._low:
+            return self.cores  # to the last bit: batches of one size are counted together (core/credit.py)
         passed = self._since_s - self.started_s
         return self._core_s / passed if passed > 0 else self.cores
 

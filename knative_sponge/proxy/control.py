@@ -69,7 +69,7 @@ class Resizing:
             self._tell(CoresChanged(size.cores, reach))
         if size.hook is not None and self._hook is not None:
             self._hook.tell(size.hook)
-        if not size.sure and size != self._size:
+        if not size.sure and (self._size.sure or size.cores != self._size.cores):
             self._patched_s = time.monotonic()
         self._size = size
 

@@ -57,6 +57,17 @@ def running(*, cpu: str = "100m", generation: int = 3, **annotations: str) -> An
     return json.loads(json.dumps(pod))
 
 
+def sized(pod: Any, cores: float) -> None:
+    """Somebody resized it to `cores`, in spec and in force."""
+    metadata, status = pod["metadata"], pod["status"]
+    (seen,) = (one for one in status["containerStatuses"] if one["name"] == "user-container")
+    for resources in (container(pod, "user-container")["resources"], seen["resources"]):
+        for amounts in resources.values():
+            amounts["cpu"] = f"{round(cores * 1000)}m"
+    seen["allocatedResources"]["cpu"] = f"{round(cores * 1000)}m"
+    metadata["generation"] = status["observedGeneration"] = metadata["generation"] + 1
+
+
 def resized(pod: Any, body: Any) -> Any:
     """The pod after a strategic-merge patch of `pods/resize`, checked as the API server does (no limit removed is its
     nature: a merge only adds)."""

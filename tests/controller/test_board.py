@@ -41,6 +41,14 @@ def test_a_newer_leader_may_say_more_but_not_another_version_and_not_less() -> N
         Overview.from_json(document)
 
 
+def test_an_older_leader_that_knows_of_no_costs_is_read() -> None:
+    document = json.loads(Overview(0.1, (REVISION,), (NODE,)).to_json())
+    for pod in document["revisions"][0]["pods"]:
+        del pod["cost"]
+    (revision,) = Overview.from_json(document).revisions
+    assert revision.pods == tuple(replace(pod, cost=None) for pod in REVISION.pods)
+
+
 @pytest.mark.parametrize("field", ["cores", "target", "want", "rate"])
 @pytest.mark.parametrize("number", [-0.1, float("nan"), float("inf")])
 def test_no_row_holds_an_impossible_number(field: str, number: float) -> None:

@@ -19,8 +19,7 @@ from knative_sponge.controller.podview import PodView, view
 from knative_sponge.controller.resource import Key, Object
 from knative_sponge.controller.streams import Line
 from knative_sponge.core.resize_events import Connected, PatchFailed
-from tests.controller.admission import container
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import running, sized
 from tests.controller.test_outage import Around, Store
 from tests.profile.virtual import run_virtual
 
@@ -108,7 +107,7 @@ class Stage(Around):
         """Somebody changes the pod."""
         pod: Any = self.store.pods[name]
         if cores is not None:
-            _resize(pod, cores)
+            sized(pod, cores)
         for key, value in annotations.items():
             pod["metadata"]["annotations"][f"knative-sponge.dev/{key.replace('_', '-')}"] = value
         self.put(pod)
@@ -138,7 +137,7 @@ class Stage(Around):
         return await super().tell(pod, phase, cores, reach)
 
     def patched(self, hand: Hand, cores: float, answer: Object) -> None:
-        _resize(answer, cores)
+        sized(answer, cores)
         self.put(answer)
 
     async def divided(self) -> bool:
@@ -155,17 +154,6 @@ class Stage(Around):
             await asyncio.sleep(1.0)
         self.say_again()
         assert not await self.divided()
-
-
-def _resize(pod: Any, cores: float) -> None:
-    """In spec and in force."""
-    metadata, status = pod["metadata"], pod["status"]
-    (seen,) = (one for one in status["containerStatuses"] if one["name"] == "user-container")
-    for resources in (container(pod, "user-container")["resources"], seen["resources"]):
-        for amounts in resources.values():
-            amounts["cpu"] = f"{round(cores * 1000)}m"
-    seen["allocatedResources"]["cpu"] = f"{round(cores * 1000)}m"
-    metadata["generation"] = status["observedGeneration"] = metadata["generation"] + 1
 
 
 def staged(body: Callable[[Stage], Awaitable[None]]) -> None:

@@ -19,6 +19,7 @@ from tests.controller.profile_kit import CURVE, document, learned
 
 NOW = 1_800_000_030.0
 HEX = "0123456789abcdef" * 4
+DEARER = {name: 1.5 * value for name, value in document(300)["params"].items()}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,9 @@ def test_the_same_again_is_no_news() -> None:
         pytest.param((document(300), 1.0, NOW), (document(300), 0.8, NOW), id="smaller"),
         pytest.param((document(300), None, NOW), (document(300), 1.0, NOW), id="a first size"),
         pytest.param((document(300), 1.0, NOW), (document(300, factor=1.2), 1.0, NOW), id="slower"),
+        pytest.param(
+            (document(300), 1.0, NOW), (document(300) | {"cost": DEARER}, 1.0, NOW), id="dearer in the long run"
+        ),
         pytest.param((document(20), 1.0, NOW), (document(60), 1.0, NOW), id="surer"),
         pytest.param((document(300), 1.0, NOW), (document(300), 1.0, NOW + 3600), id="seen after an hour"),
     ],

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knative_sponge.core.batcher import Batcher, BatchRules
 from knative_sponge.core.credit import Credit, longest_wait_s
 from knative_sponge.core.curve import Sample
+from knative_sponge.core.events import Arrived, BatchDone, Command, Dispatch
+from knative_sponge.core.latency import LatencyModel
+from knative_sponge.core.work import Work
 
 PERIOD_S = 0.1
 CALLS = st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 0.5)), min_size=1, max_size=30)
@@ -95,3 +100,33 @@ def test_at_rest_the_cost_of_a_server_that_computes_is_its_work(work_s: float, c
         for _ in range(2000)
     ]
     assert sum(costs) / len(costs) == pytest.approx(work_s / cores, rel=0.25)
+
+
+@pytest.mark.parametrize("cores", [0.5, 0.45, 0.437])
+def test_a_busy_minute_shows_that_a_server_waits_and_does_not_compute(cores: float) -> None:
+    """20 ms a batch, whatever its cores: at rest it may have computed on a full core, in a busy run it cannot have."""
+    rng, model = random.Random(3), LatencyModel()
+    batcher = Batcher(BatchRules(max_rows=1), model, cores, 4.0)
+    keys = count()
+
+    def arrive(now: float) -> list[Command]:
+        return batcher.handle(Arrived(Work(next(keys), now + 1.0, arrived_s=now, give_up_s=now + 9.0)), now)
+
+    def batch_of(commands: list[Command]) -> int:
+        (found,) = (each.batch for each in commands if isinstance(each, Dispatch))
+        return found
+
+    now = 54321.123
+    for _ in range(30):
+        batch, seconds = batch_of(arrive(now)), 0.02 * rng.uniform(0.9, 1.1)
+        now += seconds
+        batcher.handle(BatchDone(batch, seconds), now)
+        now += 1.0
+    assert model.costs.params.latency_s(1, cores) > 0.035
+    batch = batch_of(arrive(now))
+    for _ in range(3000):
+        arrive(now)  # waits when the batch before it ends
+        seconds = 0.02 * rng.uniform(0.9, 1.1)
+        now += seconds
+        batch = batch_of(batcher.handle(BatchDone(batch, seconds), now))
+    assert model.costs.params.latency_s(1, cores) == pytest.approx(0.02, rel=0.1)

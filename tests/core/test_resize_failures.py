@@ -132,6 +132,17 @@ def test_a_lost_answer_to_a_growth_counts_on_the_node() -> None:
     assert world.resize.committed == 2.0
 
 
+def test_a_size_that_was_refused_was_never_accepted() -> None:
+    world = steady()
+    world.want(2.0)
+    assert (world.resize.asked, world.resize.accepted) == (2.0, 1.0)
+    world.answer("refused")
+    assert (world.resize.asked, world.resize.accepted) == (1.0, 1.0)
+    world.want(0.5)
+    world.run(3)
+    assert world.resize.accepted == 0.5
+
+
 def test_a_pod_that_is_gone_is_left_alone() -> None:
     world = steady()
     world.want(2.0)

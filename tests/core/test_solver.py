@@ -246,7 +246,7 @@ def test_batches_take_half_of_the_slack_where_some_size_makes_them_so_fast(
     half, whole, any_time = (
         floor_cores(params, rate, max_rows, bound_s, 0.1) for bound_s in (slack_s / 2, slack_s, inf)
     )
-    if half is not None:
+    if half is not None and whole is not None and half <= 3 * whole:
         assert (cores, urgent) == (half, True)
         least = max(half, 1e-9)  # the worst that befalls a request of a busy pod is a whole batch and its own
         fit = [rows for rows in range(1, max_rows + 1) if 2 * params.latency_s(rows, least) <= slack_s * (1 + 1e-6)]
@@ -255,6 +255,13 @@ def test_batches_take_half_of_the_slack_where_some_size_makes_them_so_fast(
         assert (cores, urgent) == (whole, True)
     else:
         assert (cores, urgent) == (any_time, False)
+
+
+def test_half_of_the_slack_is_not_bought_at_any_price() -> None:
+    """24.5 of 25 ms are not the cores': 80 of them would do, where 1.6 serve everybody who meets no batch."""
+    cores, urgent = lasting_cores(LatencyParams(0.0, 0.0, 0.04, 0.0245), 1.0, 16, 0.05, 0.1)
+    assert cores == pytest.approx(0.04 / 0.0255)
+    assert urgent
 
 
 @pytest.mark.parametrize(("rate", "rows"), [(-1.0, 4), (float("nan"), 4), (1.0, 0)])

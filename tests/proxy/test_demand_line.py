@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +78,22 @@ async def test_a_resize_that_nobody_confirms_does_not_end_all_learning(monkeypat
         for _ in range(3):
             assert (await proxy.predict("a"))[0] == 200
         assert (await proxy.demand(lambda one: one["met"] == 3))["samples"] == 2
+
+
+def test_growths_that_keep_being_asked_for_and_never_come_do_not_end_all_learning_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(control, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    resizing = control.Resizing(1.0, 4.0, lambda _: None, None)
+    for step in range(10):
+        resizing.take(resizing.size.patched(2.0 + 0.1 * (step % 3)))
+        assert resizing.settled is (step > 2)
+        clock[0] += 2.0
+    resizing.take(resizing.size.actuated(2.0))
+    assert resizing.settled
+    resizing.take(resizing.size.patched(3.0))
+    assert not resizing.settled
 
 
 @on_loop
