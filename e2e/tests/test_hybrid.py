@@ -12,7 +12,7 @@ from e2e.tests.conftest import Measure
 
 _SLO_S = 0.6
 _MOST = 0.4
-_HIGH, _LOW = Part(45, 20), Part(90, 2)
+_HIGH, _LOW = Part(45, 18), Part(90, 2)
 _WORK = {"WORK_MS_PER_CALL": "10", "WORK_MS_PER_ROW": "25"}
 
 

@@ -16,10 +16,10 @@ Latency: TypeAlias = Callable[[int, float], float]
 profile."""
 
 _GRAIN_MS: Final = 1e-6
+"""Rounding of seconds to milliseconds must not decide what is truncated, or a comparison that holds with equality."""
 _HALF_IS_WORTH: Final = 3.0
 """Batches in half of the slack may take so many times the cores. It is twice where cores shorten all of a batch, and has a pole
-where they shorten no more than half of what may last."""
-"""Rounding of seconds to milliseconds must not decide what is truncated, or a comparison that holds with equality."""
+where what they do not shorten takes half of the slack."""
 
 
 class Setting(NamedTuple):
@@ -167,7 +167,7 @@ def lasting_cores(
     """The least cores that keep up with a rate for ever, and whether even the most urgent are served in time then.
 
     A request that has just missed a batch waits for all of it and then for its own, so batches may take half of the slack
-    (as in Nexus, SOSP 2019). Where no size makes them so fast, or only one several times as large because most of a batch's
+    (as in Nexus, SOSP 2019). Where no size makes them so fast, or only one several times as large because much of a batch's
     time is not the cores', all of it, which does for who meets no batch; and where not even that, batches too slow for the
     most urgent still serve the others. Arguments, and None, as in `floor_cores`.
     """
