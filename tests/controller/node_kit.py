@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from knative_sponge.controller.watches import Nodes, Watches
 from knative_sponge.core.quantity import parse_quantity
 from tests.controller.admission import container
 from tests.controller.apiserver import FakeApi
+from tests.controller.revision_kit import run, until
 from tests.controller.sized_pod import running
 from tests.local.fake_proxy import Event, FakeProxy
 
@@ -162,3 +163,19 @@ async def sizing(node: Node) -> AsyncIterator[Sizer]:
         failed = [result for result in results if isinstance(result, Exception)]
         if failed:
             raise failed[0]
+
+
+def on_a_node(
+    cores: float, pods: dict[str, float], body: Callable[[Node], Awaitable[None]], **annotations: str
+) -> None:
+    """Run `body` on a node of so many cores with pods of such sizes, the sizer at work and each proxy heard."""
+
+    async def whole() -> None:
+        async with a_node(cores) as node:
+            for number, (name, size) in enumerate(pods.items(), 1):
+                await node.add(name, size, ip=f"127.0.0.{number}", **annotations)
+            async with sizing(node):
+                await until(lambda: all(proxy.listeners for proxy in node.proxies.values()))
+                await body(node)
+
+    run(whole())

@@ -82,3 +82,8 @@ def conditioned(pod: Any, kind: str, **fields: Any) -> Any:
     """The pod with one more condition that holds."""
     pod["status"]["conditions"].append({"type": kind, "status": "True"} | fields)
     return pod
+
+
+def status_of(pod: Any, name: str = "user-container") -> Any:
+    (found,) = (one for one in pod["status"]["containerStatuses"] if one["name"] == name)
+    return found

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,79 +12,10 @@ import pytest
 
 from knative_sponge.errors import SettingError
 from knative_sponge.local.control import Entry, FakeCpu
-from knative_sponge.local.options import LocalOptions
-from knative_sponge.local.procfs import descendants
-from knative_sponge.local.runner import LocalService, ServiceError
+from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings
-from tests.local.conditions import HAVE_V1, V1_CPU, alive, until, wait_until
-from tests.local.fake_proxy import Event
-
-FAKE = (sys.executable, "-m", "tests.local.fake_proxy")
-CODE = """
-import os, sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-assert sys.argv[1] == os.environ["PORT"]
-HTTPServer(("127.0.0.1", int(sys.argv[1])), BaseHTTPRequestHandler).serve_forever()
-"""
-SERVER = (sys.executable, "-c", CODE, "{port}")
-SETTINGS = ServingSettings(slo_s=0.5, max_cores=1.0)
-
-
-class Stage:
-    """Options for a service before the fake proxy, and the fake's log."""
-
-    def __init__(self, folder: Path, cpu: FakeCpu | None) -> None:
-        self.log_file = folder / "log"
-        self.log_file.touch()
-        self.cpu = cpu
-        self.said: list[str] = []
-        self.output = b""
-
-    def options(self, command: tuple[str, ...] = SERVER, **more: Any) -> LocalOptions:
-        env = {"FAKE_PROXY_LOG": str(self.log_file), "FAKE_PROXY_CORES": "1", "FAKE_PROXY_MOOD": more.pop("mood", "")}
-        given = {"settings": SETTINGS, "control": self.cpu, "grace_s": 20.0, "start_timeout_s": 30.0} | more
-        return LocalOptions(
-            command, proxy_command=FAKE, env=env, say=self.said.append, output=self._keep, **given
-        )  # fmt: skip
-
-    def log(self) -> list[Event]:
-        return [(name, value) for name, value in map(json.loads, self.log_file.read_text().splitlines())]
-
-    def environment(self) -> dict[str, str]:
-        return next(value for name, value in self.log() if name == "environment")
-
-    def want(self, **demand: float) -> None:
-        url = f"http://127.0.0.1:{self.environment()['SPONGE_ADMIN_PORT']}/want"
-        request = urllib.request.Request(url, json.dumps(demand).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=20):
-            pass
-
-    async def sees(self, *events: Event) -> None:
-        await until(lambda: self.log()[-len(events) :] == list(events), f"{events} at the end of {self.log_file}")
-
-    def _keep(self, data: bytes) -> None:
-        self.output += data
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, FakeCpu(limit_cores=8.0, period_s=0.02, used_s=3.0))
-
-
-@pytest.fixture
-def real(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, None)
-
-
-def serve(options: LocalOptions, scene: Callable[[LocalService], Awaitable[None]]) -> LocalService:
-    service = LocalService(options)
-
-    async def main() -> None:
-        async with service:
-            await scene(service)
-
-    asyncio.run(main())
-    return service
+from tests.local.conditions import HAVE_V1, V1_CPU, until
+from tests.local.runner_kit import SETTINGS, Stage, never, serve
 
 
 def test_cores_follow_demand_from_the_first_line_to_the_drain(stage: Stage) -> None:
@@ -189,111 +115,6 @@ def test_a_size_that_cannot_be_had_is_a_setting_error_and_nothing_starts(
     assert stage.cpu.closed
 
 
-async def never(_: LocalService) -> None:
-    pytest.fail("must not get here")
-
-
-def test_a_server_that_dies_at_the_start_is_quoted(stage: Stage) -> None:
-    command = ("sh", "-c", "echo loading; echo 'no such model: x' >&2; exit 3")
-    with pytest.raises(ServiceError, match=r"(?s)before it accepted.*the model server ended with status 3.*such model"):
-        serve(stage.options(command), never)
-    assert stage.log() == [], "the proxy was never started"
-
-
-def test_a_server_that_never_listens_is_ended_after_its_time(stage: Stage) -> None:
-    with pytest.raises(ServiceError, match=r"(?s)did not accept a connection in 0.3 s.*thinking"):
-        serve(stage.options(("sh", "-c", "echo thinking; exec sleep 60"), start_timeout_s=0.3), never)
-
-
-def test_a_proxy_that_dies_at_the_start_is_quoted_and_takes_the_server_along(stage: Stage) -> None:
-    service = LocalService(stage.options(mood="dies"))
-
-    async def main() -> None:
-        async with service:
-            pytest.fail("must not get here")
-
-    with pytest.raises(ServiceError, match=r"(?s)the proxy ended with status 1.*cannot go on"):
-        asyncio.run(main())
-    assert service.server_status == 128 + signal.SIGTERM
-
-
-def test_wait_says_how_the_model_server_ended(stage: Stage, tmp_path: Path) -> None:
-    fate = tmp_path / "fate"
-    doomed = CODE.replace(".serve_forever()", " as server:") + (
-        "    server.timeout = 0.01\n"
-        "    while not os.path.exists(sys.argv[2]): server.handle_request()\n"
-        "sys.exit('out of memory')\n"
-    )
-    doomed = doomed.replace("HTTPServer((", "with HTTPServer((")
-
-    async def scene(service: LocalService) -> None:
-        fate.touch()
-        assert await service.wait() == "the model server ended with status 1; its last lines:\nout of memory\n"
-        assert service.server_status == 1
-
-    serve(stage.options((sys.executable, "-c", doomed, "{port}", str(fate))), scene)
-
-
-def test_wait_says_when_the_proxy_is_gone(stage: Stage) -> None:
-    async def scene(service: LocalService) -> None:
-        (guardian,) = (process.pid for process in descendants(os.getpid()) if is_proxys_guardian(process.pid))
-        os.kill(guardian, signal.SIGTERM)
-        assert (await service.wait()).startswith("the proxy ended")
-
-    serve(stage.options(), scene)
-
-
-def is_proxys_guardian(pid: int) -> bool:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return b"tests.local.fake_proxy" in words and b"--" in words
-
-
-def test_a_proxy_that_does_not_end_is_killed_after_the_grace_and_the_server_then_asked(stage: Stage) -> None:
-    async def scene(service: LocalService) -> None:
-        pass
-
-    service = serve(stage.options(mood="never ends", grace_s=0.2), scene)
-    assert service.server_status is not None
-
-
-def test_kill_cuts_a_stop_short(stage: Stage) -> None:
-    async def main() -> None:
-        service = LocalService(stage.options(mood="never ends", grace_s=600.0))
-        async with service:
-            stopping = asyncio.create_task(service.stop())
-            await until(lambda: service.stopping, "the stop began")
-            service.kill()
-            await stopping
-        assert service.server_status == 128 + signal.SIGKILL
-
-    asyncio.run(main())
-
-
-def test_a_block_that_fails_leaves_nothing_behind(stage: Stage) -> None:
-    async def scene(service: LocalService) -> None:
-        raise RuntimeError("the user's own")
-
-    before = {process.pid for process in descendants(os.getpid())}
-    with pytest.raises(RuntimeError, match="the user's own"):
-        serve(stage.options(), scene)
-    assert {process.pid for process in descendants(os.getpid())} <= before
-
-
-def test_a_cancelled_start_leaves_nothing_behind(stage: Stage) -> None:
-    async def main() -> None:
-        starting = asyncio.create_task(LocalService(stage.options(("sleep", "60"))).__aenter__())
-        await until(lambda: any(process.pid for process in descendants(os.getpid())), "the server runs")
-        starting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-
-    before = {process.pid for process in descendants(os.getpid())}
-    asyncio.run(main())
-    assert {process.pid for process in descendants(os.getpid())} <= before
-    assert stage.cpu is not None
-    assert stage.cpu.closed
-
-
 def test_the_server_enters_by_the_controls_entry(stage: Stage, tmp_path: Path) -> None:
     joined = tmp_path / "cgroup.procs"
     joined.touch()
@@ -331,31 +152,3 @@ def test_a_real_group_follows_demand_and_is_gone_at_the_end(real: Stage) -> None
     assert service.used_core_seconds() >= 0
     assert service.throttled_s() >= 0
     assert real.said[0].startswith("cores set by cgroup v1")
-
-
-KILLED = """
-import asyncio, sys
-from pathlib import Path
-from tests.local.test_runner import Stage
-from knative_sponge.local.runner import LocalService
-async def main():
-    async with LocalService(Stage(Path(sys.argv[1]), None).options()):
-        print("up", flush=True)
-        await asyncio.sleep(60)
-asyncio.run(main())
-"""
-
-
-def test_both_programs_and_the_group_are_gone_after_the_runner_was_killed(tmp_path: Path) -> None:
-    runner = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
-    assert runner.stdout is not None
-    assert runner.stdout.readline() == b"up\n"
-    tree = [process.pid for process in descendants(runner.pid)]
-    assert len(tree) == 4, "two guardians, two programs"
-    runner.kill()
-    runner.wait()
-    runner.stdout.close()
-    wait_until(lambda: not any(alive(pid) for pid in tree), "all processes are gone")
-    if HAVE_V1 and V1_CPU is not None:
-        own = V1_CPU.own
-        wait_until(lambda: not list(own.glob(f"sponge-*-{runner.pid}-*")), "the group is gone")
