@@ -73,7 +73,9 @@ class QuotaLog:
 
     def core_seconds(self, since_s: float = 0.0, until_s: float | None = None) -> float:
         """Cores times seconds in a span of time."""
-        end_s = until_s if until_s is not None else self.ended_s or time.monotonic()
+        end_s = self.ended_s or time.monotonic()
+        if until_s is not None:
+            end_s = min(end_s, until_s)
         total = 0.0
         for number, (start_s, cores) in enumerate(self.steps):
             next_s = self.steps[number + 1][0] if number + 1 < len(self.steps) else end_s
@@ -92,6 +94,7 @@ def quota_log(group: Path) -> Iterator[QuotaLog]:
             try:
                 cores = quota_cores(group) or 0.0
             except OSError:
+                log.ended_s = time.monotonic()
                 return  # the container has ended
             if cores != log.cores:
                 log.steps.append((time.monotonic(), cores))
@@ -103,7 +106,7 @@ def quota_log(group: Path) -> Iterator[QuotaLog]:
     finally:
         stop.set()
         thread.join()
-        log.ended_s = time.monotonic()
+        log.ended_s = log.ended_s or time.monotonic()
 
 
 class ServiceQuota:
@@ -115,10 +118,9 @@ class ServiceQuota:
         self._container = container
         self._logs: dict[str, QuotaLog] = {}
 
-    @property
-    def core_seconds(self) -> float:
+    def core_seconds(self, since_s: float = 0.0, until_s: float | None = None) -> float:
         """Of all pods together, each for as long as it was seen."""
-        return sum(log.core_seconds() for log in self._logs.values())
+        return sum(log.core_seconds(since_s, until_s) for log in self._logs.values())
 
     @contextmanager
     def followed(self) -> Iterator[None]:
