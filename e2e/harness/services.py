@@ -47,11 +47,14 @@ class Services:
 
         (An ingress may be called ready a moment before it routes; that is not what is tested here.)
         """
-        words = ["--image", f"dev.local/knative-sponge/{image}:dev", "--wait-timeout", str(_WAIT_S)]
-        self.kn("service", "create", name, *words, *_flags("--annotation", annotations), *_flags("--env", env), *more)
-        service = self.service(name)
+        words = ["--wait-timeout", str(_WAIT_S), *_flags("--annotation", annotations), *_flags("--env", env), *more]
+        service = self._create(name, image, words)
         wait_for(f"the route to {name}", lambda: not _unknown(service.client.get()), timeout_s=20)
         return service
+
+    def ask_for(self, name: str, image: str, *, annotations: Mapping[str, str] = _NOTHING) -> Service:
+        """`kn service create`, which returns once the API server has taken the Service."""
+        return self._create(name, image, ["--no-wait", *_flags("--annotation", annotations)])
 
     def update(
         self,
@@ -69,6 +72,10 @@ class Services:
         """The way to a Service."""
         host = f"{name}.{self.namespace}.{self._cluster.domain}"
         return Service(name, self.namespace, Client(self._cluster.ingress, host))
+
+    def _create(self, name: str, image: str, words: Sequence[str]) -> Service:
+        self.kn("service", "create", name, "--image", f"dev.local/knative-sponge/{image}:dev", *words)
+        return self.service(name)
 
     def kn(self, *args: str) -> str:
         """kn's standard output."""
