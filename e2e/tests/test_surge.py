@@ -24,8 +24,7 @@ _SLO_S = 0.5
 _WORK = {"WORK_MS_PER_CALL": "10", "WORK_MS_PER_ROW": "20"}
 _START, _PEAK = 0.25, 1.0
 _BEFORE, _SURGE, _AFTER = Part(20, 4), Part(30, 16), Part(15, 4)
-# Stock averages over 60 s, and 20 s after its start it had one pod in some runs and two in others (then 2 of 620 missed).
-# Longer than its window, the load before the surge decides that, not the start.
+# Longer than the 60 s over which stock averages: its start is behind it when the surge comes.
 _SETTLED = Part(90, 4)
 _USER = "user-container"
 
