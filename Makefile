@@ -37,7 +37,7 @@ lint: $(VENV)/dev.stamp
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 bench: $(VENV)/dev.stamp
-	@for script in benchmarks/[a-z]*.py; do \
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "==> $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; \
 	done
 

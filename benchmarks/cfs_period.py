@@ -39,7 +39,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from knative_sponge.local.choice import choose_control
+from knative_sponge.local.cpu.choice import choose_control
 from knative_sponge.local.process import ChildTree
 
 UNIT_S = 0.005

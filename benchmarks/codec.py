@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from knative_sponge.codec.base import Answer, Codec, Part, RequestHead
 from knative_sponge.codec.v1 import V1Codec
-from knative_sponge.codec.v2 import V2Codec
+from knative_sponge.codec.v2.codec import V2Codec
 
 REQUESTS = 16
 V2_TARGET = b"/v2/models/m/infer"

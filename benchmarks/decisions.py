@@ -10,13 +10,13 @@ import statistics
 import time
 from collections.abc import Callable
 
-from knative_sponge.core.batcher import Batcher, BatchRules
-from knative_sponge.core.defer import DeferRules
-from knative_sponge.core.demand import CoresRules, DemandEstimator
-from knative_sponge.core.events import Arrived, BatchDone, Dispatch
-from knative_sponge.core.latency import LatencyModel, LatencyParams
-from knative_sponge.core.plan import choose_batch
-from knative_sponge.core.work import Work
+from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.defer import DeferRules
+from knative_sponge.core.batching.events import Arrived, BatchDone, Dispatch
+from knative_sponge.core.batching.plan import choose_batch
+from knative_sponge.core.batching.work import Work
+from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
+from knative_sponge.core.latency.model import LatencyModel, LatencyParams
 
 RESNET18 = LatencyParams(0.018290, 0.004488, 0.045469, 0.001046)
 

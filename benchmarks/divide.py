@@ -15,8 +15,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from knative_sponge.controller.cpsat import solve
-from knative_sponge.core.allocate import Claim, DivideRules, Problem, divide
+from knative_sponge.controller.sizing.cpsat import solve
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem, divide
 
 EXACT = DivideRules(worth=0.0)
 FLOOR = 0.1

@@ -1,4 +1,5 @@
-"""What growing further than needed is worth (`core/growth.py`), and patience with shrinks (`core/needs.py`): one pod.
+"""What growing further than needed is worth (`core/allocation/growth.py`), and patience with shrinks
+(`core/allocation/lookback.py`): one pod.
 
     python -m benchmarks.growth [--seeds 4]
 
@@ -16,12 +17,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knative_sponge.core.batcher import Batcher, BatchRules
-from knative_sponge.core.demand import CoresRules, DemandEstimator
-from knative_sponge.core.growth import GrowthRules, grown, shrunk
-from knative_sponge.core.latency import LatencyModel, LatencyParams
-from knative_sponge.core.needs import Needs
-from knative_sponge.core.work import Work
+from knative_sponge.core.allocation.growth import GrowthRules, grown, shrunk
+from knative_sponge.core.allocation.lookback import Needs
+from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.work import Work
+from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
+from knative_sponge.core.latency.model import LatencyModel, LatencyParams
 from knative_sponge.sim.pod import Outcome, Pod, Server
 from knative_sponge.sim.quota import QuotaPod
 

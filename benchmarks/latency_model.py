@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from math import exp, log
 from statistics import mean, median
 
-from knative_sponge.core.fit import fit_latency
-from knative_sponge.core.latency import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.fit import fit_latency
+from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
 from tests.core.profiles import RESNET18_OTHER_SOURCE, YOLOV5S, interpolated, samples_of, wandering
 
 Latency = Callable[[int, float], float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from knative_sponge.core.deadline import CLAIM_HEADERS
+from knative_sponge.core.batching.deadline import CLAIM_HEADERS
 from knative_sponge.errors import Reason
 from knative_sponge.settings import ServingSettings
 

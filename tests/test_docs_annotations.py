@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION, MIN_SCALE
-from knative_sponge.controller.choice import faults, read_settings
-from knative_sponge.controller.review import read_review
-from knative_sponge.controller.service import validate_service
+from knative_sponge.controller.admission.admission_review import read_review
+from knative_sponge.controller.admission.service import validate_service
+from knative_sponge.controller.annotations import CLASS, CLASS_ANNOTATION, MIN_SCALE, faults, read_settings
 from knative_sponge.settings import ServingSettings
 from knative_sponge.settings.serving import ANNOTATION_PREFIX, INTERNAL
-from tests.controller.admission import question, stored
+from tests.controller.admission_kit import question, stored
 
 TEXT = (Path(__file__).parent.parent / "docs" / "annotations.md").read_text()
 ROWS = re.findall(r"^\| `([a-z-]+)` \| ([^|]*) \| ([^|]*) \| `--annotation ([^|`]*)` \|$", TEXT, re.MULTILINE)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from knative_sponge.controller.status import Facts, conditions
-from knative_sponge.core.resize_events import ReportKind
+from knative_sponge.controller.revisions.status import Facts, conditions
+from knative_sponge.core.resizing.events import ReportKind
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "troubleshoot.md").read_text()

@@ -27,7 +27,7 @@ from benchmarks.fake_cluster.objects import (
     revision_objects,
 )
 from benchmarks.fake_cluster.proxies import LEAST, MOST, Proxies, Seen
-from knative_sponge.controller.resource import (
+from knative_sponge.controller.kube.resource import (
     AUTOSCALER_CONFIG,
     DEPLOYMENTS,
     NODES,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from benchmarks.fake_cluster.http import Connection
-from knative_sponge.controller.resource import ALL, PODS, Key, Object, Resource
+from knative_sponge.controller.kube.resource import ALL, PODS, Key, Object, Resource
 
 _KUBELET_S: Final = 0.1
 _BOOKMARK_S: Final = 60.0

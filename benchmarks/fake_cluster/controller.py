@@ -10,7 +10,7 @@ import sys
 
 import uvloop
 
-from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.settings import ControllerSettings
 

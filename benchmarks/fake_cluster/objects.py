@@ -19,9 +19,9 @@ from knative_sponge.controller.annotations import (
     SERVICE_LABEL,
     SLO_ANNOTATION,
 )
-from knative_sponge.controller.resource import Object
-from knative_sponge.controller.serverless import Mode, wanted
-from tests.controller.admission import container
+from knative_sponge.controller.kube.resource import Object
+from knative_sponge.controller.revisions.serverless import Mode, wanted
+from tests.controller.admission_kit import container
 from tests.controller.sized_pod import running
 
 NAMESPACE: Final = "models"

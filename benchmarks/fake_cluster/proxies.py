@@ -17,10 +17,10 @@ import msgspec
 
 from benchmarks.fake_cluster.http import Connection
 from benchmarks.fake_cluster.objects import address
-from knative_sponge.controller.resource import Key
-from knative_sponge.core.curve import LatencyParams, Sample
-from knative_sponge.core.latency import LatencyModel
-from knative_sponge.core.profile import to_json
+from knative_sponge.controller.kube.resource import Key
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
+from knative_sponge.core.latency.profile import to_json
 
 LEAST: Final = 0.25
 MOST: Final = 4.0

@@ -12,9 +12,9 @@ from typing import Any, Final
 import aiohttp
 
 from e2e.api.client import MERGE, Client, Object, RefusedError
-from knative_sponge.controller.podview import view
+from knative_sponge.controller.cluster.pod import view
 from knative_sponge.core.quantity import parse_quantity
-from tests.controller.admission import container
+from tests.controller.admission_kit import container
 from tests.controller.sized_pod import running
 from tests.local.fake_proxy import Event, FakeProxy
 

@@ -16,10 +16,10 @@ from e2e.api.client import Client
 from e2e.api.faulty import Call, Faulty
 from e2e.api.node import Node, size_of
 from e2e.api.server import Server
-from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.resource import ALL, Resource, Scope, Verb
 from knative_sponge.controller.process import Process
-from knative_sponge.controller.resource import ALL, Resource, Scope, Verb
-from knative_sponge.core.growth import GrowthRules
+from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.settings import ControllerSettings
 
 NAMESPACE: Final = "knative-sponge"

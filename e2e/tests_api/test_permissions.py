@@ -11,7 +11,7 @@ from e2e.api.client import Client, Object
 from e2e.api.faulty import Call
 from e2e.api.replica import ACCOUNT, NAMESPACE, SYSTEM, is_listed
 from e2e.api.server import Server
-from knative_sponge.controller.resource import ALL, Resource, Scope, Verb
+from knative_sponge.controller.kube.resource import ALL, Resource, Scope, Verb
 
 Right = tuple[str, str, str, str]
 """Verb, group, resource and name; an empty name is all names."""

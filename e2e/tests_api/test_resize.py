@@ -11,10 +11,10 @@ from e2e.api.client import Client, Object
 from e2e.api.node import NAMESPACE, USER, a_node, pod_of
 from e2e.api.replica import our_client, replica
 from e2e.api.server import Server
-from knative_sponge.controller.kube import Patch
-from knative_sponge.controller.podview import resize_body, view
-from knative_sponge.controller.resource import POD_RESIZE
-from tests.controller.admission import container
+from knative_sponge.controller.cluster.pod import resize_body, view
+from knative_sponge.controller.kube.client import Patch
+from knative_sponge.controller.kube.resource import POD_RESIZE
+from tests.controller.admission_kit import container
 from tests.controller.revision_kit import until
 
 _LONGEST_S = 30.0

@@ -11,8 +11,8 @@ from knative_sponge.cli.columns import columns
 from knative_sponge.cli.leader import add_flags, leader
 from knative_sponge.cli.local_state import read_state
 from knative_sponge.cli.sizing import At, Sizing, headroom_share
-from knative_sponge.controller.rows import NodeRow, Overview, PodRow, RevisionRow
-from knative_sponge.controller.why import stale
+from knative_sponge.controller.reporting.rows import NodeRow, Overview, PodRow, RevisionRow
+from knative_sponge.controller.reporting.why import stale
 from knative_sponge.core.quantity import format_duration
 from knative_sponge.errors import SettingError
 

@@ -13,9 +13,9 @@ from typing import Final
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_kube_config
 
-from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.resource import LEASES, Resource, Verb
-from knative_sponge.controller.rows import Overview
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.resource import LEASES, Resource, Verb
+from knative_sponge.controller.reporting.rows import Overview
 from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable
 
 _NAMESPACE: Final = "knative-sponge"

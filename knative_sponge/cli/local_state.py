@@ -7,9 +7,9 @@ import urllib.error
 import urllib.request
 from typing import Any, Final
 
-from knative_sponge.controller.rows import PodRow, RevisionRow
-from knative_sponge.core.curve import LatencyParams
-from knative_sponge.core.profile import from_json
+from knative_sponge.controller.reporting.rows import PodRow, RevisionRow
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.profile import from_json
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
 from knative_sponge.errors import ProfileError, SettingError
 

@@ -23,7 +23,7 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "run": Verb("knative_sponge.cli.run", "cli", "serve a model server on this machine, its cores following deadlines"),
     "demo": Verb(
-        "knative_sponge.cli.demo", "demo", "a text detector under a surging load, served in four ways, compared"
+        "knative_sponge.cli.demo.command", "demo", "a text detector under a surging load, served in four ways, compared"
     ),
     "top": Verb("knative_sponge.cli.top", "cluster", "what every revision of a cluster has, wants and misses"),
     "explain": Verb("knative_sponge.cli.explain", "cluster", "why a revision, or a local server, has the cores it has"),

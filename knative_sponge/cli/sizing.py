@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from knative_sponge.cli.scenario import capacity
-from knative_sponge.controller.rows import PodRow, RevisionRow
-from knative_sponge.core.curve import LatencyParams
-from knative_sponge.core.demand import CoresRules
-from knative_sponge.core.solver import lasting_cores
+from knative_sponge.controller.reporting.rows import PodRow, RevisionRow
+from knative_sponge.core.demand.estimator import CoresRules
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.throughput import capacity, lasting_cores
 
 _LEAST_CORES = 0.001
 
@@ -41,7 +40,7 @@ class Sizing:
 
     @property
     def cost(self) -> LatencyParams | None:
-        """What batches cost (`core/credit.py`): their latency, where the pod told no more."""
+        """What batches cost (`core/latency/credit.py`): their latency, where the pod told no more."""
         return self.params if self.pod.cost is None else LatencyParams(*self.pod.cost)
 
     def floor(self) -> tuple[float | None, bool]:

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from knative_sponge.cli.columns import columns
 from knative_sponge.cli.leader import add_flags, leader
-from knative_sponge.controller.rows import BoardError, NodeRow, Overview, PodRow, RevisionRow
-from knative_sponge.controller.why import stale
+from knative_sponge.controller.reporting.rows import BoardError, NodeRow, Overview, PodRow, RevisionRow
+from knative_sponge.controller.reporting.why import stale
 from knative_sponge.errors import KubeError
 
 HEAD: Final = ("NAMESPACE", "REVISION", "PODS", "CORES", "WANT", "QUEUE", "SLACK", "RATE", "MISSED", "STATE")

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Sequence
 
 from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import call_headers, header_key, is_encoded, says_json, share_headers
-from knative_sponge.codec.json_text import JsonError, JsonText, json_fault
-from knative_sponge.codec.rows import Rows, cut_rows, merge_rows, read_rows
+from knative_sponge.codec.json.rows import Rows, cut_rows, merge_rows, read_rows
+from knative_sponge.codec.json.text import JsonError, JsonText, json_fault
 from knative_sponge.errors import BadRequest, UpstreamBroken
 
 

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 from knative_sponge.codec.alone import AloneCodec
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
-from knative_sponge.codec.cloudevents import CloudEventsCodec
+from knative_sponge.codec.cloudevents.batched import CloudEventsCodec
+from knative_sponge.codec.cloudevents.unwrap import NoticeCodec, UnwrapCodec
 from knative_sponge.codec.json_array import JsonArrayCodec
-from knative_sponge.codec.unwrap import NoticeCodec, UnwrapCodec
 from knative_sponge.codec.v1 import V1Codec
-from knative_sponge.codec.v2 import V2Codec
+from knative_sponge.codec.v2.codec import V2Codec
 from knative_sponge.errors import SettingError
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import call_headers, header_key, is_encoded, says_json, share_headers
-from knative_sponge.codec.json_text import JsonError, JsonText, json_fault, object_tail
-from knative_sponge.codec.rows import Rows, cut_rows, merge_rows, read_rows
+from knative_sponge.codec.json.rows import Rows, cut_rows, merge_rows, read_rows
+from knative_sponge.codec.json.text import JsonError, JsonText, json_fault, object_tail
 from knative_sponge.errors import BadRequest, UpstreamBroken, UpstreamMismatch
 
 _PATH = re.compile(rb"/v1/models/[^/?:]+(?:/(?:versions|labels)/[^/?:]+)?:predict(?:\?.*)?", re.DOTALL)

@@ -14,7 +14,7 @@ from typing import Final
 import uvloop
 from kubernetes.aio.config import ConfigException
 
-from knative_sponge.controller.kube import Kube
+from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.errors import SettingError
 from knative_sponge.settings import ControllerSettings

@@ -9,25 +9,25 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from knative_sponge.controller.activators import Activators
-from knative_sponge.controller.board import Board
-from knative_sponge.controller.events import Recorder
-from knative_sponge.controller.health import health_app, metrics_app
-from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.lastresort import must_end
-from knative_sponge.controller.lease import Elector
-from knative_sponge.controller.listener import Listener
-from knative_sponge.controller.metrics import Metrics
-from knative_sponge.controller.nodeview import start_room
-from knative_sponge.controller.profiles import ProfileKeeper, ProfileStore
-from knative_sponge.controller.reconciler import Reconciler
-from knative_sponge.controller.report import Reporter
-from knative_sponge.controller.rotation import Rotation, SecretSource
-from knative_sponge.controller.sizer import Sizer
-from knative_sponge.controller.streams import ADMIN_PORT
-from knative_sponge.controller.watches import Nodes, Watches
-from knative_sponge.controller.webhook import WebhookServer
-from knative_sponge.core.growth import GrowthRules
+from knative_sponge.controller.admission.rotation import Rotation, SecretSource
+from knative_sponge.controller.admission.stock_proxy_report import Reporter
+from knative_sponge.controller.admission.webhook import WebhookServer
+from knative_sponge.controller.cluster.node import start_room
+from knative_sponge.controller.cluster.watches import Nodes, Watches
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.events import Recorder
+from knative_sponge.controller.kube.lastresort import must_end
+from knative_sponge.controller.kube.lease import Elector
+from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
+from knative_sponge.controller.proxies.demand_streams import ADMIN_PORT
+from knative_sponge.controller.reporting.board import Board
+from knative_sponge.controller.reporting.health import health_app, metrics_app
+from knative_sponge.controller.reporting.listener import Listener
+from knative_sponge.controller.reporting.metrics import Metrics
+from knative_sponge.controller.revisions.activators import Activators
+from knative_sponge.controller.revisions.reconciler import Reconciler
+from knative_sponge.controller.sizing.sizer import Sizer
+from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.settings import ControllerSettings
 
 _log: Final = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from knative_sponge.local.admin import AdminClient, AdminError, Demand, Phase
-from knative_sponge.local.control import CpuControl
+from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.history import CoresHistory
 
 _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from knative_sponge.errors import SettingError
-from knative_sponge.local.control import CpuControl
+from knative_sponge.local.cpu.control import CpuControl
+from knative_sponge.local.cpu.quota import DEFAULT_PERIOD_S, KERNEL_MIN_US, check_period
 from knative_sponge.local.follow import Resized
 from knative_sponge.local.process import Sink
-from knative_sponge.local.quota import DEFAULT_PERIOD_S, KERNEL_MIN_US, check_period
 from knative_sponge.settings import ServingSettings
 
 MIN_CORES = KERNEL_MIN_US * 1e-6
@@ -43,7 +43,7 @@ class LocalOptions:
     fixed_cores: float | None = None
     """Hold exactly this size and follow no demand."""
     cfs_period_s: float = DEFAULT_PERIOD_S
-    """Seconds over which a CFS quota counts; shorter means shorter stalls (local/quota.py)."""
+    """Seconds over which a CFS quota counts; shorter means shorter stalls (local/cpu/quota.py)."""
     profile: Path | None = None
     """Latency profile (JSON) to start warm from."""
     env: Mapping[str, str] = field(default_factory=dict)

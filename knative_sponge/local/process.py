@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from knative_sponge.local import guardian
-from knative_sponge.local.control import Entry
+from knative_sponge.local.cpu.control import Entry
 
 Sink = Callable[[bytes], None]
 """Takes the bytes a process writes to its standard output and error, in order."""

@@ -7,7 +7,7 @@ import os
 from typing import Final
 
 from knative_sponge.core.quantity import format_cores, format_duration
-from knative_sponge.local.control import CpuControl
+from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.ports import Ports
 from knative_sponge.settings import ServingSettings

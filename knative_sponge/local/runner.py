@@ -15,8 +15,8 @@ from typing import Self
 from knative_sponge.core.quantity import format_cores
 from knative_sponge.errors import SettingError, SpongeError
 from knative_sponge.local.admin import AdminClient
-from knative_sponge.local.choice import choose_control
-from knative_sponge.local.control import CpuControl
+from knative_sponge.local.cpu.choice import choose_control
+from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.follow import Bounds, Follower
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.local.options import LocalOptions

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from knative_sponge.core.curve import Sample
+from knative_sponge.core.latency.curve import Sample
 
 
 class SizedServer(Protocol):

@@ -12,17 +12,17 @@ import uvloop
 from starlette.types import ASGIApp
 
 from knative_sponge.errors import SettingError
-from knative_sponge.proxy.breaker import Breaker, breaker_for
-from knative_sponge.proxy.line_writer import LineWriter
-from knative_sponge.proxy.observe import Observer, Observers
+from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
+from knative_sponge.proxy.knative.line_writer import LineWriter
+from knative_sponge.proxy.knative.observe import Observer, Observers
+from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.server import build
-from knative_sponge.proxy.stat import StatReporter
-from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings, ServingSettings
 from knative_sponge.settings.observability import PROMETHEUS
 
 if TYPE_CHECKING:
-    from knative_sponge.proxy.inference import Inference
+    from knative_sponge.proxy.queue.wiring import Inference
 
 # What a plain queue-proxy does not need is imported where it is used: the kubelet probes a new pod at once.
 
@@ -52,7 +52,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
     stat = StatReporter(settings.pod)
     inference = None
     if serving.slo_s is not None:
-        from knative_sponge.proxy.inference import Inference  # noqa: PLC0415
+        from knative_sponge.proxy.queue.wiring import Inference  # noqa: PLC0415
 
         if breaker is not None and breaker.capacity < serving.max_batch:
             logger.warning(
@@ -95,8 +95,8 @@ def _request_metrics(
         return None if inference is None else inference.metrics_app, [], []
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
-    from knative_sponge.proxy.metrics import MetricsPage  # noqa: PLC0415
-    from knative_sponge.proxy.request_metrics import RequestMetrics  # noqa: PLC0415
+    from knative_sponge.proxy.knative.request_metrics import RequestMetrics  # noqa: PLC0415
+    from knative_sponge.proxy.queue.metrics import MetricsPage  # noqa: PLC0415
 
     registry = CollectorRegistry() if inference is None else inference.metrics.registry
     metrics = RequestMetrics(settings, registry, breaker)
@@ -106,7 +106,7 @@ def _request_metrics(
 
 
 def _request_log(settings: ProxySettings, template: str, lines: LineWriter) -> Observer:
-    from knative_sponge.proxy.request_log import RequestLog  # noqa: PLC0415
+    from knative_sponge.proxy.knative.request_log import RequestLog  # noqa: PLC0415
 
     return RequestLog(template, settings, lines.write, probes=settings.observability.log_probes)
 

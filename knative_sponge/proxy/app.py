@@ -9,17 +9,17 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from knative_sponge.proxy.breaker import Breaker, breaker_for
-from knative_sponge.proxy.contract import Contract
-from knative_sponge.proxy.drain import Drain, WaitForDrain
-from knative_sponge.proxy.entrance import Entrance, Turns
-from knative_sponge.proxy.observe import Observed, Observers
-from knative_sponge.proxy.readiness import Readiness
-from knative_sponge.proxy.relay import Relay
-from knative_sponge.proxy.shims import HeaderShims
-from knative_sponge.proxy.stat import StatReporter
-from knative_sponge.proxy.timeouts import Timeouts
-from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
+from knative_sponge.proxy.knative.contract import Contract
+from knative_sponge.proxy.knative.drain import Drain, WaitForDrain
+from knative_sponge.proxy.knative.entrance import Entrance, Turns
+from knative_sponge.proxy.knative.observe import Observed, Observers
+from knative_sponge.proxy.knative.readiness import Readiness
+from knative_sponge.proxy.knative.shims import HeaderShims
+from knative_sponge.proxy.knative.stat import StatReporter
+from knative_sponge.proxy.knative.timeouts import Timeouts
+from knative_sponge.proxy.upstream.pool import Upstream
+from knative_sponge.proxy.upstream.relay import Relay
 from knative_sponge.settings import ProxySettings
 
 

@@ -14,13 +14,13 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
-from knative_sponge.proxy.breaker import Breaker
-from knative_sponge.proxy.drain import Drain
-from knative_sponge.proxy.observe import Observers
-from knative_sponge.proxy.protocol import HttpProtocol
-from knative_sponge.proxy.stat import StatReporter
-from knative_sponge.proxy.tls import Certificates
-from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.proxy.http.protocol import HttpProtocol
+from knative_sponge.proxy.http.tls import Certificates
+from knative_sponge.proxy.knative.breaker import Breaker
+from knative_sponge.proxy.knative.drain import Drain
+from knative_sponge.proxy.knative.observe import Observers
+from knative_sponge.proxy.knative.stat import StatReporter
+from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings
 
 _KEEP_ALIVE_S = 600

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from knative_sponge.core.demand import DemandEstimator
-from knative_sponge.core.events import (
+from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
     BatchDone,
@@ -27,8 +26,9 @@ from knative_sponge.core.events import (
     Tick,
     WakeAt,
 )
-from knative_sponge.core.latency import LatencyParams
-from knative_sponge.core.work import Work
+from knative_sponge.core.batching.work import Work
+from knative_sponge.core.demand.estimator import DemandEstimator
+from knative_sponge.core.latency.model import LatencyParams
 from knative_sponge.errors import Reason
 
 

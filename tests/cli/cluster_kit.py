@@ -7,8 +7,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from knative_sponge.controller.resource import LEASES
-from knative_sponge.controller.rows import Overview
+from knative_sponge.controller.kube.resource import LEASES
+from knative_sponge.controller.reporting.rows import Overview
 from tests.controller.apiserver import FakeApi
 
 PROXIED = "/api/v1/namespaces/knative-sponge/pods/{}:9090/proxy/sponge/v1/revisions"

@@ -20,13 +20,13 @@ from knative_sponge.cli.explain import choose, text
 from knative_sponge.cli.local_state import read_state
 from knative_sponge.cli.main import main
 from knative_sponge.cli.sizing import Sizing, headroom_share
-from knative_sponge.controller.rows import Overview
-from knative_sponge.core.curve import LatencyParams
-from knative_sponge.core.latency import LatencyModel
-from knative_sponge.core.profile import to_json
+from knative_sponge.controller.reporting.rows import Overview
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
+from knative_sponge.core.latency.profile import to_json
 from knative_sponge.errors import SettingError
 from knative_sponge.settings import ServingSettings
-from tests.controller.board_kit import CURVE, NODE, POD, REVISION, SHORT, of, steady
+from tests.controller.reporting.board_kit import CURVE, NODE, POD, REVISION, SHORT, of, steady
 
 OVERVIEW = Overview(0.1, (REVISION,), (NODE,))
 
@@ -152,7 +152,7 @@ def test_a_revision_or_all_of_a_service_is_chosen() -> None:
 
 
 def local_state() -> dict[str, Any]:
-    """What a proxy of `sponge run` shows (proxy/inference.py)."""
+    """What a proxy of `sponge run` shows (proxy/queue/wiring.py)."""
     settings = ServingSettings(slo_s=0.5, max_batch=8, max_cores=2.0).effective()
     return {
         "version": "0",

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from knative_sponge.cli.leader import Leader, leader
-from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.rows import Overview
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.reporting.rows import Overview
 from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable
 from tests.cli.cluster_kit import PROXIED, FakeCluster
-from tests.controller.board_kit import NODE, REVISION
+from tests.controller.reporting.board_kit import NODE, REVISION
 from tests.controller.revision_kit import run
 
 OVERVIEW = Overview(0.1, (REVISION,), (NODE,))

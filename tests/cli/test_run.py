@@ -16,8 +16,8 @@ import pytest
 from knative_sponge.cli.run import Screen, options_from
 from knative_sponge.errors import SettingError
 from knative_sponge.local.admin import Demand
+from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.follow import Resized
-from knative_sponge.local.procfs import descendants
 from knative_sponge.settings import ServingSettings
 from tests.local.conditions import wait_until
 

@@ -17,10 +17,10 @@ from rich.console import Console
 from knative_sponge.cli.columns import columns
 from knative_sponge.cli.main import main
 from knative_sponge.cli.top import HEAD, screen, state, table, watch
-from knative_sponge.controller.rows import BoardError, NodeRow, Overview, RevisionRow
+from knative_sponge.controller.reporting.rows import BoardError, NodeRow, Overview, RevisionRow
 from knative_sponge.errors import KubeError, KubeUnreachable
 from tests.cli.cluster_kit import FakeCluster
-from tests.controller.board_kit import NODE, POD, REVISION, SHORT, of, steady
+from tests.controller.reporting.board_kit import NODE, POD, REVISION, SHORT, of, steady
 from tests.controller.revision_kit import run
 
 OTHER = of(namespace="back", name="z-00001", service="z", wanted_pods=0)

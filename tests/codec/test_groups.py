@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knative_sponge.codec.base import Part, RequestHead
-from knative_sponge.codec.v2 import V2Codec
+from knative_sponge.codec.v2.codec import V2Codec
 from knative_sponge.errors import BadRequest
 from tests.codec.servers import V2Server, read_v2
 from tests.codec.tokens import Number, nest, write

@@ -9,7 +9,7 @@ import pytest
 from knative_sponge.codec.base import Codec, Part, RequestHead
 from knative_sponge.codec.json_array import JsonArrayCodec
 from knative_sponge.codec.v1 import V1Codec
-from knative_sponge.codec.v2 import V2Codec
+from knative_sponge.codec.v2.codec import V2Codec
 
 Pair = tuple[bytes, bytes]
 BASE: list[Pair] = [(b"host", b"m.example"), (b"content-type", b"application/json")]

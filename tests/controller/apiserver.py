@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from knative_sponge.controller.resource import ALL, Key, Object, Resource
+from knative_sponge.controller.kube.resource import ALL, Key, Object, Resource
 
 
 class Refused(Exception):

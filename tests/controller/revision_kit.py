@@ -13,7 +13,7 @@ from knative_sponge.controller.annotations import (
     REVISION_LABEL,
     ROUTING_STATE_LABEL,
 )
-from knative_sponge.controller.resource import Object
+from knative_sponge.controller.kube.resource import Object
 
 T = TypeVar("T")
 NAMESPACE = "models"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.controller.admission import container, pod_with
-from tests.controller.pod_kit import created
+from tests.controller.admission.pod_kit import created
+from tests.controller.admission_kit import container, pod_with
 
 IMAGE = "registry.example/hello@sha256:" + "ab" * 32
 

@@ -20,19 +20,19 @@ import pytest
 import yaml
 
 from knative_sponge.controller import __main__ as program
-from knative_sponge.controller import kube as kube_module
-from knative_sponge.controller import lastresort
 from knative_sponge.controller import process as process_module
-from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.lease import Elector
+from knative_sponge.controller.kube import client as kube_module
+from knative_sponge.controller.kube import lastresort
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.lease import Elector
+from knative_sponge.controller.kube.resource import EVENTS, PODS
 from knative_sponge.controller.process import Process
-from knative_sponge.controller.resource import EVENTS, PODS
 from knative_sponge.errors import KubeUnreachable
+from tests.controller.admission.webhook_kit import LOOPS, PATIENCE_S
 from tests.controller.apiserver import FakeApi, Refused
+from tests.controller.kube.wire_kit import LOCAL, Wire, run_on
 from tests.controller.revision_kit import run, until
 from tests.controller.test_process import SPACE, settings
-from tests.controller.webhook_kit import LOOPS, PATIENCE_S
-from tests.controller.wire_kit import LOCAL, Wire, run_on
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -14,24 +14,24 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller import sizer as sizer_module
-from knative_sponge.controller.cpsat import CLOSING_S, Refiner
-from knative_sponge.controller.informer import key_of
-from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.kubelet import Kubelets
-from knative_sponge.controller.lease import HOLD_SHARE
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.informer import key_of
+from knative_sponge.controller.kube.lease import HOLD_SHARE
+from knative_sponge.controller.kube.resource import NODES, PODS, REVISIONS
 from knative_sponge.controller.process import Process
-from knative_sponge.controller.resource import NODES, PODS, REVISIONS
+from knative_sponge.controller.sizing import sizer as sizer_module
+from knative_sponge.controller.sizing.cpsat import CLOSING_S, Refiner
+from knative_sponge.controller.sizing.kubelet import Kubelets
 from knative_sponge.errors import SettingError
+from tests.controller.admission.webhook_kit import LOOPS
 from tests.controller.apiserver import FakeApi, Refused
-from tests.controller.node_kit import a_node, sizing
+from tests.controller.kube.wire_kit import LOCAL, Wire, run_on
 from tests.controller.revision_kit import run, until
 from tests.controller.sized_pod import running
-from tests.controller.test_cpsat import PATIENT, RULES, gone, unproven
-from tests.controller.test_kubelet import Kubelet, serving
+from tests.controller.sizing.node_kit import a_node, sizing
+from tests.controller.sizing.test_cpsat import PATIENT, RULES, gone, unproven
+from tests.controller.sizing.test_kubelet import Kubelet, serving
 from tests.controller.test_process import settings
-from tests.controller.webhook_kit import LOOPS
-from tests.controller.wire_kit import LOCAL, Wire, run_on
 from tests.local.fake_proxy import FakeProxy
 
 HANGS = ["API server", "kubelet", "proxy"]

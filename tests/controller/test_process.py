@@ -15,10 +15,9 @@ import aiohttp
 import pytest
 import yaml
 
-from knative_sponge.controller.kube import Kube
-from knative_sponge.controller.lease import Elector
-from knative_sponge.controller.process import Process
-from knative_sponge.controller.resource import (
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.lease import Elector
+from knative_sponge.controller.kube.resource import (
     DEPLOYMENTS,
     LEASES,
     MUTATING_WEBHOOKS,
@@ -30,6 +29,7 @@ from knative_sponge.controller.resource import (
     SERVERLESS_SERVICES,
     VALIDATING_WEBHOOKS,
 )
+from knative_sponge.controller.process import Process
 from knative_sponge.errors import NotLeader
 from knative_sponge.settings import ControllerSettings
 from tests.controller.apiserver import FakeApi, Refused
@@ -193,7 +193,7 @@ def test_a_part_that_dies_ends_the_replica(monkeypatch: pytest.MonkeyPatch) -> N
     async def dies(_self: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("knative_sponge.controller.report.Reporter.run", dies)
+    monkeypatch.setattr("knative_sponge.controller.admission.stock_proxy_report.Reporter.run", dies)
 
     async def body() -> None:
         async with FakeApi() as api:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from knative_sponge.local.mounts import Place, find_place
+from knative_sponge.local.cpu.mounts import Place, find_place
 
 DEADLINE_S = 20.0
 

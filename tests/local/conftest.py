@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knative_sponge.local.control import FakeCpu
+from knative_sponge.local.cpu.control import FakeCpu
 from tests.local.runner_kit import Stage
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.local.control import FakeCpu
+from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings

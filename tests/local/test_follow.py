@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.local.admin import AdminClient
-from knative_sponge.local.control import FakeCpu
+from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.follow import Bounds, Follower, Resized
 from knative_sponge.local.history import CoresHistory
 from tests.local.conditions import until

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from knative_sponge.local.cgroup import KernelFiles, Owner, make_group
-from knative_sponge.local.control import Entry
+from knative_sponge.local.cpu.cgroup import KernelFiles, Owner, make_group
+from knative_sponge.local.cpu.control import Entry
+from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.process import ChildTree
-from knative_sponge.local.procfs import descendants
 from tests.local.conditions import HAVE_V1, V1_CPU, alive, until, wait_until
-from tests.local.guarded import run_guarded
+from tests.local.cpu.guarded import run_guarded
 
 PYTHON = sys.executable
 
@@ -168,7 +168,7 @@ def test_orphans_are_waited_for_and_leave_no_zombie() -> None:
 RUNNER = """
 import asyncio, os, sys
 from pathlib import Path
-from knative_sponge.local.control import Entry
+from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.process import ChildTree
 async def main():
     joins = tuple(Path(path) for path in sys.argv[2:])

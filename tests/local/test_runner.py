@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.errors import SettingError
-from knative_sponge.local.control import Entry, FakeCpu
+from knative_sponge.local.cpu.control import Entry, FakeCpu
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings
 from tests.local.conditions import HAVE_V1, V1_CPU, until

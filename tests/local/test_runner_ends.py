@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from knative_sponge.local.procfs import descendants
+from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.runner import LocalService, ServiceError
 from tests.local.conditions import HAVE_V1, V1_CPU, alive, until, wait_until
 from tests.local.runner_kit import CODE, Stage, never, serve

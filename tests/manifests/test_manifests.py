@@ -15,9 +15,17 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from knative_sponge.controller.resource import ALL, LEASES, MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, Scope, Verb
-from knative_sponge.controller.rotation import CONFIGURATION
-from knative_sponge.controller.webhook import rules
+from knative_sponge.controller.admission.rotation import CONFIGURATION
+from knative_sponge.controller.admission.webhook import rules
+from knative_sponge.controller.kube.resource import (
+    ALL,
+    LEASES,
+    MUTATING_WEBHOOKS,
+    SECRETS,
+    VALIDATING_WEBHOOKS,
+    Scope,
+    Verb,
+)
 from knative_sponge.settings import ControllerSettings
 
 MANIFESTS = Path(__file__).parent.parent.parent / "manifests"

@@ -16,8 +16,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
-from knative_sponge.controller.metrics import Metrics as ControllerMetrics
-from knative_sponge.proxy.metrics import Metrics as ProxyMetrics
+from knative_sponge.controller.reporting.metrics import Metrics as ControllerMetrics
+from knative_sponge.proxy.queue.metrics import Metrics as ProxyMetrics
 
 ROOT = Path(__file__).parent.parent.parent
 MONITORING = ROOT / "manifests" / "monitoring"
@@ -51,7 +51,7 @@ def registered(registry: CollectorRegistry) -> Iterator[tuple[str, Known]]:
 def known() -> dict[str, Known]:
     """Every series of both programs, by name; those that are registered elsewhere by the name in the source."""
     found = {**dict(registered(ProxyMetrics().registry)), **dict(registered(ControllerMetrics().registry))}
-    for path in ("proxy/inference.py", "controller/webhook.py"):
+    for path in ("proxy/queue/wiring.py", "controller/admission/webhook.py"):
         for name in re.findall(r'"(sponge_[a-z_]+)"', (ROOT / "knative_sponge" / path).read_text()):
             found.setdefault(name, Known(frozenset(), {}))
     return found

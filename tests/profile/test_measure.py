@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from knative_sponge.core.curve import LatencyParams, Sample
-from knative_sponge.core.fit import fit_latency
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.fit import fit_latency
 from knative_sponge.profile.measure import measure
 from tests.profile.virtual import run_virtual
 

@@ -14,10 +14,10 @@ import uvloop
 from starlette.types import ASGIApp
 
 from knative_sponge.proxy.app import InferenceHandler, data_app
-from knative_sponge.proxy.drain import Drain
-from knative_sponge.proxy.protocol import HttpProtocol
+from knative_sponge.proxy.http.protocol import HttpProtocol
+from knative_sponge.proxy.knative.drain import Drain
 from knative_sponge.proxy.server import Listener
-from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings
 from tests.proxy.wire import LOCAL, Wire, body_of
 

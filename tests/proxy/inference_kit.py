@@ -12,11 +12,11 @@ from starlette.types import Message
 
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.codec.select import codec_for
-from knative_sponge.core.batcher import Batcher, BatchRules
-from knative_sponge.core.defer import DeferRules
-from knative_sponge.core.latency import LatencyModel, LatencyParams
-from knative_sponge.proxy.batching import Admission, InferenceEndpoint
-from knative_sponge.proxy.metrics import Metrics
+from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.defer import DeferRules
+from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.proxy.queue.endpoint import Admission, InferenceEndpoint
+from knative_sponge.proxy.queue.metrics import Metrics
 
 PREDICT = b"/v1/models/m:predict"
 

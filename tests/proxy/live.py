@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 
-from knative_sponge.proxy.breaker import Breaker, breaker_for
-from knative_sponge.proxy.inference import Inference
+from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
+from knative_sponge.proxy.knative.stat import StatReporter
+from knative_sponge.proxy.queue.wiring import Inference
 from knative_sponge.proxy.server import Servers, build
-from knative_sponge.proxy.stat import StatReporter
-from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings, ServingSettings
 
 TOKEN = "t0ken"

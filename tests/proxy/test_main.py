@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.proxy.harness import closed_port
+from tests.proxy.knative.test_stat import decoded
 from tests.proxy.test_server import PATIENCE_S, PlainServer, environment, start, wait_for_port
-from tests.proxy.test_stat import decoded
 from tests.proxy.wire import LOCAL
 
 OBSERVED = {

@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.server import build
-from knative_sponge.proxy.stat import StatReporter
-from knative_sponge.proxy.upstream import Upstream
+from knative_sponge.proxy.upstream.pool import Upstream
 from tests.proxy.harness import SETTINGS, closed_port, on_loop
 from tests.proxy.test_proxy_settings import KNATIVE
 from tests.proxy.wire import LOCAL

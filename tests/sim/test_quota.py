@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from knative_sponge.core.batcher import Batcher, BatchRules
-from knative_sponge.core.demand import CoresRules, DemandEstimator
-from knative_sponge.core.latency import LatencyModel, LatencyParams
-from knative_sponge.core.work import Work
+from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.work import Work
+from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
+from knative_sponge.core.latency.model import LatencyModel, LatencyParams
 from knative_sponge.sim.pod import Outcome, Server
 from knative_sponge.sim.quota import PERIOD_S, QuotaPod
 

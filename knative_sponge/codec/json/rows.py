@@ -1,0 +1,61 @@
+"""JSON arrays whose elements are rows: V1's instances and predictions, and bare arrays. No requests or answers here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knative_sponge.codec.json.array import Array
+from knative_sponge.codec.json.skeleton import Skeleton
+from knative_sponge.codec.json.text import JsonError, JsonText
+from knative_sponge.errors import UpstreamMismatch
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """At least one row, all of one structure.
+
+    elements: the array without its brackets. kind: equal for rows of equal structure (nesting, lengths, keys, kinds of
+    values): a model stacks rows, and one odd row would fail its whole batch.
+    """
+
+    count: int
+    elements: memoryview
+    kind: bytes
+
+
+def read_rows(text: JsonText, raw: bytes) -> Rows | None:
+    """The rows of an array; None when it has none or they differ in structure. JsonError when it is none."""
+    rows = text.elements(raw)
+    if not rows:
+        return None
+    kind = Skeleton.of(rows[0])
+    array = raw.strip()
+    if Skeleton.of(array) != kind.repeated(len(rows)):
+        return None
+    return Rows(len(rows), Array(array, 0, len(array), flat=False).inner, kind.digest())
+
+
+def merge_rows(rows: Sequence[Rows], before: bytes = b"", after: bytes = b"") -> bytes:
+    """One array of all rows, in order, between `before` and `after`; the rows are copied once."""
+    pieces: list[bytes | memoryview] = [before, b"["]
+    for item in rows:
+        pieces += (item.elements, b",")
+    pieces[-1] = b"]"
+    return b"".join([*pieces, after])
+
+
+def cut_rows(text: JsonText, raw: bytes, counts: Sequence[int]) -> list[bytes]:
+    """The array's elements in arrays of `counts`. Raises UpstreamMismatch when it has another number or is no array."""
+    try:
+        rows = text.elements(raw)
+    except JsonError as error:
+        raise UpstreamMismatch(f"the answer has no list of rows; {sum(counts)} were asked") from error
+    if len(rows) != sum(counts):
+        raise UpstreamMismatch(f"the answer has {len(rows)} rows; {sum(counts)} were asked")
+    arrays = []
+    at = 0
+    for count in counts:
+        arrays.append(b"[" + b",".join(rows[at : at + count]) + b"]")
+        at += count
+    return arrays

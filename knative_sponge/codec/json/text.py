@@ -1,0 +1,255 @@
+"""One JSON text, read level by level without decoding a number or copying a tensor. Nothing here knows a protocol.
+
+msgspec checks the grammar and finds the members at C speed; values stay the bytes that came. A tensor's flat array is
+lifted out before that, so that its bytes are walked once and not once per level.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from knative_sponge.codec.json.array import Array
+
+_ANY = msgspec.json.Decoder(msgspec.Raw)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_OPEN = re.compile(rb"\s*+,?\s*+\{")
+_KEY = re.compile(rb"\s*+,?\s*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
+_CLOSE = re.compile(rb"\s*+\}")
+_SEPARATOR = re.compile(rb"\s*+,?\s*+")
+# Python, TensorFlow and RapidJSON read and write these although JSON has no such numbers.
+_NONFINITE = (
+    (re.compile(rb"NaN(?<![\w.+-]NaN)(?![\w.])"), b"111"),
+    (re.compile(rb"Infinity(?<![\w.+]Infinity)(?![\w.])"), b"11111111"),
+    (re.compile(rb"Inf(?<![\w.+]Inf)(?![\w.])"), b"111"),
+)
+_LONE_SURROGATE = re.compile(rb"((?<!\\)(?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_DATA = b'"data"'
+# Far above what tensors need, far below what would hold up the event loop.
+_MOST_LIFTED = 1000
+_MOST_WALKED = 10_000
+_COLON_ARRAY = re.compile(rb"\s*+:\s*+(?=\[)")
+
+# DEL may stand in a JSON string but hardly ever does; nothing is lifted out of a text that has it.
+_LIFTED = b'"\x7f%d"'
+_LIFTED_INDEX = re.compile(rb'"\x7f(\d+)"')
+
+
+class JsonError(Exception):
+    """The text is not the kind of JSON asked for; caught inside the codec package."""
+
+
+class JsonText:
+    """A JSON text and the arrays lifted out of it.
+
+    lift: whether to lift flat arrays that follow a key `data`.
+    frame: the text with a mark for each lifted array; pass it, and what comes out of it, to `members`, `objects` and
+    `elements`, and whatever is to leave this object to `whole` or `array`.
+    nonfinite: whether NaN or Infinity was met as a number.
+    """
+
+    __slots__ = ("_spans", "_text", "frame", "nonfinite")
+
+    def __init__(self, text: bytes, *, lift: bool) -> None:
+        self._text = text
+        self.frame, self._spans = _lift(text) if lift else (text, [])
+        self.nonfinite = False
+
+    def check(self) -> None:
+        """Raises JsonError unless lifted arrays are JSON and strings are UTF-8; a request must pass to be merged."""
+        if not self._text.isascii():
+            try:
+                self._text.decode()
+            except UnicodeDecodeError as error:
+                raise JsonError(str(error)) from error
+        for start, end in self._spans:
+            self._decode(_ANY, self._text[start:end])
+
+    def members(self, raw: bytes) -> dict[str, bytes]:
+        """The members of an object, values as they stand. Raises JsonError when it is none or repeats a key."""
+        read, finite = self._decode(_MEMBERS, raw)
+        if len(read) > _MOST_WALKED:
+            raise JsonError(f"more than {_MOST_WALKED} members")
+        members, end = _walk(raw, finite, 0, read)
+        if raw[end:].strip():
+            raise JsonError("a key is repeated")
+        return members
+
+    def objects(self, raw: bytes) -> list[dict[str, bytes]]:
+        """The members of each object in an array. Raises JsonError as `members` does."""
+        read, finite = self._decode(_OBJECTS, raw)
+        if sum(map(len, read)) + len(read) > _MOST_WALKED:
+            raise JsonError(f"more than {_MOST_WALKED} objects or members")
+        at = raw.index(b"[") + 1
+        objects = []
+        for item in read:
+            members, at = _walk(raw, finite, at, item)
+            objects.append(members)
+        return objects
+
+    def elements(self, raw: bytes) -> list[bytes]:
+        """The elements of an array, as they stand. Raises JsonError when it is none."""
+        read, finite = self._decode(_ELEMENTS, raw)
+        if finite is raw:
+            return list(map(bytes, read))
+        at = raw.index(b"[") + 1
+        elements = []
+        for item in read:
+            start = _past(_SEPARATOR, raw, at)
+            at = start + len(bytes(item))
+            elements.append(raw[start:at])
+        return elements
+
+    def string(self, raw: bytes) -> str:
+        """A decoded string. Raises JsonError when it is none."""
+        try:
+            return msgspec.json.decode(raw, type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise JsonError(str(error)) from error
+
+    def array(self, raw: bytes) -> Array:
+        """The array a value stands for, lifted or not. Raises JsonError when it is none."""
+        if lifted := _LIFTED_INDEX.fullmatch(raw):
+            start, end = self._spans[int(lifted[1])]
+            return Array(self._text, start, end, flat=True)
+        raw = self.whole(raw)
+        if not raw.startswith(b"["):
+            raise JsonError("Expected `array`")
+        return Array(raw, 0, len(raw), flat=False)
+
+    def whole(self, raw: bytes) -> bytes:
+        """A value with its lifted arrays put back."""
+        if not self._spans or b"\x7f" not in raw:
+            return raw
+        return _LIFTED_INDEX.sub(lambda found: self._text[slice(*self._spans[int(found[1])])], raw)
+
+    def compact(self, raw: bytes) -> bytes:
+        """A whole value without the white space between its tokens, to compare it with others."""
+        try:
+            return msgspec.json.format(self.whole(raw), indent=-1)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise JsonError(str(error)) from error
+
+    def _decode(self, decoder: msgspec.json.Decoder[Any], raw: bytes) -> tuple[Any, bytes]:
+        """What msgspec finds and where: in `raw` itself, or in a text of equal offsets without NaN and Infinity."""
+        try:
+            return decoder.decode(raw), raw
+        except RecursionError as error:
+            raise JsonError("nested too deeply") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            finite = _finite(raw)
+            if finite == raw:
+                raise JsonError(str(error)) from error
+            try:
+                read = decoder.decode(finite)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                raise JsonError(str(error)) from error
+        self.nonfinite = True
+        return read, finite
+
+
+def json_fault(text: bytes) -> str | None:
+    """Why no JSON reader can accept the text, or None when some do.
+
+    Lenient on purpose, because a request is refused for it: NaN and Infinity, lone surrogates, other encodings of
+    Unicode and any depth pass.
+    """
+    fault = _fault(text)
+    if fault is None or json.detect_encoding(text) != "utf-8":
+        return None
+    return fault if _fault(_LONE_SURROGATE.sub(rb"\1\\n", _finite(text))) else None
+
+
+def object_tail(members: Mapping[str, bytes]) -> bytes:
+    """The end of an object that already has a member: `,"key":value…}`."""
+    pairs = [b"," + msgspec.json.encode(key) + b":" + value for key, value in members.items()]
+    return b"".join([*pairs, b"}"])
+
+
+def _fault(text: bytes) -> str | None:
+    try:
+        _ANY.decode(text)
+    except msgspec.DecodeError as error:
+        return str(error)
+    except RecursionError:
+        return None
+    return None
+
+
+def _finite(text: bytes) -> bytes:
+    """The text with a number of as many characters for each NaN and Infinity, and for these words within strings."""
+    if b"NaN" in text or b"Inf" in text:
+        for token, number in _NONFINITE:
+            text = token.sub(number, text)
+    return text
+
+
+def _walk(raw: bytes, finite: bytes, at: int, found: Mapping[str, msgspec.Raw]) -> tuple[dict[str, bytes], int]:
+    """The members of the object at `at` and the offset after it, as `raw` spells what was found in `finite`.
+
+    A repeated key leaves text that the members found do not account for: JsonError.
+    """
+    members: dict[str, bytes] = {}
+    at = _past(_OPEN, raw, at)
+    for key, value in found.items():
+        name = _match(_KEY, raw, at)
+        same = bytes(value)
+        start, at = name.end(), name.end() + len(same)
+        if finite[start:at] != same:
+            raise JsonError("a key is repeated")
+        if finite is raw:
+            members[key] = same
+        else:
+            members[msgspec.json.decode(name[1], type=str)] = raw[start:at]
+    return members, _past(_CLOSE, raw, at)
+
+
+def _past(token: re.Pattern[bytes], raw: bytes, at: int) -> int:
+    return _match(token, raw, at).end()
+
+
+def _match(token: re.Pattern[bytes], raw: bytes, at: int) -> re.Match[bytes]:
+    found = token.match(raw, at)
+    if found is None:
+        raise JsonError("a key is repeated")
+    return found
+
+
+def _lift(text: bytes) -> tuple[bytes, list[tuple[int, int]]]:
+    """Replace each flat array after a key `data` by a mark.
+
+    In JSON an unescaped `"data"` before a colon ends a key, and an array without quotes, brackets and braces inside is
+    over at its first `]`: no other knowledge of the text is needed. What is left after many stays where it is.
+    """
+    spans: list[tuple[int, int]] = []
+    if b"\x7f" in text:
+        return text, spans
+    pieces: list[bytes] = []
+    done = at = close = 0
+    for _ in range(_MOST_LIFTED):
+        if (at := text.find(_DATA, at)) < 0:
+            break
+        at += len(_DATA)
+        found = _COLON_ARRAY.match(text, at)
+        if found is None:
+            continue
+        start = found.end()
+        if close < start:  # else it is still the next one: a text of many openings stays linear
+            close = text.find(b"]", start)
+            if close < 0:
+                break
+        end = close + 1
+        if all(text.find(mark, start + 1, end) < 0 for mark in (b'"', b"[", b"{")):
+            pieces += (text[done:start], _LIFTED % len(spans))
+            spans.append((start, end))
+            done = at = end
+    pieces.append(text[done:])
+    return b"".join(pieces), spans

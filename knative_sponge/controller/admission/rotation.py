@@ -1,0 +1,182 @@
+"""Keeps the webhook's certificates alive in the cluster: the Secret, and what the API server trusts. Leader only.
+
+It looks again and again instead of planning ahead, so that whatever somebody else wrote or removed is put right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from knative_sponge.controller.admission.certificate import (
+    CertificateError,
+    Certificates,
+    Due,
+    dns_names,
+    due,
+    make,
+    renew,
+)
+from knative_sponge.controller.kube.client import Patch
+from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, Object, Resource
+from knative_sponge.errors import KubeError, KubeNotFound
+from knative_sponge.settings.controller import ControllerSettings
+
+CONFIGURATION: Final = "knative-sponge"
+"""Name of both webhook configurations."""
+LOOK_S: Final = 15.0
+_RETRY_S: Final = 2.0
+"""After a call that failed or lost a race."""
+
+log = logging.getLogger(__name__)
+
+
+class SecretReader(Protocol):
+    """What a follower needs of the API server. Raises KubeError."""
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
+
+
+class SecretKeeper(SecretReader, Protocol):
+    """What the leader needs of it: `Kube` has all of it."""
+
+    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
+
+    async def replace(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
+
+    async def patch(
+        self, resource: Resource, name: str, body: Object, namespace: str | None = None, *, kind: Patch = Patch.MERGE
+    ) -> Object: ...
+
+
+class SecretSource:
+    """The stored certificates, for every replica's webhook: read from the API server, since a mounted Secret lags a minute."""
+
+    def __init__(self, kube: SecretReader, settings: ControllerSettings) -> None:
+        self._kube = kube
+        self._settings = settings
+
+    async def read(self) -> Certificates | None:
+        """None when there is no Secret yet. Raises KubeError, CertificateError."""
+        try:
+            secret = await self._kube.get(SECRETS, self._settings.cert_secret, self._settings.namespace)
+        except KubeNotFound:
+            return None
+        return Certificates.from_secret(_decoded(secret))
+
+
+class Rotation:
+    """Makes the Secret, renews what is due in it, and writes its authorities into both webhook configurations.
+
+    The serving certificate is not renewed in the first LOOK_S after the trusted authorities changed: every API server must
+    have seen them before a certificate of a new one is shown.
+    """
+
+    def __init__(
+        self, kube: SecretKeeper, settings: ControllerSettings, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """now: wall clock in Unix seconds."""
+        self._kube = kube
+        self._settings = settings
+        self._now = now
+        self._names = dns_names(settings.webhook_service, settings.namespace)
+        self._settled_at = now() + LOOK_S  # a leader before this one may have written just now
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled. A call that fails is logged and tried again."""
+        while True:
+            self._woken.clear()
+            wait_s = LOOK_S
+            try:
+                await self.look()
+            except KubeError as error:
+                log.warning("webhook certificates: %s; trying again", error)
+                wait_s = _RETRY_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._woken.wait()
+
+    async def look(self) -> None:
+        """One round: the Secret first, then the trust in it. Raises KubeError, a lost race included."""
+        certificates = await self._keep_secret()
+        for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+            await self._keep_trust(resource, certificates.authorities)
+
+    async def _keep_secret(self) -> Certificates:
+        settings = self._settings
+        try:
+            secret = await self._kube.get(SECRETS, settings.cert_secret, settings.namespace)
+        except KubeNotFound:
+            made = make(self._names, settings.cert_lifetime_s, self._now())
+            await self._kube.create(SECRETS, self._secret(made), settings.namespace)
+            log.info("webhook certificates: made")
+            return made
+        try:
+            stored = Certificates.from_secret(_decoded(secret))
+            what = due(stored, self._names, settings.cert_renew_share, self._now())
+            if what is Due.NOTHING or (what is Due.SERVING and self._now() < self._settled_at):
+                return stored
+            renewed = renew(stored, what, self._names, settings.cert_lifetime_s, self._now())
+        except CertificateError as error:
+            log.warning("webhook certificates: the stored ones cannot be used (%s); making all anew", error)
+            what, renewed = Due.ALL, make(self._names, settings.cert_lifetime_s, self._now())
+        data = _encoded(renewed.to_secret())
+        await self._kube.replace(
+            SECRETS, {**secret, "data": {**(secret.get("data") or {}), **data}}, settings.namespace
+        )
+        log.info("webhook certificates: renewed (%s)", what)
+        return renewed
+
+    async def _keep_trust(self, resource: Resource, authorities: bytes) -> None:
+        try:
+            configuration = await self._kube.get(resource, CONFIGURATION)
+        except KubeNotFound:
+            log.warning("webhook certificates: there is no %s %s; nothing calls the webhook", resource, CONFIGURATION)
+            return
+        bundle = base64.b64encode(authorities).decode()
+        stale = [
+            webhook["name"]
+            for webhook in configuration.get("webhooks") or ()
+            if (webhook.get("clientConfig") or {}).get("caBundle") != bundle
+        ]
+        if not stale:
+            return
+        webhooks = [{"name": name, "clientConfig": {"caBundle": bundle}} for name in stale]
+        await self._kube.patch(resource, CONFIGURATION, {"webhooks": webhooks}, kind=Patch.STRATEGIC)
+        self._settled_at = self._now() + LOOK_S
+        log.info("webhook certificates: %s now trusts them (%s)", resource, ", ".join(stale))
+
+    def _secret(self, certificates: Certificates) -> Object:
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": self._settings.cert_secret,
+                "namespace": self._settings.namespace,
+                "labels": {"app.kubernetes.io/part-of": "knative-sponge"},
+            },
+            "type": "Opaque",
+            "data": _encoded(certificates.to_secret()),
+        }
+
+
+def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(value).decode() for name, value in data.items()}
+
+
+def _decoded(secret: Mapping[str, Any]) -> dict[str, bytes]:
+    try:
+        return {name: base64.b64decode(value) for name, value in (secret.get("data") or {}).items()}
+    except (binascii.Error, TypeError) as error:
+        raise CertificateError("not base64") from error

@@ -1,0 +1,122 @@
+"""What the webhook says to a Knative Service: refuses settings that cannot be used, adds our autoscaler class. Pure.
+
+`kn --annotation` writes on the Service and on its template: both are checked, only the template counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from knative_sponge.controller.admission.admission_review import Object, Review, Verdict, member, members
+from knative_sponge.controller.annotations import (
+    CLASS,
+    CLASS_ANNOTATION,
+    SLO_ANNOTATION,
+    faults,
+    of_sponge,
+    read_settings,
+)
+from knative_sponge.errors import SettingError
+from knative_sponge.settings.serving import INTERNAL
+
+_LEFT_OUT: Final = "it to be left out: the webhook writes it on pods"
+
+
+def mutate_service(review: Review) -> Verdict:
+    """Our class where `slo` is set and no class is; taken back where `slo` went and the class is still ours.
+
+    Outcomes: class-added, class-removed, untouched. A template that did not change is left alone: a change of it makes a
+    new revision.
+    """
+    template = _template(review.new)
+    before = _template(review.old)
+    annotations = _annotations(template)
+    if review.new is None or _is_leaving(review.new) or (review.old is not None and template == before):
+        return Verdict("untouched")
+    if _is_served(template) and not annotations.get(CLASS_ANNOTATION):
+        return Verdict("class-added", changed=_annotated(review.new, {**annotations, CLASS_ANNOTATION: CLASS}))
+    if _is_served(before) and not _is_served(template) and annotations.get(CLASS_ANNOTATION) == CLASS:
+        rest = {key: value for key, value in annotations.items() if key != CLASS_ANNOTATION}
+        return Verdict("class-removed", changed=_annotated(review.new, rest))
+    return Verdict("untouched")
+
+
+def validate_service(review: Review) -> Verdict:
+    """Refuses settings that cannot be used, all of them at once; warns of those that have no effect.
+
+    Outcomes: allowed, refused, untouched. An update that changes neither template nor our annotations is allowed
+    whatever they say, as is one of a Service that is being deleted: finalizers must come off.
+    """
+    new, old = review.new, review.old
+    if new is None or _is_leaving(new):
+        return Verdict("untouched")
+    template = _template(new)
+    on_service, on_template = of_sponge(_annotations(new)), of_sponge(_annotations(template))
+    if old is not None and template == _template(old) and on_service == of_sponge(_annotations(old)):
+        return Verdict("untouched")
+    # As a dict, because `kn --annotation` makes the same mistake twice.
+    refused = dict.fromkeys(str(fault) for fault in (*_faults(on_template), *_faults(on_service)))
+    if refused:
+        return Verdict("refused", message="\n".join(f"annotation {text}" for text in refused))
+    return Verdict("allowed", warnings=tuple(_warnings(template, on_service, on_template)))
+
+
+def _faults(annotations: Mapping[str, str]) -> list[SettingError]:
+    written = [SettingError(key, annotations[key], _LEFT_OUT) for key in sorted(INTERNAL & annotations.keys())]
+    return [*written, *faults({key: value for key, value in annotations.items() if key not in INTERNAL})]
+
+
+def _warnings(template: Object, on_service: Mapping[str, str], on_template: Mapping[str, str]) -> Iterator[str]:
+    alone = sorted(on_service.keys() - on_template.keys())
+    if alone:
+        yield (
+            f"{', '.join(alone)}: no effect on the Service alone; "
+            "set it on spec.template, as kn's --annotation and --annotation-revision do"
+        )
+    slo_s = read_settings(on_template).slo_s
+    if slo_s is None:
+        if on_template:
+            yield f"{', '.join(sorted(on_template))}: no effect without {SLO_ANNOTATION} on spec.template"
+        return
+    if _has_h2c(template):
+        yield f"{SLO_ANNOTATION}: the user port is named h2c (HTTP/2), so this revision keeps the stock proxy"
+        return
+    timeout = member(template, "spec").get("timeoutSeconds")
+    if isinstance(timeout, int) and slo_s > timeout:
+        yield f"{SLO_ANNOTATION}: longer than timeoutSeconds ({timeout}), which ends every request first"
+    chosen = _annotations(template).get(CLASS_ANNOTATION) or CLASS
+    if chosen != CLASS:
+        yield f"{CLASS_ANNOTATION} is {chosen}: only pod sizes are knative-sponge's, the number of pods is that class's"
+
+
+def _is_served(template: Object) -> bool:
+    """Whether pods of the template run our proxy."""
+    try:
+        return read_settings(_annotations(template)).slo_s is not None and not _has_h2c(template)
+    except SettingError:
+        return False
+
+
+def _has_h2c(template: Object) -> bool:
+    containers = members(member(template, "spec"), "containers")
+    return any(port.get("name") == "h2c" for one in containers for port in members(one, "ports"))
+
+
+def _is_leaving(service: Object) -> bool:
+    return bool(member(service, "metadata").get("deletionTimestamp"))
+
+
+def _template(service: Object | None) -> Object:
+    return {} if service is None else member(member(service, "spec"), "template")
+
+
+def _annotations(value: Object) -> Mapping[str, str]:
+    return member(member(value, "metadata"), "annotations")
+
+
+def _annotated(service: Object, annotations: Mapping[str, str]) -> Object:
+    """The Service with these annotations on its template."""
+    template = _template(service)
+    template = {**template, "metadata": {**member(template, "metadata"), "annotations": annotations}}
+    return {**service, "spec": {**member(service, "spec"), "template": template}}

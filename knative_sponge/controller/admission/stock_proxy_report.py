@@ -1,0 +1,164 @@
+"""Tells people which pods run Knative's own proxy although they ask for deadlines, and whether the webhook is called.
+
+The webhook never stops a pod: when it is down, pods start with the stock proxy. That must not stay unseen.
+Nothing is changed here; events, metrics and logs are all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from knative_sponge.controller.annotations import REVISION_LABEL, SLO_ANNOTATION
+from knative_sponge.controller.cluster.pod_request import of_revision
+from knative_sponge.controller.cluster.watches import Watches
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.events import Event, Recorder
+from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
+from knative_sponge.controller.reporting.metrics import KEPT, MISSED, Metrics
+from knative_sponge.errors import KubeError, KubeNotFound
+from knative_sponge.settings.serving import EFFECTIVE, PROXY
+
+_log: Final = logging.getLogger(__name__)
+
+_PERIOD_S: Final = 30.0
+_REST_S: Final = 1.0
+"""Pods change often; all of them are looked at once per burst of changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StockProxy:
+    """A pod runs the stock proxy. why: a metric label. note: the sentence for its owner."""
+
+    why: str
+    note: str
+
+
+def stock_proxy(pod: Object) -> StockProxy | None:
+    """Does this pod run the stock proxy although its revision has an SLO? None when not, or when it is on its way out."""
+    metadata = pod["metadata"]
+    annotations = metadata.get("annotations") or {}
+    names = {container["name"] for container in pod["spec"]["containers"]}
+    ended = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    if ended or "deletionTimestamp" in metadata or not annotations.get(SLO_ANNOTATION) or "queue-proxy" not in names:
+        return None
+    match annotations.get(PROXY):
+        case "sponge":
+            return None
+        case None:
+            return StockProxy(
+                MISSED,
+                "Pods started without the admission webhook and run Knative's own queue-proxy: no deadlines are kept. "
+                "Delete them to have them replaced.",
+            )
+        case _:
+            return StockProxy(KEPT, f"Pods keep Knative's own queue-proxy: {_why(annotations)}.")
+
+
+def broken(configuration: Object | None) -> str | None:
+    """What is wrong with a webhook configuration; None when the API server can call the webhook by it."""
+    if configuration is None:
+        return "is missing"
+    webhooks = configuration.get("webhooks") or ()
+    if not webhooks:
+        return "has no webhooks"
+    if any(not (webhook.get("clientConfig") or {}).get("caBundle") for webhook in webhooks):
+        return "has no certificate authority yet"
+    return None
+
+
+class Reporter:
+    """Looks at all pods of revisions now and then, and soon after one with the stock proxy changes. `run` it on the leader."""
+
+    def __init__(self, kube: Kube, watches: Watches, recorder: Recorder, metrics: Metrics) -> None:
+        self._kube = kube
+        self._watches = watches
+        self._recorder = recorder
+        self._metrics = metrics
+        self._changed = asyncio.Event()
+        self._told: dict[tuple[Key, StockProxy], str] = {}
+        self._webhook_faults: dict[str, str] = {}
+        watches.pods.subscribe(self._pod_changed)
+        watches.revisions.subscribe(lambda _before, _after: self._changed.set())
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._watches.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._report_pods(), name="report pods")
+            group.create_task(self._report_webhooks(), name="report webhooks")
+
+    def _pod_changed(self, before: Object | None, after: Object | None) -> None:
+        if _found(before) is not None or _found(after) is not None:
+            self._changed.set()
+
+    async def _report_pods(self) -> None:
+        while True:
+            self._changed.clear()
+            await self._look_at_pods()
+            await asyncio.sleep(_REST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PERIOD_S):
+                    await self._changed.wait()
+
+    async def _look_at_pods(self) -> None:
+        """Count, and tell each revision once of each finding while it lasts."""
+        counts: Counter[str] = Counter()
+        lasting: set[tuple[Key, StockProxy]] = set()
+        for (namespace, _), pod in self._watches.pods.objects.items():
+            if (found := _found(pod)) is not None:
+                counts[found.why] += 1
+                lasting.add(((namespace, pod["metadata"]["labels"][REVISION_LABEL]), found))
+        self._metrics.stock_proxies(counts)
+        for finding in [finding for finding in self._told if finding not in lasting]:
+            del self._told[finding]
+        for key, found in lasting:
+            revision = self._watches.revisions.get(key)
+            if revision is None or self._told.get((key, found)) == revision["metadata"]["uid"]:
+                continue
+            _log.warning("%s/%s: %s", *key, found.note)
+            regarding = {"apiVersion": "serving.knative.dev/v1", "kind": "Revision", **revision}
+            if await self._recorder.record(Event(regarding, "Warning", "Admit", "StockProxy", found.note)):
+                self._told[key, found] = revision["metadata"]["uid"]
+
+    async def _report_webhooks(self) -> None:
+        while True:
+            await self._look_at_webhooks()
+            await asyncio.sleep(_PERIOD_S)
+
+    async def _look_at_webhooks(self) -> None:
+        faults: dict[str, str] = {}
+        for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
+            (name,) = resource.names
+            try:
+                fault = broken(await self._kube.get(resource, name))
+            except KubeNotFound:
+                fault = broken(None)
+            except KubeError as error:
+                _log.warning("%s cannot be read: %s", resource, error)
+                continue
+            if fault is not None:
+                faults[str(resource)] = fault
+        for name, fault in faults.items():
+            if self._webhook_faults.get(name) != fault:
+                _log.warning("%s knative-sponge %s: new pods keep Knative's own queue-proxy", name, fault)
+        self._webhook_faults = faults
+        self._metrics.broken_webhooks(len(faults))
+
+
+def _found(pod: Object | None) -> StockProxy | None:
+    return stock_proxy(pod) if pod is not None and of_revision(pod) else None
+
+
+def _why(annotations: dict[str, str]) -> str:
+    """The webhook's own words on one line; whoever may change pods may have written something else there."""
+    try:
+        why = json.loads(annotations.get(EFFECTIVE, ""))["why"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "the reason is not known"
+    return " ".join(str(why).encode(errors="replace").decode().split())

@@ -1,0 +1,210 @@
+"""The admission webhook's HTTPS server: three paths in front of the pure rules, and a certificate that can be exchanged.
+
+Nothing of a pod, no token and no key reaches a log from here. Reviews share no state, so they may run side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
+from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
+from knative_sponge.controller.admission.pod import Room, endless, nothing_known, review_pod
+from knative_sponge.controller.admission.service import mutate_service, validate_service
+from knative_sponge.controller.profiles.store import Lookup
+from knative_sponge.controller.reporting.listener import Listener
+from knative_sponge.errors import KubeError
+from knative_sponge.settings.controller import ControllerSettings
+
+LARGEST_REVIEW: Final = 4 * 2**20
+"""Bytes; the API server stores objects of up to 1.5 MiB, an update carries two of them, and some words around."""
+_ABSENT_S: Final = 1.0
+_PRESENT_S: Final = 10.0
+
+log = logging.getLogger(__name__)
+
+Rule = Callable[[Review], Verdict]
+
+
+class CertificateSource(Protocol):
+    """Where the certificates are."""
+
+    async def read(self) -> Certificates | None:
+        """None when there are none yet. Raises KubeError, CertificateError."""
+        ...
+
+
+class WebhookServer:
+    """Serves reviews from the first certificate on, and every new one to new connections; open ones keep theirs."""
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        certificates: CertificateSource,
+        registry: CollectorRegistry,
+        *,
+        lookup: Lookup = nothing_known,
+        room: Room = endless,
+        host: str | None = None,
+        new_token: Callable[[], str] = secrets.token_urlsafe,  # of 32 random bytes
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """lookup: what earlier pods of an image have learned. room: that the nodes have for a new pod. host: None is all
+        interfaces. new_token: makes the control token of a pod. now: wall clock in Unix seconds."""
+        self._certificates = certificates
+        self._now = now
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        app = webhook_app(rules(settings.proxy_image, new_token, lookup, room), registry)
+        self._listener = Listener(app, host, settings.webhook_port, tls=self._tls)
+        self._expiry = Gauge(
+            "sponge_webhook_certificate_expiry_seconds",
+            "When the served certificate ends, Unix time.",
+            registry=registry,
+        )
+        self._shown: Certificates | None = None
+        self._ends_at = 0.0
+        self._woken = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the API server can be answered: a certificate is shown, has not ended, and is kept up to date."""
+        return (
+            self._shown is not None
+            and self._now() < self._ends_at
+            and self._following is not None
+            and not self._following.done()
+        )
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        return self._listener.port
+
+    def wake(self) -> None:
+        """Read the certificates at once."""
+        self._woken.set()
+
+    async def start(self) -> None:
+        """Listen; handshakes fail until there is a certificate. Raises OSError when the port cannot be had."""
+        await self._listener.start()
+        self._following = asyncio.create_task(self._follow())
+        self._following.add_done_callback(_tell_failure)
+
+    async def stop(self) -> None:
+        """Finish the reviews in flight and close the port."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        await self._listener.stop()
+
+    async def _follow(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                found = await self._certificates.read()
+                if found is not None and found != self._shown:
+                    self._show(found)
+            except (KubeError, CertificateError) as error:
+                log.warning("webhook certificates cannot be read: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ABSENT_S if self._shown is None else _PRESENT_S):
+                    await self._woken.wait()
+
+    def _show(self, certificates: Certificates) -> None:
+        # OpenSSL copies certificate and key into a connection when it begins, so the live context may change.
+        _load(self._tls, certificates)
+        self._shown = certificates
+        self._ends_at = expires_at(certificates)
+        self._expiry.set(self._ends_at)
+        log.info("webhook: showing a certificate that ends in %.0f hours", (self._ends_at - self._now()) / 3600)
+
+
+def _tell_failure(following: asyncio.Task[None]) -> None:
+    if not following.cancelled() and (error := following.exception()) is not None:
+        log.error("webhook: certificates are not followed any more, this replica gets unready", exc_info=error)
+
+
+def rules(
+    image: str, new_token: Callable[[], str], lookup: Lookup = nothing_known, room: Room = endless
+) -> Mapping[str, Rule]:
+    """What is decided at each path."""
+
+    def mutate_pod(review: Review) -> Verdict:
+        if review.operation != "CREATE" or review.new is None:
+            return Verdict("untouched")
+        return review_pod(review.new, image, new_token, lookup, review.namespace, room)
+
+    return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate_service}
+
+
+def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starlette:
+    """The ASGI application: AdmissionReview in, AdmissionReview out; 400 and 413 for what is none, and 500 for a bug."""
+    reviews = Counter(
+        "sponge_webhook_reviews", "Admission reviews by webhook and outcome.", ["webhook", "outcome"], registry=registry
+    )
+
+    def endpoint(path: str, rule: Rule) -> Callable[[Request], object]:
+        async def answer(request: Request) -> Response:
+            outcome = "error"
+            try:
+                review = read_review(await _body(request))
+                verdict = rule(review)
+                outcome = verdict.outcome
+                log.debug("%s %s/%s: %s", path, review.namespace, review.name, outcome)
+                return Response(write_review(review, verdict), media_type="application/json")
+            except _TooLarge:
+                outcome = "too-large"
+                return PlainTextResponse(f"a review has at most {LARGEST_REVIEW} bytes\n", 413)
+            except BadReview as error:
+                outcome = "bad-review"
+                return PlainTextResponse(f"{error}\n", 400)
+            finally:
+                reviews.labels(path.strip("/"), outcome).inc()
+
+        return answer
+
+    return Starlette(routes=[Route(path, endpoint(path, rule), methods=["POST"]) for path, rule in paths.items()])
+
+
+class _TooLarge(Exception):
+    """The body is larger than LARGEST_REVIEW."""
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST_REVIEW:
+            raise _TooLarge
+    return bytes(body)
+
+
+def _load(context: ssl.SSLContext, certificates: Certificates) -> None:
+    """OpenSSL reads files only; these are in memory, so that the key is on no disk and the root may be read-only."""
+    with _memory_file(certificates.serving) as serving, _memory_file(certificates.key) as key:
+        context.load_cert_chain(serving, key)
+
+
+@contextlib.contextmanager
+def _memory_file(content: bytes) -> Iterator[str]:
+    number = os.memfd_create("certificate")
+    try:
+        os.write(number, content)
+        yield f"/proc/self/fd/{number}"
+    finally:
+        os.close(number)

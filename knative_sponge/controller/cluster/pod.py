@@ -1,0 +1,299 @@
+"""A pod of a revision as a value: what sizes it, where it runs, whom to talk to. Pure, and it holds nothing back to the wire.
+
+Works on pods as the API server has them, and on what `podslim.slim` left of them, with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from knative_sponge.controller.annotations import REVISION_LABEL, of_sponge, read_settings
+from knative_sponge.controller.kube.resource import Key, Object
+from knative_sponge.core.quantity import format_cores, parse_quantity
+from knative_sponge.core.resizing.events import Seen
+from knative_sponge.errors import SettingError
+from knative_sponge.settings.serving import INTERNAL, PROXY, CpuLimit, ServingSettings
+
+SERVICE_LABEL: Final = "serving.knative.dev/service"
+CONFIGURATION_LABEL: Final = "serving.knative.dev/configuration"
+PROXY_CONTAINER: Final = "queue-proxy"
+USER_PORT: Final = "user-port"
+TOKEN: Final = "SPONGE_CONTROL_TOKEN"
+_EDGE: Final = 0.001
+"""Cores by which a limit stays above its request where equality would change the QoS class: the least there is."""
+_ROUNDING: Final = 0.011
+"""Request and limit this close are meant to be one size."""
+_MEMORY_RESTARTS: Final = {"resourceName": "memory", "restartPolicy": "RestartContainer"}
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """One pod of a revision. CPU in cores, memory in bytes; texts are '' and amounts None where the pod says nothing."""
+
+    key: Key
+    uid: str
+    revision: str
+    service: str
+    configuration: str
+    node: str
+    ip: str
+    token: str = field(repr=False)
+    """Bearer token of its proxy's control routes."""
+    sponge: bool
+    """Does it run our proxy?"""
+    container: str
+    """Name of the serving container, the one with a port named `user-port`."""
+    container_id: str
+    restarts: int
+    image: str
+    """Of the serving container, as spec names it."""
+    request: float
+    limit: float | None
+    in_force: float | None
+    """Size in status, comparable with `size`; None while it is not reported."""
+    allocated: float | None
+    """Request that the kubelet admitted."""
+    memory_request: int | None
+    memory_limit: int | None
+    memory_in_force: int | None
+    """As status has it, comparable with `memory`; None while it is not reported."""
+    memory_restarts: bool
+    """Does the container restart when its memory is resized?"""
+    pending: str
+    """'', Deferred or Infeasible."""
+    progress: str
+    """'', InProgress or Error."""
+    message: str
+    """Of the one of these two that holds."""
+    generation: int
+    observed_generation: int
+    phase: str
+    ready: bool
+    terminating: bool
+    others: float
+    """Cores requested by the other containers that run all the time, and for the pod's sandbox (`spec.overhead`)."""
+    settings: ServingSettings | None
+    """As the annotations say; None when they cannot be read."""
+    qos: str
+    others_even: bool
+    """Do all other containers have requests and limits that are equal, as in a Guaranteed pod?"""
+    created: str
+
+    @property
+    def size(self) -> float:
+        """Size in spec: with `cpu-limit: equal` the limit, where somebody set request and limit apart; else the request."""
+        if self.burst or self.limit is None or abs(self.limit - self.request) <= _ROUNDING:
+            return self.request
+        return self.limit
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes in spec: the limit; without one the request; None where there is neither."""
+        return self.memory_request if self.memory_limit is None else self.memory_limit
+
+    @property
+    def burst(self) -> bool:
+        """Does only the request move (`cpu-limit: burst`)?"""
+        return self.settings is not None and self.settings.cpu_limit is CpuLimit.BURST
+
+    def seen(self) -> Seen:
+        """What the resize state machine is told of it."""
+        return Seen(
+            self.size,
+            self.in_force,
+            self.pending,
+            self.progress,
+            self.message,
+            self.generation,
+            self.observed_generation,
+            self.allocated,
+        )
+
+
+def view(pod: Object) -> PodView:
+    """The pod's values. Raises ValueError for a quantity that is none."""
+    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    containers: Sequence[Object] = spec["containers"]
+    serving = next((one for one in containers if is_serving(one)), {})
+    seen: Object = next((one for one in status_of(status) if one["name"] == serving.get("name")), {})
+    requests, limits = amounts(serving, "requests"), amounts(serving, "limits")
+    settings = _settings(annotations)
+    generation = metadata.get("generation") or 0
+    pending, why_pending = _condition(status, "PodResizePending", generation)
+    progress, why_progress = _condition(status, "PodResizeInProgress", generation)
+    starting: Sequence[Object] = spec.get("initContainers") or ()
+    others = [one for one in containers if one is not serving]
+    asked = [amounts(one, "requests") for one in (*others, *filter(_is_sidecar, starting))]
+    return PodView(
+        key=(metadata["namespace"], metadata["name"]),
+        uid=metadata.get("uid") or "",
+        revision=labels.get(REVISION_LABEL) or "",
+        service=labels.get(SERVICE_LABEL) or "",
+        configuration=labels.get(CONFIGURATION_LABEL) or "",
+        node=spec.get("nodeName") or "",
+        ip=status.get("podIP") or "",
+        token=_token(containers),
+        sponge=annotations.get(PROXY) == "sponge",
+        container=serving.get("name") or "",
+        container_id=seen.get("containerID") or "",
+        restarts=seen.get("restartCount") or 0,
+        image=serving.get("image") or "",
+        request=_cores(requests) or 0.0,
+        limit=_cores(limits),
+        in_force=_in_force(seen, burst=settings is not None and settings.cpu_limit is CpuLimit.BURST),
+        allocated=_cores(seen.get("allocatedResources") or {}),
+        memory_request=_memory(requests),
+        memory_limit=_memory(limits),
+        memory_in_force=_memory(amounts(seen, "limits" if _memory(limits) is not None else "requests")),
+        memory_restarts=_MEMORY_RESTARTS in (serving.get("resizePolicy") or ()),
+        pending=pending,
+        progress=progress or ("InProgress" if why_progress is not None else ""),
+        message=why_pending or why_progress or "",
+        generation=generation,
+        observed_generation=status.get("observedGeneration") or 0,
+        phase=status.get("phase") or "",
+        ready=any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ()),
+        terminating="deletionTimestamp" in metadata,
+        others=sum(_cores(one) or 0.0 for one in (spec.get("overhead") or {}, *asked)),
+        settings=settings,
+        qos=status.get("qosClass") or "",
+        others_even=all(_is_even(one, "cpu") and _is_even(one, "memory") for one in (*others, *starting)),
+        created=metadata.get("creationTimestamp") or "",
+    )
+
+
+def resize_body(pod: PodView, cores: float, memory: int | None = None) -> Object:
+    """The strategic-merge patch for `pods/resize` that sets the serving container to `cores` (and `memory` bytes).
+
+    No limit is ever removed, and the QoS class stays what it is: the API server refuses both.
+    """
+    guaranteed = pod.qos == "Guaranteed"
+    limit: float | None = cores
+    if pod.burst and not guaranteed:
+        limit = None if pod.limit is None else max(pod.limit, cores)
+    memory_even = pod.memory_limit is not None and (
+        memory is not None or pod.memory_request in (None, pod.memory_limit)
+    )
+    if limit == cores and pod.others_even and memory_even and not guaranteed:
+        limit = cores + _EDGE
+    requests = {"cpu": format_cores(cores)}
+    limits = {} if limit is None else {"cpu": format_cores(limit)}
+    if memory is not None:
+        requests["memory"] = str(memory)
+        if pod.memory_limit is not None:
+            limits["memory"] = str(memory)
+    resources = {"requests": requests} | ({"limits": limits} if limits else {})
+    return {"spec": {"containers": [{"name": pod.container, "resources": resources}]}}
+
+
+def requested(pod: Object, name: str = "cpu") -> float:
+    """Cores (or bytes of `memory`) that the scheduler counts for any pod, resizes under way included; 0 once it has ended.
+    Raises ValueError for a quantity that is none.
+
+    As `PodRequests` of Kubernetes: per container the largest of spec, admitted and actual (without spec when the resize is
+    infeasible); init containers run before the others, one at a time, beside the sidecars started so far; plus overhead.
+    """
+    spec, status = pod["spec"], pod.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return 0.0
+    infeasible = any(
+        one["type"] == "PodResizePending" and one["status"] == "True" and one.get("reason") == "Infeasible"
+        for one in status.get("conditions") or ()
+    )
+    known = {one["name"]: one for one in status_of(status)}
+
+    def count(container: Object) -> float:
+        seen = known.get(container["name"], {})
+        kubelets = (_amount(seen.get("allocatedResources") or {}, name), _amount(amounts(seen, "requests"), name))
+        sizes = [size for size in kubelets if size is not None]
+        if not (infeasible and sizes):
+            sizes.append(_amount(amounts(container, "requests"), name) or 0.0)
+        return max(sizes)
+
+    always, starting = sum(count(one) for one in spec["containers"]), 0.0
+    sidecars = 0.0
+    for one in spec.get("initContainers") or ():
+        if _is_sidecar(one):
+            sidecars += count(one)
+            starting = max(starting, sidecars)
+        else:
+            starting = max(starting, sidecars + count(one))
+    total = max(always + sidecars, starting)
+    whole = _amount((spec.get("resources") or {}).get("requests") or {}, name)  # of the pod, in place of the sum
+    return (total if whole is None else whole) + (_amount(spec.get("overhead") or {}, name) or 0.0)
+
+
+def is_serving(container: Object) -> bool:
+    """Does it serve the revision's requests?"""
+    return any(port.get("name") == USER_PORT for port in container.get("ports") or ())
+
+
+def status_of(status: Object) -> Sequence[Object]:
+    """The statuses of all containers."""
+    return (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
+
+
+def amounts(container: Object, kind: str) -> Mapping[str, Any]:
+    """Requests or limits of a container, or of its status."""
+    return (container.get("resources") or {}).get(kind) or {}
+
+
+def _in_force(actual: Object, *, burst: bool) -> float | None:
+    kinds = ("requests", "limits") if burst else ("limits", "requests")
+    found = (_cores(amounts(actual, kind)) for kind in kinds)
+    return next((cores for cores in found if cores is not None), None)
+
+
+def _condition(status: Object, kind: str, generation: int) -> tuple[str, str | None]:
+    """Reason and message of a condition that holds for this generation of spec; ('', None) otherwise."""
+    for one in status.get("conditions") or ():
+        if one["type"] == kind and one["status"] == "True":
+            if one.get("observedGeneration") and one["observedGeneration"] < generation:
+                return "", None
+            return one.get("reason") or "", one.get("message") or ""
+    return "", None
+
+
+def _settings(annotations: Mapping[str, str]) -> ServingSettings | None:
+    return _read(tuple((key, value) for key, value in of_sponge(annotations).items() if key not in INTERNAL))
+
+
+@lru_cache(maxsize=512)
+def _read(annotations: tuple[tuple[str, str], ...]) -> ServingSettings | None:
+    """Remembered, because pods change all the time and those of one revision say the same."""
+    try:
+        return read_settings(dict(annotations))
+    except SettingError:
+        return None
+
+
+def _token(containers: Sequence[Object]) -> str:
+    proxies = (container for container in containers if container["name"] == PROXY_CONTAINER)
+    env = (variable for proxy in proxies for variable in proxy.get("env") or ())
+    return next((variable.get("value") or "" for variable in env if variable["name"] == TOKEN), "")
+
+
+def _is_sidecar(init_container: Object) -> bool:
+    return bool(init_container.get("restartPolicy") == "Always")
+
+
+def _is_even(container: Object, name: str) -> bool:
+    limit = amounts(container, "limits").get(name)
+    request = amounts(container, "requests").get(name, limit)
+    return limit is not None and parse_quantity(str(limit)) == parse_quantity(str(request))
+
+
+def _amount(quantities: Mapping[str, Any], name: str) -> float | None:
+    return round(parse_quantity(str(quantities[name])), 6) if name in quantities else None
+
+
+def _cores(quantities: Mapping[str, Any]) -> float | None:
+    return _amount(quantities, "cpu")
+
+
+def _memory(quantities: Mapping[str, Any]) -> int | None:
+    return round(parse_quantity(str(quantities["memory"]))) if "memory" in quantities else None

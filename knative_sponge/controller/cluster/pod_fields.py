@@ -1,0 +1,141 @@
+"""What the informer decodes of a pod, and what it holds: what `podview` and the other readers of pods look at. Pure.
+
+Environment, probes, volumes and who wrote which field are nine tenths of a pod, and on a large cluster there are thousands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict
+
+import msgspec
+
+from knative_sponge.controller.annotations import REVISION_LABEL, SLO_ANNOTATION
+from knative_sponge.controller.cluster.pod import (
+    CONFIGURATION_LABEL,
+    PROXY_CONTAINER,
+    SERVICE_LABEL,
+    TOKEN,
+    USER_PORT,
+    is_serving,
+)
+from knative_sponge.controller.kube.resource import Object
+from knative_sponge.settings.serving import ANNOTATION_PREFIX, EFFECTIVE, PROXY
+
+_METADATA: Final = (
+    "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
+)  # fmt: skip
+_LABELS: Final = (REVISION_LABEL, SERVICE_LABEL, CONFIGURATION_LABEL)
+_CONDITIONS: Final = ("Ready", "PodResizePending", "PodResizeInProgress")
+_CONDITION: Final = ("type", "status", "reason", "message", "observedGeneration")
+_RESOURCES: Final = ("cpu", "memory")
+
+
+class _Metadata(TypedDict, total=False):
+    name: Any
+    namespace: Any
+    uid: Any
+    resourceVersion: Any
+    generation: Any
+    creationTimestamp: Any
+    ownerReferences: Any
+    deletionTimestamp: Any
+    labels: Any
+    annotations: Any
+
+
+class _Container(TypedDict, total=False):
+    name: Any
+    image: Any
+    env: Any
+    ports: Any
+    resources: Any
+    resizePolicy: Any
+    restartPolicy: Any
+
+
+class _Spec(TypedDict, total=False):
+    nodeName: Any
+    nodeSelector: Any
+    tolerations: Any
+    overhead: Any
+    resources: Any
+    containers: list[_Container]
+    initContainers: list[_Container] | None
+
+
+class _Pod(TypedDict, total=False):
+    metadata: _Metadata
+    spec: _Spec
+    status: Any
+
+
+_DECODER: Final = msgspec.json.Decoder(_Pod)
+
+
+def read_pod(text: bytes | msgspec.Raw) -> Object:
+    """The pod, without what nobody looks at. Raises ValueError for what is no JSON object."""
+    try:
+        return dict(_DECODER.decode(text))
+    except msgspec.ValidationError:
+        return msgspec.json.decode(text, type=dict[str, Any])  # whoever reads it will say what is wrong with it
+
+
+def slim(pod: Object) -> Object:
+    """The parts that somebody reads, where they were. Slimming twice changes nothing; the pod given is left as it is."""
+    metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
+    kept = {
+        "metadata": _part(metadata, *_METADATA)
+        | {"labels": _part(metadata.get("labels"), *_LABELS), "annotations": _annotations(metadata.get("annotations"))},
+        "spec": _part(spec, "nodeName")
+        | _filled("overhead", _part(spec.get("overhead"), *_RESOURCES))
+        | _resources(spec)
+        | {"containers": [_container(one) for one in spec["containers"]]}
+        | _filled("initContainers", [_container(one) for one in spec.get("initContainers") or ()]),
+        "status": _part(status, "phase", "podIP", "qosClass", "observedGeneration"),
+    }
+    serving = next((one["name"] for one in spec["containers"] if is_serving(one)), None)
+    conditions = [one for one in status.get("conditions") or () if one["type"] in _CONDITIONS]
+    kept["status"] |= _filled("conditions", [_part(one, *_CONDITION) for one in conditions])
+    for name in ("containerStatuses", "initContainerStatuses"):
+        statuses = [_status(one, whole=one["name"] == serving) for one in status.get(name) or ()]
+        kept["status"] |= _filled(name, statuses)
+    return kept
+
+
+def _annotations(annotations: Mapping[str, str] | None) -> Object:
+    ours = {key: value for key, value in (annotations or {}).items() if key.startswith(ANNOTATION_PREFIX)}
+    if ours.get(PROXY) == "sponge" or SLO_ANNOTATION not in ours:
+        ours.pop(EFFECTIVE, None)  # long, and read only for why a pod keeps the stock proxy
+    return ours
+
+
+def _container(container: Object) -> Object:
+    kept = _part(container, "name", "restartPolicy") | _resources(container)
+    if is_serving(container):
+        kept |= {"ports": [{"name": USER_PORT}]} | _part(container, "image", "resizePolicy")
+    if container["name"] == PROXY_CONTAINER:
+        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] == TOKEN])
+    return kept
+
+
+def _status(status: Object, *, whole: bool) -> Object:
+    kept = _part(status, "name") | _resources(status)
+    kept |= _filled("allocatedResources", _part(status.get("allocatedResources"), *_RESOURCES))
+    if whole:
+        kept |= _part(status, "containerID", "restartCount")
+    return kept
+
+
+def _resources(holder: Object) -> Object:
+    resources = holder.get("resources") or {}
+    kinds = {kind: _part(resources.get(kind), *_RESOURCES) for kind in ("requests", "limits")}
+    return _filled("resources", {kind: part for kind, part in kinds.items() if part})
+
+
+def _part(whole: Mapping[str, Any] | None, *names: str) -> Object:
+    return {name: whole[name] for name in names if name in whole} if whole else {}
+
+
+def _filled(name: str, value: Object | list[Object] | str) -> Object:
+    return {name: value} if value else {}

@@ -1,0 +1,89 @@
+"""The informers that the leader's parts share, so that each resource is watched once; they only read.
+
+They see every revision, pod and node of the cluster, ours or not, and a pod or Deployment takes tens of KiB of memory: of
+those only what somebody reads is held. Each replica follows the nodes, the leader or not: its webhook asks for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+from knative_sponge.controller.annotations import REVISION_LABEL
+from knative_sponge.controller.cluster.node import kept_of_node
+from knative_sponge.controller.cluster.pod_fields import read_pod
+from knative_sponge.controller.cluster.pod_request import kept_of_pod
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.informer import Informer, whole
+from knative_sponge.controller.kube.resource import (
+    AUTOSCALER_CONFIG,
+    DEPLOYMENTS,
+    NODES,
+    POD_AUTOSCALERS,
+    PODS,
+    REVISIONS,
+    SERVERLESS_SERVICES,
+    Object,
+)
+
+
+def kept_of_revision(item: Object) -> Object:
+    """Who it is and what labels say."""
+    return {"metadata": whole(item)["metadata"]}
+
+
+def kept_of_deployment(item: Object) -> Object:
+    """All but the pods' template."""
+    item["spec"].pop("template", None)
+    return whole(item)
+
+
+class Nodes(Informer):
+    """All nodes. It runs as long as the process; those who subscribe do so for as long as it leads."""
+
+    def __init__(self, kube: Kube, rng: random.Random) -> None:
+        super().__init__(kube, NODES, rng=rng, keep=kept_of_node)
+
+    def forget_subscribers(self) -> None:
+        """Nobody is told anything any more."""
+        self._subscribers.clear()
+
+
+class Watches:
+    """All that the leader looks at. Deployments are only those of revisions. nodes: run by whoever gives them."""
+
+    def __init__(self, kube: Kube, system_namespace: str, rng: random.Random, nodes: Nodes) -> None:
+        self.autoscalers = Informer(kube, POD_AUTOSCALERS, rng=rng)
+        self.revisions = Informer(kube, REVISIONS, rng=rng, keep=kept_of_revision)
+        self.services = Informer(kube, SERVERLESS_SERVICES, rng=rng)
+        self.deployments = Informer(kube, DEPLOYMENTS, rng=rng, labels=REVISION_LABEL, keep=kept_of_deployment)
+        self.pods = Informer(kube, PODS, rng=rng, read=read_pod, keep=kept_of_pod)
+        self.nodes = nodes
+        self.config = Informer(
+            kube, AUTOSCALER_CONFIG, rng=rng, namespace=system_namespace, fields="metadata.name=config-autoscaler"
+        )
+        self._own = (self.autoscalers, self.revisions, self.services, self.deployments, self.pods, self.config)
+
+    @property
+    def synced(self) -> bool:
+        """Was everything listed once?"""
+        return all(informer.synced.is_set() for informer in (*self._own, self.nodes))
+
+    async def wait(self) -> None:
+        """Until everything was listed once."""
+        for informer in (*self._own, self.nodes):
+            await informer.synced.wait()
+
+    @property
+    def defaults(self) -> Mapping[str, str]:
+        """Data of Knative's ConfigMap `config-autoscaler`."""
+        for config in self.config.objects.values():
+            return config.get("data") or {}
+        return {}
+
+    async def run(self) -> None:
+        """Follow everything but the nodes until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for informer in self._own:
+                group.create_task(informer.run(), name=f"watch {informer.resource}")

@@ -1,0 +1,184 @@
+"""A local copy of the objects of one resource, kept by list and watch; it never writes and never decides.
+
+Whoever subscribes is told each change with the object before and after. After a lost connection the watch goes on from the
+last version seen; when the server has forgotten that version, everything is listed again and the differences are told, so
+that no subscriber ever misses that an object changed or went away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Final
+
+from knative_sponge.controller.kube.backoff import Backoff
+from knative_sponge.controller.kube.client import Change, Kube
+from knative_sponge.controller.kube.resource import Key, Object, Resource
+from knative_sponge.controller.kube.wire import Text, read_object
+from knative_sponge.errors import KubeError, KubeGone
+
+_log: Final = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 0.5
+"""Between two watches when the first told nothing: a server that ends each at once must not be called in a tight loop."""
+
+Subscriber = Callable[[Object | None, Object | None], None]
+"""Told (before, after); before is None for a new object, after is None for one that is gone."""
+
+
+def key_of(item: Object) -> Key:
+    """Namespace and name of an object."""
+    metadata = item["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def whole(item: Object) -> Object:
+    """All of an object that means something; who wrote which field is half of it and read by nobody."""
+    item["metadata"].pop("managedFields", None)
+    return item
+
+
+class Informer:
+    """The objects of one resource that match the selectors. `run` it in a task; it ends only by cancellation.
+
+    read: an object from its JSON, or as much of it as `keep` needs. keep: what is held of it; its metadata's namespace, name
+    and resourceVersion must be. It may change its argument.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        resource: Resource,
+        *,
+        rng: random.Random,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        read: Callable[[Text], Object] = read_object,
+        keep: Callable[[Object], Object] = whole,
+    ) -> None:
+        self.resource = resource
+        self.synced = asyncio.Event()
+        """Set once everything was listed; it stays set while a lost connection is being remade."""
+        self._kube = kube
+        self._namespace = namespace
+        self._labels = labels
+        self._fields = fields
+        self._read = read
+        self._keep = keep
+        self._objects: dict[Key, Object] = {}
+        self._subscribers: list[Subscriber] = []
+        self._backoff = Backoff(rng)
+        self._version = ""
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Tell `subscriber` each change from now on; it must not block and must not raise."""
+        self._subscribers.append(subscriber)
+
+    def learn(self, item: Object) -> None:
+        """Take over what a write returned, so that the next look rests on it and does not run into a conflict.
+
+        Only for objects that are still known, and not in place of a later version: one that was deleted meanwhile must not
+        come back, and no event would follow that corrects what a slow answer said.
+        """
+        known = self._objects.get(key_of(item))
+        if known is not None and not _is_later(known, item):
+            self._put(key_of(item), self._keep(item))
+
+    def get(self, key: Key) -> Object | None:
+        """The object as last seen. It is shared: never change it."""
+        return self._objects.get(key)
+
+    @property
+    def objects(self) -> Mapping[Key, Object]:
+        """All objects as last seen."""
+        return self._objects
+
+    async def run(self) -> None:
+        """List, then watch, for ever; failures are retried with growing waits."""
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+            except KubeGone:
+                _log.info("%s: history is gone, listing again", self.resource)
+                self._version = ""
+            except KubeError as error:
+                wait_s = self._backoff.wait_s()
+                _log.warning("%s: %s; next try in %.1f s", self.resource, error, wait_s)
+                await asyncio.sleep(wait_s)
+
+    async def _list(self) -> None:
+        listing = await self._kube.list(
+            self.resource,
+            namespace=self._namespace,
+            labels=self._labels,
+            fields=self._fields,
+            keep=lambda text: self._keep(self._read(text)),
+        )
+        found = {key_of(item): item for item in listing.items}
+        for key in [key for key in self._objects if key not in found]:
+            self._put(key, None)
+        for key, item in found.items():
+            self._put(key, item)
+        self._version = listing.version
+        self.synced.set()
+
+    async def _watch(self) -> None:
+        """Follow until the server ends the watch. The version is kept as it goes, so a broken watch loses nothing."""
+        told = False
+        async with aclosing(
+            self._kube.watch(
+                self.resource,
+                self._version,
+                namespace=self._namespace,
+                labels=self._labels,
+                fields=self._fields,
+                read=self._read,
+            )
+        ) as events:
+            async for change, item in events:
+                told = True
+                self._backoff.succeeded()
+                self._version = item["metadata"]["resourceVersion"]
+                if change is Change.DELETED:
+                    self._put(key_of(item), None)
+                elif change is not Change.BOOKMARK and not self._has(item):
+                    self._put(key_of(item), self._keep(item))
+        if not told:
+            await asyncio.sleep(_PAUSE_S)
+
+    def _has(self, item: Object) -> bool:
+        """Is it known in this very version, as what we wrote ourselves is?"""
+        known = self._objects.get(key_of(item))
+        return known is not None and _version(known) == _version(item)
+
+    def _put(self, key: Key, item: Object | None) -> None:
+        before = self._objects.pop(key, None)
+        if item is not None:
+            self._objects[key] = item
+        if before is None and item is None:
+            return
+        if before is not None and item is not None and _version(before) == _version(item):
+            return
+        for subscriber in self._subscribers:
+            subscriber(before, item)
+
+
+def _is_later(known: Object, item: Object) -> bool:
+    """Is `known` of a later version than `item`, or another object of its name? Versions grow, as decimal numbers
+    (Kubernetes API concepts, "Resource versions"); of others nothing is known."""
+    uid = known["metadata"].get("uid")
+    if uid is not None and uid != item["metadata"].get("uid", uid):
+        return True
+    one, other = _version(known), _version(item)
+    return one.isdecimal() and other.isdecimal() and int(one) > int(other)
+
+
+def _version(item: Object) -> str:
+    version: str = item["metadata"]["resourceVersion"]
+    return version

@@ -1,0 +1,54 @@
+"""The API server's JSON: objects, pages of a list, events of a watch. Pure; what does not fit is a ValueError."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from knative_sponge.controller.kube.resource import Object
+
+_LONGEST_EVENT: Final = 16 * 2**20
+
+Text: TypeAlias = bytes | msgspec.Raw
+"""JSON."""
+
+
+class Page(msgspec.Struct):
+    """One page of a list, its objects not decoded yet."""
+
+    metadata: dict[str, Any]
+    items: list[msgspec.Raw] | None = None
+
+
+class Event(msgspec.Struct):
+    """What a watch tells, its object not decoded yet."""
+
+    type: str
+    object: msgspec.Raw
+
+
+read_page: Final = msgspec.json.Decoder(Page).decode
+read_event: Final = msgspec.json.Decoder(Event).decode
+
+
+def read_object(text: Text) -> Object:
+    """All of an object."""
+    return msgspec.json.decode(text, type=dict[str, Any])
+
+
+async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines of any length up to a bound; aiohttp's own readline refuses objects that are larger than its buffer."""
+    rest = bytearray()
+    async for data in pieces:
+        start = len(rest)
+        rest += data
+        if b"\n" in data:
+            *whole, last = bytes(rest).split(b"\n")
+            rest = bytearray(last)
+            for line in whole:
+                if line.strip():
+                    yield line
+        elif start > _LONGEST_EVENT:
+            raise ValueError("an event is too long")

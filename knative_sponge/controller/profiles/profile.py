@@ -1,0 +1,147 @@
+"""What is remembered of an image when its pods are gone: learned latency and size, as a short text. Pure: no I/O, no clock.
+
+A text that cannot be read is a ProfileError and never a guess: it would reach new pods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.profile import from_json, to_json
+from knative_sponge.errors import ProfileError
+
+LONGEST: Final = 8 * 1024
+"""Bytes of one text: some 35 regions of (batch, cores), more than a model server visits."""
+_DIGITS: Final = 6
+"""Of each number of a model: changes predictions by less than 0.1 %; the measurements scatter by 2 % at least."""
+
+_DIGEST: Final = re.compile(r"@sha256:([0-9a-f]{64})$")
+_UNFIT: Final = re.compile(r"[^-._a-zA-Z0-9]")
+_GRID: Final = tuple((rows, cores) for rows in (1, 8, 32) for cores in (0.25, 1.0, 4.0, 16.0))
+_CURVE_SHARE: Final = 0.05
+_CORES_SHARE: Final = 0.1
+_PLENTY: Final = 200
+"""Measurements beyond which more of them are no news by themselves."""
+_REFRESH_S: Final = 3600.0
+"""What is still in use is written again so often, so that it is not taken for the one least recently seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What pods of one image have learned.
+
+    model: their latency model, JSON of `core.profile` in few digits. cores: a size to start with; None is not known.
+    seen_s: when it was learned, Unix seconds in whole minutes. params, cost, samples: the model's curves of latency and of
+    costs, and how many measurements it stands for.
+    """
+
+    model: str
+    cores: float | None
+    seen_s: float
+    params: LatencyParams
+    cost: LatencyParams
+    samples: int
+
+
+def key_of(image: str, namespace: str, service: str) -> str:
+    """The key of an image in a Service: `sha256-<64 hex digits>.<namespace>.<service>`, of its digest or else its reference.
+
+    One image serves different models in different Services, told apart by environment or volume. Fits a ConfigMap's keys.
+    """
+    found = _DIGEST.search(image)
+    digest = found[1] if found else hashlib.sha256(image.encode()).hexdigest()
+    return f"sha256-{digest}.{_UNFIT.sub('_', f'{namespace}.{service}')[:150]}"
+
+
+def known(model: Mapping[str, Any], cores: float | None, now: float) -> Known:
+    """From a model as `core.profile.to_json` gives it; the least visited regions are left out where it is too long.
+
+    now: Unix seconds. Raises ProfileError.
+    """
+    learned = from_json(model)
+    text = _within(to_json(learned), LONGEST - 100)  # cores, time and braces around it
+    size = None if cores is None else _checked(cores)
+    return Known(text, size, now // 60 * 60, learned.params, learned.costs.params, learned.learner.samples)
+
+
+def to_text(value: Known) -> str:
+    """One line that `from_text` reads back; at most LONGEST bytes."""
+    seen = datetime.fromtimestamp(value.seen_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f'{{"model":{value.model},"cores":{json.dumps(value.cores)},"seen":"{seen}"}}'
+
+
+def from_text(text: str) -> Known:
+    """Raises ProfileError when it is not what `to_text` writes."""
+    if len(text) > LONGEST:
+        raise ProfileError(f"more than {LONGEST} characters")
+    try:
+        found = json.loads(text)
+        cores, seen_s = found["cores"], datetime.fromisoformat(found["seen"]).timestamp()
+        return known(found["model"], cores, seen_s)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ProfileError(f"not a profile with cores and time: {error}") from error
+
+
+def is_news(old: Known | None, new: Known) -> bool:
+    """Whether the new one is worth writing over the old one: another size or speed, surer, or a sign of life after long."""
+    if old is None:
+        return True
+    if new.cores is not None and (old.cores is None or abs(new.cores - old.cores) > _CORES_SHARE * old.cores):
+        return True
+    for rows, cores in _GRID:
+        for curve, changed in ((old.params, new.params), (old.cost, new.cost)):
+            before, after = curve.latency_s(rows, cores), changed.latency_s(rows, cores)
+            if abs(after - before) > _CURVE_SHARE * before:
+                return True
+    surer = old.samples < _PLENTY and new.samples >= 2 * old.samples
+    return surer or new.seen_s - old.seen_s >= _REFRESH_S
+
+
+def _within(model: dict[str, Any], most: int) -> str:
+    """The model's text with as many regions, the most visited first, as fit into `most` bytes."""
+    model = _rounded(model)
+    memories = {(one["rows"], one["cores"]): one for one in model["regions"]}
+    scatters = {(one["rows"], one["cores"]): one for one in model["spread"]["regions"]}
+    kept: list[dict[str, Any]] = []
+    kept_scatters: list[dict[str, Any]] = []
+    bare = {**model, "regions": kept, "spread": {**model["spread"], "regions": kept_scatters}}
+    left = most - len(_text(bare))
+
+    def visits(region: tuple[int, int]) -> tuple[int, int]:
+        return memories.get(region, {}).get("visits", 0), scatters.get(region, {}).get("count", 0)
+
+    for region in sorted(memories.keys() | scatters.keys(), key=lambda each: (visits(each), each), reverse=True):
+        parts = [one[region] for one in (memories, scatters) if region in one]
+        left -= sum(len(_text(part)) + 1 for part in parts)
+        if left < 0:
+            break
+        if region in memories:
+            kept.append(memories[region])
+        if region in scatters:
+            kept_scatters.append(scatters[region])
+    return _text(bare)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
+
+
+def _checked(cores: object) -> float:
+    if isinstance(cores, bool) or not isinstance(cores, int | float) or not 0.001 <= cores <= 4096:
+        raise ProfileError(f"cores: expected a number from 0.001 to 4096, not {str(cores)[:60]}")
+    return round(float(cores), 3)

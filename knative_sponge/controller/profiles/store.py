@@ -1,0 +1,238 @@
+"""Profiles that outlive their pods: a ConfigMap with one line per image. Every replica reads it, the leader writes it.
+
+Nobody waits for it: a lookup is in memory, and without the ConfigMap pods start cold, as the first ones did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
+
+from knative_sponge.controller.kube.client import Patch
+from knative_sponge.controller.kube.resource import PROFILES, Object, Resource
+from knative_sponge.controller.profiles.profile import Known, from_text, is_news, known, to_text
+from knative_sponge.controller.proxies.demand_streams import Line
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.errors import KubeError, KubeNotFound, ProfileError
+
+MOST_PROFILES: Final = 100
+MOST_BYTES: Final = 256 * 1024
+"""Of all keys and values; the API server takes 1 MiB."""
+READ_S: Final = 10.0
+WRITE_S: Final = 30.0
+_FADE: Final = 0.1
+"""Cores follow a larger size at once and a smaller one by this share a time: a new pod comes because load does."""
+_CROWDED_S: Final = 600.0
+"""An image for which there was no room is not looked at again before."""
+_ENOUGH: Final = 100
+"""Measurements from which on a model may replace any other."""
+
+NAME: Final = PROFILES.names[0]
+
+log = logging.getLogger(__name__)
+
+Lookup = Callable[[str], Known | None]
+"""What is known of an image by its key (`known.key_of`)."""
+
+
+class ConfigReader(Protocol):
+    """What a follower needs of the API server. Raises KubeError."""
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
+
+
+class ConfigKeeper(ConfigReader, Protocol):
+    """What the leader needs of it: `Kube` has all of it."""
+
+    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
+
+    async def patch(
+        self, resource: Resource, name: str, body: Object, namespace: str | None = None, *, kind: Patch = Patch.MERGE
+    ) -> Object: ...
+
+
+class ProfileStore:
+    """The profiles as last read."""
+
+    def __init__(self, kube: ConfigReader, namespace: str) -> None:
+        """namespace: the controller's own."""
+        self._kube = kube
+        self._namespace = namespace
+        self._texts: dict[str, str] = {}
+        self._known: dict[str, Known] = {}
+        self.version: str | None = None
+        """The ConfigMap's resourceVersion; None when there is none."""
+
+    def get(self, key: str) -> Known | None:
+        """What is known of the image with this key; never waits."""
+        return self._known.get(key)
+
+    @property
+    def texts(self) -> Mapping[str, str]:
+        """Everything stored by key, readable or not."""
+        return self._texts
+
+    async def run(self) -> None:
+        """Read again and again, until cancelled. A call that fails is logged once and tried again."""
+        failing = False
+        while True:
+            try:
+                await self.read()
+                failing = False
+            except KubeError as error:
+                if not failing:
+                    log.warning("profiles cannot be read, new pods start with the last ones: %s", error)
+                failing = True
+            await asyncio.sleep(READ_S)
+
+    async def read(self) -> None:
+        """Read now. Raises KubeError."""
+        try:
+            found = await self._kube.get(PROFILES, NAME, self._namespace)
+        except KubeNotFound:
+            found = None
+        self.take(found)
+
+    def take(self, config_map: Object | None) -> None:
+        """Go over to another version of the ConfigMap. What cannot be read in it is passed over, and logged once."""
+        data: Mapping[str, str] = {} if config_map is None else config_map.get("data") or {}
+        self.version = None if config_map is None else config_map["metadata"]["resourceVersion"]
+        before, before_texts = self._known, self._texts
+        self._known, self._texts = {}, dict(data)
+        for key, text in data.items():
+            if before_texts.get(key) == text:
+                if key in before:
+                    self._known[key] = before[key]
+                continue
+            try:
+                self._known[key] = from_text(text)
+            except ProfileError as error:
+                log.warning("profile %s is passed over: %s", key, error)
+
+
+class ProfileKeeper:
+    """Writes what pods have learned; leader only.
+
+    Loses nothing by a failed or lost write: it is tried again with the next flush, against what is stored by then.
+    """
+
+    def __init__(self, kube: ConfigKeeper, store: ProfileStore, namespace: str) -> None:
+        """kube: fenced by the lease. namespace: the controller's own."""
+        self._kube = kube
+        self._store = store
+        self._namespace = namespace
+        self._learned: dict[str, tuple[Mapping[str, Any], float | None]] = {}
+        self._flushed_s: float | None = None
+        self._used: dict[str, float] = {}
+        """When a pod of the image was last there, Unix seconds."""
+        self._crowded: dict[str, float] = {}
+        """When there was no room for the image."""
+
+    def lacks(self, key: str, line: Line, now: float) -> bool:
+        """Would the model of a pod of this image be news, by what its proxy says of it? To fetch it and to find out costs a
+        thousand times as much. The image counts as seen. now: Unix seconds."""
+        self._used[key] = now
+        if 0 <= now - self._crowded.get(key, -math.inf) < _CROWDED_S:
+            return False
+        old = self._store.get(key)
+        if old is None or line.params is None:
+            return True
+        cores = min(line.want, line.cores) if line.rate > 0 else None
+        try:
+            params = LatencyParams(*line.params)
+            cost = params if line.cost is None else LatencyParams(*line.cost)
+        except ValueError:
+            return False
+        new = Known("", _blended(old, cores), now // 60 * 60, params, cost, line.samples)
+        return new.samples >= min(old.samples, _ENOUGH) and is_news(old, new)
+
+    def learn(self, key: str, model: Mapping[str, Any], cores: float | None) -> None:
+        """Pods of the image with this key have this model (`core.profile.to_json`); cores: a size they did with, if known.
+
+        A model of few measurements is not taken in place of one of many: its pod has only begun.
+        """
+        _, before = self._learned.get(key, (None, None))
+        sizes = [size for size in (before, cores) if size is not None]
+        self._learned[key] = model, max(sizes, default=None)
+
+    async def flush(self, now: float) -> None:
+        """Write what is news, at most every WRITE_S; never raises for a call that failed. now: Unix seconds."""
+        if not self._learned or (self._flushed_s is not None and 0 <= now - self._flushed_s < WRITE_S):
+            return
+        self._flushed_s = now
+        learned, self._learned = self._learned, {}
+        try:
+            await self._store.read()
+            if changes := await self._changes(learned, now):
+                self._store.take(await self._write(changes))
+        except KubeError as error:
+            self._learned = learned | self._learned
+            log.warning("profiles: %s; trying again", error)
+
+    async def _changes(
+        self, learned: Mapping[str, tuple[Mapping[str, Any], float | None]], now: float
+    ) -> dict[str, str | None]:
+        """Texts to write by key; None removes one.
+
+        Where there is no room for all that are in use, those that are stored stay: else they would take turns for ever.
+        """
+        texts: dict[str, str] = {}
+        stored = self._store.texts
+        self._used = {key: at_s for key, at_s in self._used.items() if key in stored}
+        seen = {key: found.seen_s for key in stored if (found := self._store.get(key)) is not None} | self._used
+        for key, (model, cores) in learned.items():
+            seen[key] = now
+            await asyncio.sleep(
+                0
+            )  # each takes a millisecond or two, and the loop that divides cores must not wait for all
+            old = self._store.get(key)
+            try:
+                new = known(model, _blended(old, cores), now)
+            except ProfileError as error:
+                log.warning("profile %s: %s", key, error)
+                continue
+            if (old is None or new.samples >= min(old.samples, _ENOUGH)) and is_news(old, new):
+                texts[key] = to_text(new)
+        worth = {key: (seen.get(key, 0.0), key in stored) for key in (*stored, *texts)}
+        gone = _evicted({**stored, **texts}, worth) if texts else ()
+        kept = {key: text for key, text in texts.items() if key not in gone}
+        recent = {key: at_s for key, at_s in self._crowded.items() if now - at_s < _CROWDED_S}
+        self._crowded = recent | {key: now for key in gone if key in texts}
+        return kept | {key: None for key in gone if key in stored}
+
+    async def _write(self, changes: Mapping[str, str | None]) -> Object:
+        if self._store.version is not None:
+            body = {"metadata": {"resourceVersion": self._store.version}, "data": dict(changes)}
+            return await self._kube.patch(PROFILES, NAME, body, self._namespace)
+        metadata = {
+            "name": NAME,
+            "namespace": self._namespace,
+            "labels": {"app.kubernetes.io/part-of": "knative-sponge"},
+        }
+        data = {key: text for key, text in changes.items() if text is not None}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+        return await self._kube.create(PROFILES, body, self._namespace)
+
+
+def _blended(old: Known | None, cores: float | None) -> float | None:
+    if old is None or old.cores is None:
+        return cores
+    if cores is None:
+        return old.cores
+    return max(cores, round(old.cores + _FADE * (cores - old.cores), 3))
+
+
+def _evicted(texts: Mapping[str, str], worth: Mapping[str, tuple[float, bool]]) -> list[str]:
+    """Those beyond the bounds: seen least recently first, and among equals those that are not stored; what nobody can read
+    was never seen."""
+    order = sorted(texts, key=lambda key: (worth[key], key))
+    size = sum(len(key) + len(text.encode()) for key, text in texts.items())
+    gone: list[str] = []
+    while len(order) - len(gone) > MOST_PROFILES or size > MOST_BYTES:
+        key = order[len(gone)]
+        size -= len(key) + len(texts[key].encode())
+        gone.append(key)
+    return gone

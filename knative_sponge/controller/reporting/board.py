@@ -1,0 +1,60 @@
+"""Where the leader's loop leaves its latest overview, and where people's tools read it; nothing is computed here.
+
+`GET /sponge/v1/revisions` on the metrics port, without credentials: like metrics it names pods and sizes, never requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from knative_sponge.controller.reporting.rows import NodeRow, Overview, RevisionRow
+
+PATH: Final = "/sponge/v1/revisions"
+
+
+Rows = Callable[[], tuple[Sequence[RevisionRow], Sequence[NodeRow]]]
+"""All revisions and nodes as they are when it is called."""
+
+
+class Board:
+    """The overview, if this replica leads. Publishing only keeps a reference; whoever asks pays for the rows.
+
+    clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._latest: tuple[float, Rows] | None = None
+
+    def publish(self, rows: Rows) -> None:
+        """Things stand well enough to be looked at; how, `rows` says to whoever asks."""
+        self._latest = (self._clock(), rows)
+
+    def clear(self) -> None:
+        """This replica leads no more: what it knew is nobody's."""
+        self._latest = None
+
+    def as_json(self) -> bytes | None:
+        """The document of `Overview.to_json`; None while this replica does not lead."""
+        if self._latest is None:
+            return None
+        at_s, rows = self._latest
+        revisions, nodes = rows()
+        return Overview(round(max(0.0, self._clock() - at_s), 3), tuple(revisions), tuple(nodes)).to_json()
+
+    @property
+    def routes(self) -> list[Route]:
+        """For the application of the metrics port."""
+        return [Route(PATH, self._show, methods=["GET"])]
+
+    async def _show(self, _request: Request) -> Response:
+        document = self.as_json()
+        if document is None:
+            return JSONResponse({"message": "this replica does not lead"}, status_code=503)
+        return Response(document, media_type="application/json")

@@ -1,0 +1,206 @@
+"""Carries out what `decision` decides for each PodAutoscaler of our class, whenever something it rests on changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from knative_sponge.controller.annotations import REVISION_LABEL, ours
+from knative_sponge.controller.cluster.watches import Watches
+from knative_sponge.controller.kube.client import NAMESPACE_TERMINATING, Kube
+from knative_sponge.controller.kube.informer import key_of
+from knative_sponge.controller.kube.resource import (
+    DEPLOYMENT_SCALE,
+    POD_AUTOSCALER_STATUS,
+    SERVERLESS_SERVICES,
+    Key,
+    Object,
+)
+from knative_sponge.controller.kube.workqueue import WorkQueue
+from knative_sponge.controller.reporting.metrics import Metrics
+from knative_sponge.controller.revisions.decision import (
+    ChangeService,
+    CreateService,
+    Look,
+    LookAgain,
+    SetReplicas,
+    Write,
+    WriteStatus,
+    decide,
+    sleeps,
+)
+from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
+
+_log: Final = logging.getLogger(__name__)
+
+Idle = Callable[[Key], float | None]
+"""Seconds since the last request of any pod of a revision, 0 while one is being served; None when that is not known."""
+
+PodsWanted = Callable[[Key], int | None]
+"""Pods that a revision's load asks for; None where only the annotations count, or while that is not known."""
+
+_WORKERS: Final = 4
+"""Revisions looked at at once: writes to the API server overlap, decisions do not."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _unknown(_key: Key) -> None:
+    return None
+
+
+class Door(Protocol):
+    """Who tells of requests for revisions without pods: `activators.Activators`."""
+
+    @property
+    def available(self) -> bool: ...
+
+    @property
+    def lost(self) -> bool: ...
+
+    def subscribe(self, knocked: Callable[[Key], None], seen: Callable[[], None]) -> None: ...
+
+    def expect(self, key: Key, yes: bool) -> None: ...
+
+    def pending(self, key: Key) -> int: ...
+
+
+class Reconciler:
+    """The autoscaler class. `run` it on the leader only, beside `Watches.run`.
+
+    now: wall clock of status times. door: None lets no revision that is in use go to zero.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        watches: Watches,
+        metrics: Metrics,
+        rng: random.Random,
+        now: Callable[[], datetime] = _utc_now,
+        *,
+        door: Door | None = None,
+        idle: Idle = _unknown,
+        pods_wanted: PodsWanted = _unknown,
+    ) -> None:
+        self._kube = kube
+        self._watches = watches
+        self._metrics = metrics
+        self._now = now
+        self._door = door
+        self._idle = idle
+        self._pods_wanted = pods_wanted
+        self._queue = WorkQueue(rng)
+        if door is not None:
+            door.subscribe(self.wake, self._wake_all)
+        watches.autoscalers.subscribe(self._object_changed)
+        watches.revisions.subscribe(self._object_changed)
+        watches.services.subscribe(self._object_changed)
+        watches.deployments.subscribe(self._deployment_changed)
+        watches.config.subscribe(lambda _before, _after: self._wake_all())
+
+    async def run(self) -> None:
+        """Until cancelled. Nothing is decided before everything was listed: a look must not take unseen for absent."""
+        await self._watches.wait()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(_WORKERS):
+                    group.create_task(self._work(), name=f"reconciler {number}")
+        finally:
+            self._queue.close()
+
+    def _object_changed(self, before: Object | None, after: Object | None) -> None:
+        """Autoscaler, Revision and ServerlessService of a revision all have its name."""
+        item = after or before
+        assert item is not None
+        self.wake(key_of(item))
+
+    def _deployment_changed(self, before: Object | None, after: Object | None) -> None:
+        item = after or before
+        assert item is not None
+        metadata = item["metadata"]
+        self.wake((metadata["namespace"], metadata["labels"][REVISION_LABEL]))
+
+    def _wake_all(self) -> None:
+        for key in self._watches.autoscalers.objects:
+            self.wake(key)
+
+    def wake(self, key: Key) -> None:
+        """Look at a revision soon. Those of other classes are not ours; what is not listed yet wakes us when it is."""
+        autoscaler = self._watches.autoscalers.get(key)
+        if autoscaler is not None and ours(autoscaler):
+            self._queue.add(key)
+        elif autoscaler is None and self._door is not None:
+            self._door.expect(key, False)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            try:
+                await self._reconcile(key)
+            except KubeError as error:
+                self._metrics.reconciled("conflict" if isinstance(error, KubeConflict) else "error")
+                wait_s = self._queue.failed(key)
+                expected = isinstance(error, KubeConflict | KubeNotFound) or error.reason == NAMESPACE_TERMINATING
+                _log.log(
+                    logging.DEBUG if expected else logging.WARNING, "%s/%s: %s; next try in %.1f s", *key, error, wait_s
+                )
+            except Exception:
+                # One object that is not understood must not stop the others.
+                self._metrics.reconciled("error")
+                wait_s = self._queue.failed(key)
+                _log.exception("%s/%s: cannot be reconciled; next try in %.1f s", *key, wait_s)
+            else:
+                self._metrics.reconciled("ok")
+                self._queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        look = self._look(key)
+        if look is None:
+            return
+        if self._door is not None:
+            self._door.expect(key, sleeps(look))
+        for write in decide(look, self._now()):
+            await self._carry_out(key, write)
+
+    def _look(self, key: Key) -> Look | None:
+        watches = self._watches
+        autoscaler = watches.autoscalers.get(key)
+        if autoscaler is None:
+            return None
+        namespace, _ = key
+        return Look(
+            autoscaler=autoscaler,
+            revision=watches.revisions.get(key),
+            deployment=watches.deployments.get((namespace, autoscaler["spec"]["scaleTargetRef"]["name"])),
+            service=watches.services.get(key),
+            defaults=watches.defaults,
+            idle_s=self._idle(key),
+            knocking=self._door is not None and self._door.pending(key) > 0,
+            zero_allowed=self._door is not None and self._door.available,
+            zero_lost=self._door is None or self._door.lost,
+            pods_wanted=self._pods_wanted(key),
+        )
+
+    async def _carry_out(self, key: Key, write: Write) -> None:
+        namespace, name = key
+        match write:
+            case CreateService(body):
+                await self._kube.create(SERVERLESS_SERVICES, body, namespace)
+                _log.info("%s/%s: made its ServerlessService (%s)", *key, body["spec"]["mode"])
+            case ChangeService(service, body):
+                self._watches.services.learn(await self._kube.patch(SERVERLESS_SERVICES, service, body, namespace))
+                _log.info("%s/%s: ServerlessService is now %s", *key, body["spec"]["mode"])
+            case SetReplicas(deployment, replicas):
+                await self._kube.patch(DEPLOYMENT_SCALE, deployment, {"spec": {"replicas": replicas}}, namespace)
+                _log.info("%s/%s: %d pods", *key, replicas)
+            case LookAgain(wait_s):
+                self._queue.add_later(key, wait_s)
+            case WriteStatus(body):
+                self._watches.autoscalers.learn(await self._kube.patch(POD_AUTOSCALER_STATUS, name, body, namespace))

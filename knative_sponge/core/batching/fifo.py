@@ -1,0 +1,147 @@
+"""The baseline: first come, first served, fixed batch size and timeout, as MLServer and KServe batch. Same events, same
+commands as the deadline batcher, so that the demo and the simulator compare policies and nothing else.
+
+It looks at no deadline: it never drops, never reorders, and starts a batch when it is full or its oldest member has
+waited for the timeout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from knative_sponge.core.batching.arrivals import Arrivals
+from knative_sponge.core.batching.events import (
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    BatchRefused,
+    Cancelled,
+    Command,
+    CoresChanged,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
+from knative_sponge.core.batching.fcfs import FcfsQueue
+from knative_sponge.core.batching.running import Running
+from knative_sponge.core.batching.work import Work
+from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.errors import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class FifoRules:
+    """max_rows: rows of a full batch. timeout_s: the oldest member waits at most so long for it. max_inflight: calls at once.
+    max_queue: requests waiting; a further one is turned away."""
+
+    max_rows: int = 8
+    timeout_s: float = 0.05
+    max_inflight: int = 1
+    max_queue: int = 10_000
+
+    def __post_init__(self) -> None:
+        if min(self.max_rows, self.max_inflight, self.max_queue) < 1 or not self.timeout_s >= 0:
+            raise ValueError(f"impossible rules: {self}")
+
+
+class FifoBatcher:
+    """Fixed batching for one model server; learns the latency model only so that it can be shown."""
+
+    def __init__(self, rules: FifoRules, model: LatencyModel, cores: float) -> None:
+        self.rules = rules
+        self.model = model
+        self.cores = cores
+        self.arrivals = Arrivals()
+        self.queue = FcfsQueue()
+        self.running: dict[int, Running] = {}
+        self._batches = 0
+        self._wake_s: float | None = None
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """See `Batcher.handle`."""
+        commands: list[Command] = []
+        match event:
+            case Arrived(work):
+                self.arrivals.add(now, work.rows, work.deadline_s - now)
+                if len(self.queue) >= self.rules.max_queue:
+                    commands.append(Refuse(work, Reason.QUEUE_FULL))
+                else:
+                    self.queue.push(work)
+            case Cancelled(key):
+                self._cancel(key, commands)
+            case BatchDone(batch, infer_s, sample):
+                self._done(batch, infer_s, sample, now)
+            case BatchFailed(batch):
+                self.running.pop(batch, None)
+            case BatchRefused(batch):
+                for work in reversed(self.running.pop(batch).members.values()):
+                    self.queue.push_front(replace(work, alone=True))
+            case CoresChanged(cores):
+                self.cores = cores
+                for running in self.running.values():
+                    running.resize(now, cores / self.rules.max_inflight, self.model)
+            case Tick():
+                self._wake_s = None
+        self._give_up(now, commands)
+        while len(self.running) < self.rules.max_inflight and (works := self._ready(now)):
+            self._dispatch(works, now, commands)
+        wake_s = self._next_wake()
+        if wake_s != self._wake_s:
+            self._wake_s = wake_s
+            commands.append(WakeAt(wake_s))
+        return commands
+
+    def _cancel(self, key: int, commands: list[Command]) -> None:
+        if self.queue.cancel(key) is None:
+            for batch, running in self.running.items():
+                if running.members.pop(key, None) is not None and not running.members:
+                    commands.append(Abandon(batch))
+
+    def _done(self, batch: int, infer_s: float | None, sample: bool, now: float) -> None:
+        running = self.running.pop(batch, None)
+        if running is None or not sample:
+            return
+        cores = running.mean_cores(now, self.model)
+        if cores is not None:
+            seconds = now - running.started_s if infer_s is None else infer_s
+            self.model.observe(Sample(running.rows, cores, seconds), now)
+
+    def _give_up(self, now: float, commands: list[Command]) -> None:
+        commands += [Refuse(work, Reason.TIMEOUT) for work in self.queue.pop_given_up(now)]
+        for batch, running in self.running.items():
+            for work in [w for w in running.members.values() if w.give_up_s <= now]:
+                del running.members[work.key]
+                commands.append(Refuse(work, Reason.TIMEOUT))
+                if not running.members:
+                    commands.append(Abandon(batch))
+
+    def _ready(self, now: float) -> list[Work]:
+        works = self.queue.front_batch(self.rules.max_rows)
+        # Nothing more joins a batch that is full, or that the next request in line does not fit.
+        complete = len(works) < len(self.queue) or sum(work.rows for work in works) >= self.rules.max_rows
+        if not works or complete or works[0].alone:
+            return works
+        return works if now >= works[0].arrived_s + self.rules.timeout_s else []
+
+    def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
+        self.queue.take(works)
+        self._batches += 1
+        each = self.cores / self.rules.max_inflight
+        self.running[self._batches] = Running(tuple(works), now, each, cold=False, rested_s=0.0)
+        commands.append(Dispatch(self._batches, tuple(works)))
+
+    def _next_wake(self) -> float | None:
+        wake_s = math.inf
+        first = self.queue.first()
+        if first is not None and len(self.running) < self.rules.max_inflight:
+            wake_s = first.arrived_s + self.rules.timeout_s
+        give_up_s = self.queue.next_give_up()
+        if give_up_s is not None:
+            wake_s = min(wake_s, give_up_s)
+        for running in self.running.values():
+            wake_s = min(wake_s, running.give_up_s)
+        return None if wake_s == math.inf else wake_s

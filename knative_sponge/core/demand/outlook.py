@@ -1,0 +1,93 @@
+"""What becomes of the work at hand at any number of cores: running batches and queue at one moment. Chooses no size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from knative_sponge.core.batching.plan import Lane, Table, best_target, lanes_of, served_rows, targets
+from knative_sponge.core.batching.work import Work
+from knative_sponge.core.latency.model import LatencyModel
+
+
+class Outlook:
+    """Running batches and queue at one moment, and what becomes of them at any size.
+
+    running: (rows, share still to do, members) of each batch that is with the model server.
+    """
+
+    __slots__ = ("_cap", "_longest", "_model", "_now", "_running", "_slots", "lanes", "total")
+
+    def __init__(
+        self,
+        model: LatencyModel,
+        works: Sequence[Work],
+        running: Sequence[tuple[int, float, Sequence[Work]]],
+        now: float,
+        cap: int,
+        slots: int,
+    ) -> None:
+        self._model = model
+        self._now = now
+        self._running = running
+        self._cap = cap
+        self._slots = slots
+        self.lanes: list[Lane] = lanes_of(works)
+        self.total = sum(lane.total for lane in self.lanes) + sum(w.rows for _, _, members in running for w in members)
+        self._longest = max([cap, *(max(lane.rows) for lane in self.lanes)])
+
+    def lost(self, cores: float) -> int:
+        """Rows, running and queued, that miss their deadline at this size."""
+        return self.total - self._most(cores)[1]
+
+    def least_cores(self, low: float, high: float) -> float:
+        """The least size in [low, high], rounded up to a millicore, that loses no more rows than `high` does."""
+        target, goal = self._most(high)
+        if goal == 0:
+            return high  # nothing can be saved by any size; what is coming can be
+        sizes = targets(max((lane.total for lane in self.lanes), default=1), self._cap)
+        below, enough = math.ceil(round(low * 1000, 6)) - 1, round(high * 1000)
+        while enough - below > 1:
+            middle = (below + enough) // 2
+            found = self._reaches(middle / 1000, goal, target, sizes)
+            if found is None:
+                below = middle
+            else:
+                enough, target = middle, found
+        return min(enough / 1000, high)
+
+    def _most(self, cores: float) -> tuple[int, int]:
+        """The best batch size and the rows that it serves in time, running ones included."""
+        free, kept = self._after_running(cores)
+        if not self.lanes:
+            return 1, kept
+        costs, cautious = self._tables(cores)
+        target, served = best_target(self.lanes, free, self._cap, costs, cautious)
+        return target, served + kept
+
+    def _reaches(self, cores: float, goal: int, first: int, sizes: Sequence[int]) -> int | None:
+        """A batch size that serves `goal` rows with these cores; the one that did so last is tried first."""
+        costs, cautious = self._tables(cores)
+        free, kept = self._after_running(cores)
+        goal -= kept
+        if goal <= 0 or (self.lanes and served_rows(self.lanes, free, first, costs, cautious, goal - 1) >= goal):
+            return first
+        for size in sizes if self.lanes else ():
+            if size != first and served_rows(self.lanes, free, size, costs, cautious, goal - 1) >= goal:
+                return size
+        return None
+
+    def _tables(self, cores: float) -> tuple[Table, Table]:
+        """What a batch keeps its slot for, and what its own requests wait: a queue is served no faster than cores allow."""
+        each = cores / self._slots
+        return self._model.cost_table(each, self._longest), self._model.tables(each, self._longest)[1]
+
+    def _after_running(self, cores: float) -> tuple[list[float], int]:
+        """When each upstream slot becomes free at this size, and how many running rows make their deadline."""
+        each = cores / self._slots
+        free, kept = [self._now] * (self._slots - len(self._running)), 0
+        for rows, share, members in self._running:
+            free.append(self._now + share * self._model.predict_s(rows, each))
+            safe_s = self._now + share * self._model.cautious_s(rows, each)
+            kept += sum(work.rows for work in members if work.deadline_s >= safe_s)
+        return free, kept

@@ -1,0 +1,140 @@
+"""What is known of one pod's size, and what follows from it; what to do about it is decided in `core.resize`.
+
+The names and the order of the phases are explained there, under "Theory of operation".
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+
+from knative_sponge.core.resizing.events import Seen
+from knative_sponge.core.resizing.proxy_view import Briefing
+
+
+class Phase(StrEnum):
+    """Where a pod's resize stands; see the theory of operation."""
+
+    STEADY = "steady"
+    PATCHING = "patching"
+    PATCHED = "patched"
+    IN_PROGRESS = "in-progress"
+    DEFERRED = "deferred"
+    INFEASIBLE = "infeasible"
+    ERROR = "error"
+    GONE = "gone"
+
+
+class Facts:
+    """Sizes in cores. rounding: in-force sizes this close to spec are it."""
+
+    def __init__(self, rounding: float) -> None:
+        self.spec: float | None = None
+        self.in_force: float | None = None
+        """As last reported; a container that restarts keeps it."""
+        self.shown = False
+        """Is it reported now?"""
+        self.flight: float | None = None
+        self.doubt: float | None = None
+        self.known = False
+        """Was a fresh status seen? Before that nothing is patched and nothing told."""
+        self.message = ""
+        """The kubelet's, of its present condition."""
+        self.settled: float | None = None
+        """The size that was steady last."""
+        self._rounding = rounding
+        self._allocated = 0.0
+        self._lowest = math.inf
+        self._generation = 0
+        self._fresh = False
+        self._pending = self._progress = ""
+
+    @property
+    def verdict(self) -> Phase:
+        """The phase as kubelet and API server have it: a patch in flight and the end of the pod apart."""
+        if self._fresh:
+            if self._pending:
+                return Phase.INFEASIBLE if self._pending == "Infeasible" else Phase.DEFERRED
+            if self._progress == "Error":
+                return Phase.ERROR
+            if self.shown and self.doubt is None and self.same(self.in_force, self.spec):
+                return Phase.STEADY
+            if self._progress:
+                return Phase.IN_PROGRESS
+        return Phase.PATCHED
+
+    @property
+    def asked(self) -> float:
+        """See `PodResize.asked`. A shrink counts once it is accepted, a growth from when it is under way."""
+        return max(self.spec or 0.0, self.flight or 0.0, 0.0 if self.doubt is None else self.doubt)
+
+    @property
+    def committed(self) -> float:
+        """Cores that the pod takes, or may take, of its node; 0 before it was seen."""
+        return max(size or 0.0 for size in (self.spec, self.in_force, self._allocated, self.flight, self.doubt))
+
+    @property
+    def briefing(self) -> Briefing | None:
+        """What the proxy should think; None while too little is known to tell it anything."""
+        if not self.known or self.in_force is None or self.spec is None:
+            return None
+        applied = self.spec if self.same(self.in_force, self.spec) else self.in_force
+        cores = min(applied, self._lowest, self.flight or math.inf)
+        coming = min(self.spec, self.flight or math.inf)
+        barred = self.verdict in (Phase.DEFERRED, Phase.INFEASIBLE, Phase.ERROR)
+        return Briefing(cores, coming if coming > cores and not barred else None, shown=cores == applied)
+
+    def see(self, seen: Seen) -> None:
+        """The watch showed the pod."""
+        self.shown = seen.in_force is not None
+        if seen.in_force is not None:
+            self.in_force = seen.in_force
+        self._allocated = seen.allocated or 0.0
+        if seen.generation < self._generation:
+            return  # the answer to a patch has overtaken it
+        self._generation = seen.generation
+        self.spec = seen.request
+        self._lowest = min(self._lowest, seen.request)
+        self._fresh = not seen.observed or seen.observed >= seen.generation
+        self._pending, self._progress, self.message = seen.pending, seen.progress, seen.message
+        if self._fresh and seen.in_force is not None and not self.known:
+            # What was patched before our time may not have ended yet.
+            self.known = True
+            self._lowest = min(self._lowest, seen.in_force, seen.allocated or math.inf)
+
+    def accept(self, cores: float, generation: int) -> bool:
+        """The API server took a patch. Returns whether it changed anything that the kubelet has not looked at."""
+        news = generation > self._generation or not equal(cores, self.spec)
+        if news:
+            self._fresh = False
+            self._pending = self._progress = self.message = ""
+        self.flight = self.doubt = None
+        self.spec = cores
+        self._lowest = min(self._lowest, cores)
+        self._generation = max(self._generation, generation)
+        return news
+
+    def lose(self, cores: float) -> None:
+        """The answer to a patch was lost: it may have been applied."""
+        self.flight = None
+        self.doubt = max(cores, self.doubt or 0.0)
+        self._lowest = min(self._lowest, cores)
+
+    def settle(self) -> None:
+        """Let go of older sizes when the verdict shows that none of them can come into force any more."""
+        match self.verdict:
+            case Phase.STEADY if self.spec is not None:
+                self._lowest = self.settled = self.spec
+            case Phase.DEFERRED | Phase.INFEASIBLE if self.in_force is not None and self.doubt is None:
+                if not self._progress and self.same(self._allocated or self.in_force, self.in_force):
+                    held = self.settled
+                    self._lowest = held if held and self.same(held, self.in_force) else self.in_force
+
+    def same(self, one: float | None, other: float | None) -> bool:
+        """Are they one size, as far as kubelets are exact?"""
+        return one is not None and other is not None and abs(one - other) <= self._rounding
+
+
+def equal(one: float, other: float | None) -> bool:
+    """One size on the millicore grid."""
+    return other is not None and abs(one - other) < 0.0005

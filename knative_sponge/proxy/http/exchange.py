@@ -1,0 +1,292 @@
+"""One request and its answer on a client connection, as ASGI sees them; parses nothing and knows no upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from starlette.types import ASGIApp, Message, Scope
+
+from knative_sponge.codec.base import Answer
+from knative_sponge.errors import RequestFailed
+from knative_sponge.proxy.http.framing import BODYLESS, CONTINUE, FRAMING_FIELDS, STATUS_LINE, Framing, field_lines
+from knative_sponge.proxy.http.headers import Pair
+from knative_sponge.proxy.http.plain import error, refusal
+
+if TYPE_CHECKING:
+    from knative_sponge.proxy.http.protocol import HttpProtocol
+
+logger = logging.getLogger(__name__)
+
+HIGH_WATER: Final = 64 * 1024
+"""Bytes of a request's body that wait in memory before its connection is read no further."""
+
+
+class Exchange:
+    """One request and its answer; `receive` and `send` are the ASGI callables.
+
+    Beyond ASGI 3 (scope extension `sponge.http`): `sponge.arrived()` in the scope tells whether `receive` would return at
+    once; the last `http.request` message has `trailers` when there were any;
+    `http.response.informational` with `status` and `headers` sends a 1xx answer; `http.response.start` with
+    `trailers: True` is followed by `http.response.trailers`, as in ASGI's own extension. Where the scope has
+    `sponge.upgrade`, the protocols offered, a start with status 101 (2xx to CONNECT) makes the connection the
+    application's until it returns: `receive` gives the client's bytes as a body, `send` writes a body unframed.
+    A client that goes away cancels the task that runs the application. A RequestFailed that the application raises
+    becomes the answer when none was begun; otherwise, and after any other error, the connection is cut so that the
+    client sees a broken answer.
+    """
+
+    __slots__ = (
+        "_chunks", "_continued", "_framing", "_head", "_protocol", "_remaining", "_trailers_due", "_waiter",
+        "buffered", "delivered", "disconnected", "ended", "finished", "keep_alive", "scope", "started", "switched",
+        "task", "trailers",
+    )  # fmt: skip
+
+    def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool) -> None:
+        self.scope = scope
+        scope["sponge.arrived"] = self._arrived
+        self.keep_alive = keep_alive
+        self.task: asyncio.Task[None] | None = None
+        self.buffered = 0
+        self.ended = False
+        """The request has arrived completely."""
+        self.delivered = False
+        """… and the application has all of it."""
+        self.started = False
+        """The answer's head is written."""
+        self.switched = False
+        """The connection carries another protocol."""
+        self.finished = False
+        self.disconnected = False
+        self.trailers: list[Pair] = []
+        self._protocol = protocol
+        self._continued = False
+        self._chunks: list[bytes] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._head: bytes | None = None
+        self._framing = Framing.NONE
+        self._remaining = 0
+        self._trailers_due = False
+
+    # The request, as the connection parses it.
+
+    def feed(self, body: bytes) -> None:
+        """More of the body."""
+        if not self.finished:
+            self._chunks.append(body)
+            self.buffered += len(body)
+            if self.buffered > HIGH_WATER:
+                self._protocol.set_reading()
+            self._wake()
+
+    def feed_end(self) -> None:
+        """The request is complete."""
+        self.ended = True
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone: nothing is sent any more, and the application is cancelled."""
+        self.disconnected = True
+        if self.task is not None and not self.finished:
+            self.task.cancel()
+        self._wake()
+
+    def probe(self) -> None:
+        """Send what means nothing, so that the system of a client that is gone answers it with a reset."""
+        if not self.started:
+            if self.scope["http_version"] == "1.1":
+                self._protocol.transport.write(CONTINUE)
+        elif self._framing is Framing.CHUNKED:
+            self._protocol.transport.write(b"0")  # a leading zero of the next chunk's size
+
+    # The application.
+
+    async def run(self, app: ASGIApp) -> None:
+        """Call the application and see to it that the client is told how it ended."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except RequestFailed as failure:
+            self._fail(refusal(failure))
+        except asyncio.CancelledError:
+            self._protocol.cut(self)
+            raise
+        except Exception:
+            logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
+            self._fail(error(500, "Internal Server Error"))
+        else:
+            if self.switched and not self.disconnected:
+                self._finish()
+            elif not self.finished and not self.disconnected:
+                logger.error("%s %s was not answered completely", self.scope["method"], self.scope["path"])
+                self._fail(error(500, "Internal Server Error"))
+
+    async def receive(self) -> Message:
+        """The next piece of the request; after the last one, waits for the end of the exchange."""
+        while self.delivered or not self._arrived():
+            if self.finished or self.disconnected:
+                return {"type": "http.disconnect"}
+            if not (self._continued or self.delivered or self.started):
+                self._continue()
+            self._waiter = self._protocol.loop.create_future()
+            await self._waiter
+        chunks = self._chunks
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        self.buffered = 0
+        self._protocol.body_taken()
+        if not self.ended:
+            return {"type": "http.request", "body": body, "more_body": True}
+        self.delivered = True
+        if self.trailers:
+            return {"type": "http.request", "body": body, "more_body": False, "trailers": self.trailers}
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    def _arrived(self) -> bool:
+        return self.ended or bool(self._chunks)
+
+    def _continue(self) -> None:
+        """Ask for a body that the client holds back until it is told to go on."""
+        self._continued = True
+        if self.scope["http_version"] == "1.1" and any(name == b"expect" for name, _ in self.scope["headers"]):
+            self._protocol.transport.write(CONTINUE)
+
+    async def send(self, message: Message) -> None:
+        """One piece of the answer. The head is held until a body message follows, so that both leave in one write."""
+        if self._protocol.gate.closed:
+            await self._protocol.gate.passed()
+        if self.disconnected:
+            return
+        kind = message["type"]
+        if kind == "http.response.body":
+            self._body(message.get("body", b""), message.get("more_body", False))
+        elif kind == "http.response.start":
+            self._start(message["status"], message.get("headers", ()), message.get("trailers", False))
+        elif kind == "http.response.trailers":
+            self._trailers(message.get("headers", ()), message.get("more_trailers", False))
+        elif kind == "http.response.informational":
+            self._inform(message["status"], message.get("headers", ()))
+        else:
+            raise RuntimeError(f"unexpected message {kind!r}")
+
+    # The answer.
+
+    def _start(self, status: int, headers: Sequence[Pair], trailers: bool) -> None:
+        if self._head is not None or self.started:
+            raise RuntimeError("the answer was started twice")
+        if status == 101 or (self.scope["method"] == "CONNECT" and 200 <= status < 300):
+            self._switch(status, headers)
+            return
+        parts = [STATUS_LINE[status]]
+        framing = Framing.CHUNKED if self.scope["http_version"] == "1.1" else Framing.CLOSE
+        for name, value in headers:
+            if name in FRAMING_FIELDS:
+                if name == b"content-length":
+                    framing = Framing.LENGTH
+                    self._remaining = int(value)
+                else:
+                    if name == b"connection" and value.lower() == b"close":
+                        self.keep_alive = False
+                    continue
+            parts += (name, b": ", value, b"\r\n")
+        head = b"".join(parts)
+        if head.count(b"\n") != 1 + (len(parts) - 1) // 4:
+            raise RuntimeError("a header field of the answer holds a line end")
+        if self.scope["method"] == "HEAD" or status in BODYLESS:
+            framing = Framing.NONE
+        elif framing is Framing.CHUNKED:
+            head += b"transfer-encoding: chunked\r\n"
+        # An unfinished request leaves the connection in the middle of a message.
+        if framing is Framing.CLOSE or not self.ended:
+            self.keep_alive = False
+        if not self.keep_alive:
+            head += b"connection: close\r\n"
+        self._framing = framing
+        self._trailers_due = trailers
+        self._head = head + b"\r\n"
+
+    def _switch(self, status: int, headers: Sequence[Pair]) -> None:
+        if "sponge.upgrade" not in self.scope:
+            raise RuntimeError("a protocol was switched to that nobody offered")
+        self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
+        self.started = self.switched = True
+        self.keep_alive = self.ended = self.delivered = False
+        self._framing = Framing.CLOSE
+        self._protocol.switch(self)
+
+    def _body(self, body: bytes, more: bool) -> None:
+        if self._head is None and not self.started:
+            raise RuntimeError("a body came before the answer's start")
+        if self.finished:
+            raise RuntimeError("a body came after the answer's end")
+        frame = []
+        if self._head is not None:
+            frame.append(self._head)
+            self._head = None
+            self.started = True
+        framing = self._framing
+        if framing is Framing.LENGTH:
+            self._remaining -= len(body)
+            if self._remaining < 0 or (self._remaining and not more):
+                raise RuntimeError("the body does not have the announced length")
+            frame.append(body)
+        elif framing is Framing.CHUNKED:
+            if body:
+                frame += (b"%x\r\n" % len(body), body, b"\r\n")
+            if not more:
+                frame.append(b"0\r\n" if self._trailers_due else b"0\r\n\r\n")
+                self._framing = Framing.TRAILERS
+        elif framing is Framing.CLOSE:
+            frame.append(body)
+        self._write(frame)
+        if not more and self.switched:
+            if self._protocol.transport.can_write_eof():
+                self._protocol.transport.write_eof()
+        elif not more and not self._trailers_due:
+            self._finish()
+
+    def _trailers(self, trailers: Sequence[Pair], more: bool) -> None:
+        if not self._trailers_due or self.finished or not self.started:
+            raise RuntimeError("trailers were not announced")
+        if self._framing is Framing.TRAILERS:
+            self._write([field_lines(trailers), b"" if more else b"\r\n"])
+        if not more:
+            self._finish()
+
+    def _inform(self, status: int, headers: Sequence[Pair]) -> None:
+        if self._head is not None or self.started:
+            raise RuntimeError("an informational answer came after the start")
+        if self.scope["http_version"] != "1.1":
+            return
+        self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
+
+    def _write(self, frame: list[bytes]) -> None:
+        transport = self._protocol.transport
+        if len(frame) == 1:
+            transport.write(frame[0])
+        elif frame:
+            transport.writelines(frame)
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._chunks = []
+        self._wake()
+        self._protocol.answered(self)
+
+    def _fail(self, answer: Answer) -> None:
+        if self.started or self.finished or self.disconnected:
+            self._protocol.cut(self)
+            return
+        self._head = None
+        self._start(answer.status, answer.headers, trailers=False)
+        self._body(answer.body, more=False)
+
+    @property
+    def unframed(self) -> bool:
+        """Whether only the end of the connection ends the answer's body."""
+        return self.started and self._framing is Framing.CLOSE
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

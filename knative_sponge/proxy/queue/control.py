@@ -1,0 +1,135 @@
+"""The control routes on the admin port: demand out, cores in. Both need the pod's bearer token; state needs none and
+shows no request."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from knative_sponge.core.batching.events import CoresChanged
+from knative_sponge.core.demand.size import Size
+from knative_sponge.proxy.queue.demand import DemandFeed
+from knative_sponge.proxy.queue.hook import CpuHook
+
+_MOST_BYTES = 4096
+_UNDER_WAY_S = 5.0
+"""A resize that is not confirmed for so long may not come for long: the node has no room, or nobody is there to confirm it."""
+
+
+class Resizing:
+    """The size of the model server as the proxy plans with it (core.size), and who has to hear of it.
+
+    cores: at start. reach: the most that one resize can give, until somebody knows better. most: bound of the reach.
+    """
+
+    def __init__(
+        self,
+        cores: float,
+        reach: float,
+        tell: Callable[[CoresChanged], None],
+        hook: CpuHook | None,
+        most: float = math.inf,
+    ) -> None:
+        self._size = Size(cores)
+        self._reach = reach
+        self._most = most
+        self._tell = tell
+        self._hook = hook
+        self._patched_s = -math.inf
+
+    @property
+    def settled(self) -> bool:
+        """Is the size that is planned with the one in force, as far as anybody can know?"""
+        return self._size.sure or time.monotonic() - self._patched_s > _UNDER_WAY_S
+
+    @property
+    def size(self) -> Size:
+        """What is in force and what is coming."""
+        return self._size
+
+    @property
+    def reach(self) -> float:
+        """The most cores that one resize can give, as far as is known."""
+        return self._reach
+
+    def take(self, size: Size, reach: float | None = None) -> None:
+        """Go over to a new size: plan with it, and tell the model server when it must know. reach: None leaves it as it is;
+        what is in force is always within reach."""
+        reach = min(max(self._reach if reach is None else reach, size.cores), self._most)
+        if size.cores != self._size.cores or reach != self._reach:
+            self._reach = reach
+            self._tell(CoresChanged(size.cores, reach))
+        if size.hook is not None and self._hook is not None:
+            self._hook.tell(size.hook)
+        if not size.sure and (self._size.sure or size.cores != self._size.cores):
+            self._patched_s = time.monotonic()
+        self._size = size
+
+
+def control_routes(
+    token: str | None, feed: DemandFeed, resizing: Resizing, state: Callable[[], dict[str, Any]]
+) -> Sequence[Route]:
+    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md). Without a token the first two are closed."""
+
+    def allowed(request: Request) -> bool:
+        given = request.headers.get("authorization", "")
+        return bool(token) and hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+
+    async def demand(request: Request) -> Response:
+        if not allowed(request):
+            return _denied()
+        return StreamingResponse(feed.lines(), media_type="application/jsonl")
+
+    async def cores(request: Request) -> Response:
+        if not allowed(request):
+            return _denied()
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_BYTES:
+                return _wrong("a body of at most 4096 bytes")
+        try:
+            message = json.loads(body)
+            number, phase = float(message["cores"]), message["phase"]
+            reach = float(message["reach"]) if "reach" in message else None
+        except (ValueError, TypeError, KeyError):
+            return _wrong(
+                '{"cores": 1.2, "phase": "patched"} or {"cores": 1.2, "phase": "actuated"}, maybe "reach": 4.0'
+            )
+        if not all(0.001 <= each <= 4096 for each in (number, reach) if each is not None):
+            return _wrong("cores and reach to be numbers from 0.001 to 4096")
+        if reach is not None:
+            reach = max(reach, number)
+        size = resizing.size
+        if phase == "patched":
+            resizing.take(size.patched(number), reach)
+        elif phase == "actuated":
+            resizing.take(size.actuated(number), reach)
+        else:
+            return _wrong('phase to be "patched" or "actuated"')
+        return Response(status_code=204)
+
+    async def show(_: Request) -> Response:
+        return JSONResponse(state())
+
+    return [
+        Route("/sponge/v1/demand", demand, methods=["GET"]),
+        Route("/sponge/v1/cores", cores, methods=["PUT"]),
+        Route("/sponge/v1/state", show, methods=["GET"]),
+    ]
+
+
+def _denied() -> Response:
+    return JSONResponse({"error": "a bearer token is needed"}, status_code=401, headers={"www-authenticate": "Bearer"})
+
+
+def _wrong(allowed: str) -> Response:
+    return JSONResponse({"error": f"expected {allowed}"}, status_code=400)

@@ -1,0 +1,300 @@
+"""Deadline batching of inference requests: the shell around `core.batcher`. Decides nothing; it parses, waits and delivers.
+
+One request's way: head → body → codec.parse → deadline → Arrived → (Dispatch: merge → upstream → split) → answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
+from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
+from knative_sponge.core.batching.events import (
+    Abandon,
+    Arrived,
+    BatchDone,
+    BatchFailed,
+    BatchRefused,
+    Cancelled,
+    Command,
+    Dispatch,
+    Event,
+    Refuse,
+    Tick,
+    WakeAt,
+)
+from knative_sponge.core.batching.work import Work
+from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
+from knative_sponge.proxy.http.plain import deliver
+from knative_sponge.proxy.queue.answers import failure, with_timing
+from knative_sponge.proxy.queue.body import read_body
+from knative_sponge.proxy.queue.events import admit, refusal, reply
+from knative_sponge.proxy.queue.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+_LEAST_S = 1e-6  # of a measured call: clocks tick, and nothing takes no time
+_TIMER_SLACK_S = 0.0005  # loop timers count whole milliseconds: half of one spares a tick that would come too early
+
+
+class Machine(Protocol):
+    """The batcher, or the baseline it is compared with."""
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """See `core.batcher.Batcher.handle`."""
+        ...
+
+
+class Upstream(Protocol):
+    """Where batches go."""
+
+    async def fetch(self, call: Call) -> Answer:
+        """The complete answer to one call. Raises UpstreamRefused, UpstreamBroken; cancelling breaks the call off."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a request's deadline depends on besides its own headers.
+
+    slo_s, timeout_s, max_network_share: see `core.deadline.deadline_of`.
+    grace_s: how long after its deadline a request is still answered by the model server; then it gets a 504.
+    serve_late: whether late requests are served for as long as the revision timeout.
+    max_body: bytes of a request body.
+    most_rows: a request with more counts as so many: what is planned grows with rows, and it goes alone anyway.
+    """
+
+    slo_s: float
+    timeout_s: float
+    max_network_share: float = 0.9
+    grace_s: float = 0.5
+    serve_late: bool = False
+    max_body: int = 32 * 2**20
+    most_rows: int = 1024
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request between its arrival and its answer."""
+
+    part: Part
+    deadline: Deadline
+    arrived_s: float
+    answer: asyncio.Future[Answer]
+
+
+class InferenceEndpoint:
+    """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
+
+    source: of the reply events made here. Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds)
+    of each successful one, on_change that queue or batches changed. settled: is the size that is planned with in force?
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        machine: Machine,
+        upstream: Upstream,
+        admission: Admission,
+        metrics: Metrics,
+        source: str = "/",
+    ) -> None:
+        self._codec = codec
+        self._machine = machine
+        self._upstream = upstream
+        self._admission = admission
+        self._metrics = metrics
+        self._source = source
+        self._keys = itertools.count(1)
+        self._waiting: dict[int, _Waiting] = {}
+        self._batches: dict[int, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.turns: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None
+        self.settled: Callable[[], bool] = lambda: True
+
+    def wants(self, scope: Scope) -> bool:
+        """Whether this request is batched; the others are relayed."""
+        return self._codec.wants(_head(scope))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one inference request."""
+        now, wall_now_s = time.monotonic(), time.time()
+        head = _head(scope)
+        try:
+            body = await read_body(scope, receive, self._admission.max_body)
+            if body is None:
+                return
+            part = self._codec.parse(head, body)
+            admit(part, self._source)
+        except BadRequest as error:
+            self._metrics.refused(Reason.BAD_REQUEST)
+            await deliver(failure(error.reason, str(error), status=error.status), send)
+            return
+        deadline = deadline_of(
+            claims_of(head.headers, None if part.event is None else part.event.attributes),
+            now=now,
+            wall_now_s=wall_now_s,
+            slo_s=self._admission.slo_s,
+            timeout_s=self._admission.timeout_s,
+            max_network_share=self._admission.max_network_share,
+        )
+        self._metrics.admitted(deadline)
+        await deliver(await self._answer(part, deadline, now), send)
+
+    async def close(self) -> None:
+        """Break off what is still running; each client is told."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for key in self._waiting:
+            self._fail(key, Reason.DRAINING)
+        tasks = list(self._batches.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, part: Part, deadline: Deadline, arrived_s: float) -> Answer:
+        loop = asyncio.get_running_loop()
+        key = next(self._keys)
+        waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
+        self._waiting[key] = waiting
+        latest_s = arrived_s + self._admission.timeout_s
+        give_up_s = latest_s if self._admission.serve_late else min(deadline.at_s + self._admission.grace_s, latest_s)
+        work = Work(
+            key,
+            deadline.at_s,
+            rows=min(part.rows, self._admission.most_rows),
+            group=part.group,
+            arrived_s=arrived_s,
+            give_up_s=max(give_up_s, deadline.at_s),
+        )
+        try:
+            self._tell(Arrived(work))
+            return await waiting.answer
+        finally:
+            self._waiting.pop(key, None)
+            if waiting.answer.cancelled():  # the client is gone: nobody pays for an answer that nobody reads
+                self._metrics.gone()
+                self._tell(Cancelled(key))
+
+    def _tell(self, event: Event) -> None:
+        self.tell(event)
+        self.on_change()
+
+    def tell(self, event: Event) -> None:
+        """Tell the machine, and do what it asks for; from outside it is told of CoresChanged."""
+        self._execute(self._machine.handle(event, time.monotonic()))
+
+    def _execute(self, commands: Sequence[Command]) -> None:
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        for command in commands:
+            match command:
+                case Dispatch(batch, works):
+                    self._start(batch, works)
+                case Refuse(work, reason):
+                    self._fail(work.key, reason)
+                case Abandon(batch):
+                    self._batches[batch].cancel()
+                case WakeAt(at_s):
+                    if self._timer is not None:
+                        self._timer.cancel()
+                    self._timer = None
+                    if at_s is not None:
+                        delay_s = max(at_s - time.monotonic(), 0.0) + _TIMER_SLACK_S
+                        self._timer = loop.call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._tell(Tick())
+
+    def _fail(self, key: int, reason: Reason, message: str | None = None, status: int | None = None) -> None:
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.answer.done():
+            self._metrics.refused(reason)
+            # Until its own deadline: the one that is planned with ends no later than the revision timeout.
+            left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
+            waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
+
+    def _start(self, batch: int, works: tuple[Work, ...]) -> None:
+        task = asyncio.get_running_loop().create_task(self._call(batch, works))
+        self._batches[batch] = task
+        # A callback, not a wrapper coroutine: a task that is cancelled before its first step runs no code of its own.
+        task.add_done_callback(lambda done: self._ended(batch, works, done))
+
+    def _ended(self, batch: int, works: tuple[Work, ...], task: asyncio.Task[None]) -> None:
+        """Free the slot of a batch that ended without an answer, and tell its members why."""
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, RequestFailed):
+            for work in works:
+                self._fail(work.key, error.reason, str(error), status=error.status)
+        elif error is not None:  # also after the slot was freed: whoever has no answer yet gets this one
+            logger.error("batch %d failed inside the proxy", batch, exc_info=error)
+            for work in works:
+                self._fail(work.key, Reason.UPSTREAM_ERROR, "the queue-proxy failed to process the batch")
+        if self._batches.pop(batch, None) is not None:
+            self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
+
+    async def _call(self, batch: int, works: tuple[Work, ...]) -> None:
+        async with self.turns:
+            members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
+            if not members:  # all of them gave up before their turn came
+                return
+            parts = [waiting.part for _, waiting in members]
+            call = self._codec.merge(parts)
+            settled = self.settled()
+            started_s = time.monotonic()
+            answer = await self._upstream.fetch(call)
+            infer_s = max(time.monotonic() - started_s, _LEAST_S)
+        self._batches.pop(batch, None)
+        rows = sum(part.rows for part in parts)
+        if 400 <= answer.status < 500 and len(parts) > 1:
+            self._tell(BatchRefused(batch))
+            return
+        good = 200 <= answer.status < 300
+        exact = good and all(part.rows <= self._admission.most_rows for part in parts)
+        # The slot is free: the next batch goes out before this one's answers are cut up.
+        self._tell(BatchDone(batch, infer_s, sample=exact and settled and self.settled()))
+        self._metrics.batch(rows, infer_s, ok=good)
+        if exact:
+            self.on_sample(rows, infer_s)
+        try:
+            answers = self._shares(parts, answer)
+        except RequestFailed as error:
+            for work, _ in members:
+                self._fail(work.key, error.reason, str(error), status=error.status)
+            return
+        now = time.monotonic()
+        for (_, waiting), share in zip(members, answers, strict=True):
+            if not waiting.answer.done():
+                own = reply(waiting.part, share, self._source, time.time())
+                slack_s = waiting.deadline.at_s - now
+                self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s, infer_s)
+                waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
+
+    def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
+        """Each member's own answer. The text of a failed merged call is nobody's own: it may speak of other members."""
+        if len(parts) == 1:
+            return [answer]
+        if 200 <= answer.status < 300:
+            return self._codec.split(parts, answer)
+        raise UpstreamError(
+            f"the model server answered {answer.status} to a batch of {len(parts)} requests",
+            status=answer.status if answer.status >= 500 else None,
+        )
+
+
+def _head(scope: Scope) -> RequestHead:
+    return RequestHead(scope["method"], scope["sponge.target"], scope["headers"])

@@ -1,0 +1,269 @@
+"""One HTTP/1.1 connection to the model server: an exchange at a time; decides nothing about retries or meaning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import httptools
+
+from knative_sponge.errors import UpstreamBroken
+from knative_sponge.proxy.http.flow import WriteGate
+from knative_sponge.proxy.http.headers import Pair
+
+HEAD_LIMIT: Final = 2**20
+"""Bytes of an answer's head or trailers."""
+HIGH_WATER: Final = 256 * 1024
+"""Bytes of an answer's body that wait in memory before the connection is read no further."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection and the answer it is receiving.
+
+    One exchange: `begin`, `write` the request (`await gate.passed()` between its pieces), set `sent`, `await head()`,
+    then `take` and `await more()` until `complete`, and `finish`. What waits for the answer raises UpstreamBroken when
+    the connection fails first.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
+        self.transport: asyncio.Transport
+        self.idle_since_s = 0.0
+        self.reused = False
+        """An exchange was completed before this one."""
+        self.lost = False
+        self.status = 0
+        self.headers: list[Pair] = []
+        self.trailers: list[Pair] = []
+        self.informational: list[tuple[int, list[Pair]]] = []
+        """1xx answers not yet passed on."""
+        self.received = False
+        """At least one byte of the answer has come."""
+        self.head_complete = False
+        self.chunked = False
+        """The answer's body comes in chunks, so that trailers may follow it."""
+        self.switched = False
+        """The model server has switched protocols: the body is its bytes, until its side ends."""
+        self.complete = True
+        self.sent = True
+        """The request is written completely."""
+        self.gate = WriteGate()
+        self._loop = loop
+        self._on_lost = on_lost
+        self._parser = httptools.HttpResponseParser(self)
+        self._busy = False
+        self._upgradable = self._tunnel = False
+        self._persistent = False
+        self._bodyless = False
+        self._until_end = False
+        self._failure: str | None = None
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        self._read_paused = False
+        self._head_size = 0
+        self._waiter: asyncio.Future[None] | None = None
+
+    # One exchange, as its owner sees it.
+
+    def begin(self, method: str, upgrade: bool = False) -> None:
+        """A new exchange starts; `upgrade` allows the model server to switch protocols."""
+        self._busy = True
+        self._upgradable = upgrade
+        self._tunnel = upgrade and method == "CONNECT"
+        self._persistent = False
+        self._bodyless = method == "HEAD"
+        self._until_end = False
+        self._failure = "the model server closed the connection" if self.lost else None
+        self._head_size = 0
+        self.headers = []
+        self.trailers = []
+        self.informational = []
+        # What a cancelled exchange did not take must not reach the next one.
+        self._chunks = []
+        self._buffered = 0
+        self.received = self.head_complete = self.chunked = self.switched = self.complete = self.sent = False
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the request."""
+        if not self.lost:
+            self.transport.write(data)
+
+    def end(self) -> None:
+        """Nothing more is sent; the other direction stays open."""
+        if not self.lost and not self.transport.is_closing():
+            self.transport.write_eof()
+
+    async def head(self) -> None:
+        """Return once the answer's head, or an informational answer, is there."""
+        while self._failure is not None or not (self.head_complete or self.informational):
+            await self._wait()
+
+    async def more(self) -> None:
+        """Return once there is more of the body, or it is complete."""
+        while not (self._chunks or self.complete):
+            await self._wait()
+
+    async def over(self) -> None:
+        """Return once the connection is lost."""
+        while not self.lost:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def take(self) -> bytes:
+        """What has come of the body since the last call."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        self._chunks = []
+        self._buffered = 0
+        if self._read_paused:
+            self._read_paused = False
+            self.transport.resume_reading()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def finish(self) -> bool:
+        """The exchange is over; whether the connection can carry another one."""
+        reusable = self.complete and self.sent and self._persistent and not self.lost
+        self._busy = False
+        if reusable:
+            self.reused = True
+        elif self.switched and self.complete:
+            self.transport.close()  # once all is written
+        else:
+            self.abort()
+        return reusable
+
+    def abort(self) -> None:
+        """Cut the connection: an unfinished exchange is cancelled at the model server too."""
+        if not self.lost:
+            self.transport.abort()
+
+    # The transport.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if not self._busy:
+            # Nobody asked: whatever it is must not be taken for the answer to the next request.
+            self.transport.abort()
+            return
+        self.received = True
+        if self.switched:
+            self.on_body(data)
+        else:
+            self._parse(data)
+        if self._buffered > HIGH_WATER and not self._read_paused and not self.complete:
+            self._read_paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.status = 101
+            self.head_complete = self.switched = True
+            self.on_body(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._fail(f"the model server's answer is not HTTP: {error.__context__ or error}")
+        if not self.head_complete:
+            self._head_size += len(data)
+            if self._head_size > HEAD_LIMIT:
+                self._fail("the head of the model server's answer is too large")
+
+    def eof_received(self) -> bool:
+        """True keeps the transport open in the other direction."""
+        if (self._until_end or self.switched) and self.head_complete:
+            self.complete = True
+            self._wake()
+        return self.switched
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        if self._busy and not self.complete:
+            self._fail(f"the model server closed the connection{f': {exc}' if exc else ''}")
+        self.gate.open()
+        self._wake()
+        self._on_lost(self)
+
+    def pause_writing(self) -> None:
+        self.gate.close()
+
+    def resume_writing(self) -> None:
+        self.gate.open()
+
+    # The parser.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise ValueError("more than one answer")
+        self.headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.head_complete:
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
+            return
+        self.trailers.append((name.lower(), value.rstrip(b" \t")))
+        self._head_size += len(name) + len(value)
+        if self._head_size > HEAD_LIMIT:
+            raise ValueError("trailers are too large")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self.status = status
+        self.head_complete = True
+        self._head_size = 0
+        if self._bodyless:
+            # httptools cannot be told that the answer to HEAD has no body: the connection ends here.
+            self.complete = True
+            return
+        until_end = status not in (204, 304)
+        for name, value in self.headers:
+            if name == b"content-length":
+                until_end = False
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise ValueError("unsupported transfer coding")
+                until_end = False
+                self.chunked = True
+        self._until_end = until_end
+        if self._tunnel and status < 300:
+            if not until_end:
+                raise ValueError("the acceptance of a tunnel has no body")
+            self.switched = True
+
+    def on_body(self, body: bytes) -> None:
+        if not self.complete and body:
+            self._chunks.append(body)
+            self._buffered += len(body)
+
+    def on_message_complete(self) -> None:
+        if not self.head_complete:
+            status = self._parser.get_status_code()
+            if status != 101:
+                self.informational.append((status, self.headers))
+            elif not (self._upgradable and self._parser.should_upgrade()):
+                raise ValueError("a switch of protocols that nobody asked for")
+        elif not self._bodyless:
+            self.complete = True
+            self._persistent = self._parser.should_keep_alive()
+
+    def _fail(self, why: str) -> None:
+        self._persistent = False
+        if not self.complete and self._failure is None:
+            self._failure = why
+        self.abort()
+
+    async def _wait(self) -> None:
+        if self._failure is not None:
+            raise UpstreamBroken(self._failure)
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,172 @@
+"""Informers: what they know and tell of the objects of one kind, against a server over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from knative_sponge.controller.kube.client import Kube
+from knative_sponge.controller.kube.informer import Informer
+from knative_sponge.controller.kube.resource import DEPLOYMENTS, PODS, Object
+from tests.controller.apiserver import FakeApi, Refused
+from tests.controller.revision_kit import NAMESPACE, deployment, item, run, until
+
+
+class Followed:
+    """An informer of pods and what it told."""
+
+    def __init__(self, api: FakeApi, **selectors: Any) -> None:
+        self.kube = Kube.at(api.url)
+        self.informer = Informer(self.kube, PODS, rng=random.Random(1), **selectors)
+        self.told: list[tuple[str, str]] = []
+        self.informer.subscribe(self._tell)
+        self._task = asyncio.create_task(self.informer.run())
+
+    def _tell(self, before: Object | None, after: Object | None) -> None:
+        change = "new" if before is None else "gone" if after is None else "changed"
+        found = after or before
+        assert found is not None
+        self.told.append((change, found["metadata"]["name"]))
+
+    @property
+    def names(self) -> set[str]:
+        return {name for _, name in self.informer.objects}
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self.kube.close()
+
+
+def test_an_informer_follows_what_is_made_changed_and_removed() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("old"))
+            followed = Followed(api)
+            await followed.informer.synced.wait()
+            assert followed.names == {"old"}
+            api.put(PODS, item("new"))
+            api.change(PODS, "old", NAMESPACE, status={"phase": "Failed"})
+            api.remove(PODS, "new", NAMESPACE)
+            await until(lambda: len(followed.told) == 4)
+            assert followed.told == [("new", "old"), ("new", "new"), ("changed", "old"), ("gone", "new")]
+            old = followed.informer.get((NAMESPACE, "old"))
+            assert old is not None
+            assert old["status"]["phase"] == "Failed"
+            await followed.close()
+
+    run(body())
+
+
+def test_an_informer_learns_what_a_write_returned_but_revives_nothing() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("here"))
+            gone = api.put(PODS, item("gone"))
+            api.remove(PODS, "gone", NAMESPACE)
+            followed = Followed(api)
+            await until(lambda: api.watches == 1)
+            api.before = _unavailable
+            api.cut()
+            written = api.get(PODS, "here", NAMESPACE)
+            assert written is not None
+            written["metadata"]["resourceVersion"] = "900"
+            followed.informer.learn(written)
+            followed.informer.learn(gone)
+            assert followed.informer.get((NAMESPACE, "here")) is written
+            assert followed.told == [("new", "here"), ("changed", "here")]
+            assert followed.names == {"here"}
+            await followed.close()
+
+    run(body())
+
+
+def _unavailable(_method: str, _path: str) -> None:
+    raise Refused(503, "ServiceUnavailable")
+
+
+def test_an_informer_only_knows_what_its_selector_matches() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("mine", sponge="1"))
+            api.put(PODS, item("other"))
+            followed = Followed(api, labels="sponge")
+            await followed.informer.synced.wait()
+            assert followed.names == {"mine"}
+            await followed.close()
+
+    run(body())
+
+
+def test_a_broken_watch_goes_on_where_it_broke_without_listing_again() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("a"))
+            followed = Followed(api)
+            await until(lambda: api.watches == 1)
+            api.cut()
+            api.put(PODS, item("while-cut"))
+            await until(lambda: "while-cut" in followed.names)
+            assert api.lists == 1
+            assert followed.told == [("new", "a"), ("new", "while-cut")]
+            await followed.close()
+
+    run(body())
+
+
+def test_when_history_is_gone_the_differences_are_told_and_nothing_twice() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            for name in ("stays", "changes", "goes"):
+                api.put(PODS, item(name))
+            followed = Followed(api)
+            await until(lambda: api.watches == 1)
+            api.cut()
+            api.remove(PODS, "goes", NAMESPACE)
+            api.change(PODS, "changes", NAMESPACE, status={"phase": "Failed"})
+            api.put(PODS, item("comes"))
+            api.forget()
+            await until(lambda: followed.names == {"stays", "changes", "comes"})
+            await until(lambda: len(followed.told) == 6)
+            assert sorted(followed.told[3:]) == [("changed", "changes"), ("gone", "goes"), ("new", "comes")]
+            await followed.close()
+
+    run(body())
+
+
+def test_an_informer_outlives_a_server_that_is_away_at_start() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            refusals = iter(range(3))
+
+            def fail(_method: str, _path: str) -> None:
+                if next(refusals, None) is not None:
+                    raise Refused(500, "InternalError", "etcd has no leader")
+
+            api.before = fail
+            api.put(PODS, item("p"))
+            followed = Followed(api)
+            await followed.informer.synced.wait()
+            assert followed.names == {"p"}
+            await followed.close()
+
+    run(body())
+
+
+def test_what_managers_wrote_is_not_kept_in_memory() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            found = deployment()
+            found["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+            api.put(DEPLOYMENTS, found)
+            kube = Kube.at(api.url)
+            informer = Informer(kube, DEPLOYMENTS, rng=random.Random(1))
+            task = asyncio.create_task(informer.run())
+            await informer.synced.wait()
+            assert all("managedFields" not in known["metadata"] for known in informer.objects.values())
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await kube.close()
+
+    run(body())

@@ -1,0 +1,163 @@
+"""A divider with one node and two pods, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import count
+from typing import Any
+
+from knative_sponge.controller.cluster.capacity import managed
+from knative_sponge.controller.cluster.node import NodeView
+from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.controller.kube.resource import Key, Object
+from knative_sponge.controller.proxies.demand_streams import Line
+from knative_sponge.controller.reporting.metrics import Metrics
+from knative_sponge.controller.sizing.divider import Divider
+from knative_sponge.controller.sizing.pod_resizer import Hand
+from tests.controller.sized_pod import running, sized
+from tests.controller.sizing.test_outage import Around, Store
+from tests.profile.virtual import run_virtual
+
+NODE = "n1"
+
+
+class Place:
+    """Stands in for `Cluster`: one node."""
+
+    def __init__(self) -> None:
+        self.view = NodeView(NODE, 8.0, 8e9)
+        self.pods: dict[Key, PodView] = {}
+        self.taken = 0.0
+        self.waits = 0.0
+        self.looks = 0
+        """How often somebody asked for the node's pods."""
+        self.tell: Callable[[PodView | None, PodView | None], None] = lambda _before, _after: None
+
+    def subscribe(self, subscriber: Callable[[PodView | None, PodView | None], None]) -> None:
+        self.tell = subscriber
+
+    @property
+    def nodes(self) -> Iterator[str]:
+        return iter((NODE,))
+
+    def node(self, _name: str) -> NodeView:
+        return self.view
+
+    def managed_on(self, _name: str) -> tuple[PodView, ...]:
+        self.looks += 1
+        return tuple(pod for _, pod in sorted(self.pods.items()) if managed(pod))
+
+    def reserved(self, _name: str) -> float:
+        return self.taken
+
+    def waiting(self) -> Mapping[str, float]:
+        return {NODE: self.waits} if self.waits else {}
+
+
+class Streams:
+    """Stands in for `DemandStreams`: says what the test says."""
+
+    def follow(self, pods: Mapping[Key, object]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Stage(Around):
+    """Pods a and b of half a core each, whose sizes come into force as soon as they are patched."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        super().__init__(self.store)
+        self.place = Place()
+        self.lines: dict[str, Line] = {}
+        self.rates = count(1)
+        self.answers = asyncio.Event()
+        """Do proxies answer when they are told?"""
+        self.answers.set()
+
+        def streams(heard: Any) -> Any:
+            self.heard = heard
+            return Streams()
+
+        clock = asyncio.get_running_loop().time
+        cluster: Any = self.place
+        optimizer: Any = None
+        self.divider = Divider(cluster, lambda pod: Hand(pod, self, clock), streams, optimizer, Metrics(), clock=clock)
+        for name in self.store.pods:
+            self.put(self.store.pods[name])
+            self.say(name, 0.5)
+
+    def hand(self, name: str) -> Hand:
+        return self.divider.hands["default", name]
+
+    def put(self, pod: Object) -> None:
+        seen = view(pod)
+        before, self.place.pods[seen.key] = self.place.pods.get(seen.key), seen
+        self.place.tell(before, seen)
+        self.divider.touch(NODE)
+
+    def change(self, name: str, cores: float | None = None, **annotations: str) -> None:
+        """Somebody changes the pod."""
+        pod: Any = self.store.pods[name]
+        if cores is not None:
+            sized(pod, cores)
+        for key, value in annotations.items():
+            pod["metadata"]["annotations"][f"knative-sponge.dev/{key.replace('_', '-')}"] = value
+        self.put(pod)
+
+    def add(self, name: str) -> None:
+        pod = self.store.pods[name] = running(cpu="500m")
+        pod["metadata"] |= {"name": name, "uid": f"u-{name}"}
+        self.change(name, 0.5)
+
+    def remove(self, name: str) -> None:
+        self.place.tell(self.place.pods.pop(("default", name)), None)
+        del self.lines[name]
+
+    def say(self, name: str, want: float) -> None:
+        """The pod says what it wants; what else it says is new each time."""
+        before, rate = self.lines.get(name), float(next(self.rates))
+        cores, curve = self.place.pods["default", name].size, ((0.1, rate), (0.9 * want, 0.0))
+        line = self.lines[name] = Line(cores=cores, want=want, rate=rate, curve=curve)
+        self.heard(("default", name), before, line)
+
+    def say_again(self) -> None:
+        for name, line in self.lines.items():
+            self.say(name, line.want)
+
+    async def tell(self, pod: PodView, phase: str, cores: float, reach: float) -> bool:
+        await self.answers.wait()
+        return await super().tell(pod, phase, cores, reach)
+
+    def patched(self, hand: Hand, cores: float, answer: Object) -> None:
+        sized(answer, cores)
+        self.put(answer)
+
+    async def divided(self) -> bool:
+        """Is the node divided when it is looked at now?"""
+        row = self.divider.nodes.get(NODE)
+        await self.divider._divide_all({NODE})
+        return self.divider.nodes.get(NODE) is not row
+
+    async def settle(self, looks: int = 60) -> None:
+        """Until nothing changes any more: no resize under way, and no need that is about to be forgotten."""
+        for _ in range(looks):
+            self.say_again()
+            await self.divided()
+            await asyncio.sleep(1.0)
+        self.say_again()
+        assert not await self.divided()
+
+
+def staged(body: Callable[[Stage], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        stage = Stage()
+        try:
+            await body(stage)
+        finally:
+            stage.divider.close()
+
+    run_virtual(whole)

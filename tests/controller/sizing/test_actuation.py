@@ -1,0 +1,87 @@
+"""Who of a node gives and who gets at once. Real resizes, without a shell around them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from knative_sponge.controller.cluster.pod import view
+from knative_sponge.controller.sizing.actuation import actuate
+from knative_sponge.controller.sizing.quota_refusals import Quotas
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
+from knative_sponge.core.allocation.growth import GrowthRules
+from knative_sponge.core.resizing.events import PatchFailed, Target, Tick
+from knative_sponge.core.resizing.machine import PodResize
+from tests.controller.sized_pod import running, sized
+
+NOW = 1000.0
+
+
+class Given:
+    """Stands in for a Hand: remembers what it was aimed at."""
+
+    def __init__(self, name: str, cores: float, *, stuck: bool) -> None:
+        pod = running()
+        pod["metadata"] |= {"name": name, "uid": f"u-{name}"}
+        sized(pod, cores)
+        self.pod = view(pod)
+        self.machine = PodResize(0.0)
+        self.machine.handle(self.pod.seen(), 0.0)
+        self.sized_s = -1e9
+        self.size = cores
+        if stuck:
+            self._fail_until(NOW)
+
+    def _fail_until(self, end_s: float) -> None:
+        """Every patch is refused by some webhook that fails, and the next one is far away."""
+        cores = 0.9 * self.machine.asked
+        now = 2.0
+        self.machine.handle(Target(cores, cores), now)
+        while now < end_s - 0.5:
+            self.machine.handle(PatchFailed(cores, "busy", "no answer"), now)
+            now = self.machine._free_s
+            self.machine.handle(Tick(), now)
+        self.machine.handle(PatchFailed(cores, "busy", "no answer"), end_s - 0.5)
+        assert not self.machine.patches_by(end_s + 5.0)
+
+    def aim(self, size: float, *_: object) -> None:
+        self.size = size
+
+
+def round_of(
+    sizes: Mapping[str, float], wants: Mapping[str, float], capacity: float, *, stuck: str = "", slow: str = ""
+) -> dict[str, float]:
+    """One division, carried out. stuck: the pod whose patches fail. slow: the one that was patched half a second ago."""
+    hands: dict[Any, Any] = {}
+    for name, cores in sizes.items():
+        hand = Given(name, cores, stuck=name == stuck)
+        if name == slow:
+            hand.machine.next_allowed_s = NOW + 0.5
+        hands[hand.pod.key] = hand
+    claims = [Claim(key, wants[key[1]], (), hand.machine.asked, 0.1, 9.0) for key, hand in hands.items()]
+    division = Problem(claims, capacity, DivideRules(worth=0.05)).solve()
+    actuate(claims, capacity, division, hands, {}, NOW, GrowthRules(), Quotas())
+    return {name: sizes[name] if name == stuck else hands["default", name].size for name in sizes}
+
+
+def test_a_pod_that_stays_where_it_is_for_its_margin_is_no_shrink_to_wait_for() -> None:
+    """`surge` needs 2 more and 1.2 are free; `slow` gives more in half a second, which is worth no waiting."""
+    sizes = {"steady": 4.0, "surge": 1.0, "slow": 3.0}
+    found = round_of(sizes, {"steady": 3.5, "surge": 3.0, "slow": 1.0}, 9.2, slow="slow")
+    assert found["steady"] == 4.0
+    assert found["slow"] < 3.0
+    assert found["surge"] == pytest.approx(2.2, abs=0.01)
+
+
+def test_what_a_growth_waits_for_is_no_margin_for_others() -> None:
+    sizes = {"steady": 4.0, "surge": 1.0, "stuck": 4.0}
+    for _ in range(3):
+        sizes = round_of(sizes, {"steady": 3.5, "surge": 3.0, "stuck": 1.0}, 9.5, stuck="stuck")
+    assert sizes["steady"] == pytest.approx(3.5)
+    assert sizes["surge"] == pytest.approx(2.0, abs=0.01)
+
+
+def test_a_pod_keeps_a_margin_where_everybody_has_what_he_needs() -> None:
+    assert round_of({"a": 4.0, "b": 1.0}, {"a": 3.5, "b": 1.0}, 9.5) == {"a": 4.0, "b": 1.0}
