@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from knative_sponge.core.allocation.growth import GrowthRules, grown, shrunk
-from knative_sponge.core.allocation.lookback import Needs
+from knative_sponge.core.allocation.lookback import Lookback
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
@@ -106,7 +106,7 @@ class Resized(Pod):
         self._demand = estimator
         self._batcher = batcher
         self._want = self._spec = self._target = low
-        self._needs = Needs(rules)
+        self._needs = Lookback(rules)
         self._patched_s = self._sized_s = -math.inf
         self._wanted_s: float | None = None
         self._end_s = 0.0

@@ -132,7 +132,13 @@ class Process:
         )
         activators = Activators(kube, settings.system_namespace, self._rng)
         reconciler = Reconciler(
-            kube, watches, metrics, self._rng, door=activators, idle=sizer.idle_s, pods_wanted=sizer.counts.wanted
+            kube,
+            watches,
+            metrics,
+            self._rng,
+            cold_requests=activators,
+            idle=sizer.idle_s,
+            pods_wanted=sizer.counts.wanted,
         )
         sizer.recount = reconciler.wake
         reporter = Reporter(kube, watches, recorder, metrics)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from knative_sponge.controller.cluster.node import Needs, NodeView
+from knative_sponge.controller.cluster.node import NodeView, SchedulingConstraints
 from knative_sponge.controller.cluster.pod import PodView, view
-from knative_sponge.controller.cluster.pod_request import NOTHING, Footprint, of_revision
+from knative_sponge.controller.cluster.pod_request import NOTHING, PodRequest, of_revision
 from knative_sponge.controller.kube.informer import Informer, key_of
 from knative_sponge.controller.kube.resource import Key, Object
 
@@ -56,7 +56,7 @@ class _Node:
     """Its managed pods in order, and the sum of `taken`, while nothing of them has changed: both are asked for each second."""
 
 
-class Cluster:
+class ClusterCapacity:
     """All of it. changed: told the name of each node whose division may have changed. clock: monotonic seconds.
 
     pods: all pods, kept by `kept_of_pod`. nodes: kept by `kept_of_node`.
@@ -78,7 +78,7 @@ class Cluster:
         self._clock = clock
         self._nodes: dict[str, _Node] = {}
         self._homes: dict[Key, str] = {}
-        self._waiting: dict[Key, tuple[float, Needs]] = {}
+        self._waiting: dict[Key, tuple[float, SchedulingConstraints]] = {}
         self._waits_since: dict[Key, float] = {}
         self._begun: dict[str, float] = {}
         """When patience was begun, by the controller of the pods that wait or waited."""
@@ -121,7 +121,8 @@ class Cluster:
     def waiting(self) -> Mapping[str, float]:
         """Cores to set free for pods that wait for some, by node: each pod's on the node where most could be set free.
 
-        Of the nodes that it may come to, by `Needs`; and for PATIENCE_S from when it was first seen to wait, since what else
+        Of the nodes that it may come to, by `SchedulingConstraints`; and for PATIENCE_S from when it was first seen to
+        wait, since what else
         keeps it off is not known. Pods of one controller share that time until one of them lands, or AGAIN_S have passed. It
         never takes what a managed pod needs at the least.
         """
@@ -171,7 +172,7 @@ class Cluster:
         assert item is not None
         key = key_of(item)
         old, new = self.pods.pop(key, None), None
-        what: Footprint = NOTHING if after is None else after["footprint"]
+        what: PodRequest = NOTHING if after is None else after["footprint"]
         fault = what.fault
         if after is not None and of_revision(after) and not fault:
             try:
@@ -199,7 +200,7 @@ class Cluster:
                 subscriber(old, new)
 
     def _patient_since(self, owner: str) -> float:
-        """When patience began that holds for a pod that is now seen to wait. owner: see `Footprint`."""
+        """When patience began that holds for a pod that is now seen to wait. owner: see `PodRequest`."""
         now = self._clock()
         self._begun = {each: at for each, at in self._begun.items() if now - at < AGAIN_S}
         return self._begun.setdefault(owner, now) if owner else now
@@ -229,7 +230,7 @@ class Cluster:
         *,
         taken: float,
         memory: float,
-        waits: tuple[float, Needs] | None,
+        waits: tuple[float, SchedulingConstraints] | None,
         ours: bool,
         sized: bool = True,
     ) -> None:

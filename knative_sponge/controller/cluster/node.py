@@ -35,7 +35,7 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class SchedulingConstraints:
     """What a pod asks of a node beyond cores and memory: labels, and that its taints are tolerated.
 
     Affinity, ports and volumes are not looked at: who takes a node for possible by this may be wrong.
@@ -45,7 +45,7 @@ class Needs:
     tolerations: tuple[Mapping[str, Any], ...]
 
     @classmethod
-    def of(cls, pod: Mapping[str, Any]) -> Needs:
+    def of(cls, pod: Mapping[str, Any]) -> SchedulingConstraints:
         """From the pod's object."""
         spec = pod.get("spec") or {}
         return cls(spec.get("nodeSelector") or {}, tuple(spec.get("tolerations") or ()))
@@ -62,7 +62,7 @@ class Needs:
 def start_room(pod: Mapping[str, Any], nodes: Iterable[NodeView]) -> float | None:
     """Cores that a new pod may ask for at its start: START_SHARE of the largest node that it may come to; None if there is
     none."""
-    needs = Needs.of(pod)
+    needs = SchedulingConstraints.of(pod)
     return max((START_SHARE * node.cores for node in nodes if needs.met_by(node)), default=None)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from knative_sponge.controller.annotations import REVISION_LABEL
-from knative_sponge.controller.cluster.node import Needs
+from knative_sponge.controller.cluster.node import SchedulingConstraints
 from knative_sponge.controller.cluster.pod import requested
 from knative_sponge.controller.cluster.pod_fields import slim
 from knative_sponge.controller.kube.resource import Object
@@ -15,7 +15,7 @@ _ENDED: Final = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class PodRequest:
     """cores, memory (bytes): what the pod requests; nothing once it has ended. node: empty while it has none.
 
     waits: what it needs of a node, when it lacks one because none has the cores that it asks for. owner: uid of the controller
@@ -26,15 +26,15 @@ class Footprint:
     node: str = ""
     cores: float = 0.0
     memory: float = 0.0
-    waits: Needs | None = None
+    waits: SchedulingConstraints | None = None
     owner: str = ""
     fault: str = ""
 
 
-NOTHING: Final = Footprint()
+NOTHING: Final = PodRequest()
 
 
-def footprint(pod: Object) -> Footprint:
+def footprint(pod: Object) -> PodRequest:
     """From the pod's whole object."""
     status = pod.get("status") or {}
     if status.get("phase") in _ENDED:
@@ -43,10 +43,12 @@ def footprint(pod: Object) -> Footprint:
     try:
         cores, memory = requested(pod), requested(pod, "memory")
     except ValueError as error:
-        return Footprint(node, fault=str(error))
+        return PodRequest(node, fault=str(error))
     if node:
-        return Footprint(node, cores, memory)
-    return Footprint(node, cores, memory, Needs.of(pod) if _lacks_cpu(status) else None, _owner(pod["metadata"]))
+        return PodRequest(node, cores, memory)
+    return PodRequest(
+        node, cores, memory, SchedulingConstraints.of(pod) if _lacks_cpu(status) else None, _owner(pod["metadata"])
+    )
 
 
 def kept_of_pod(item: Object) -> Object:

@@ -180,7 +180,8 @@ class Elector:
                     await self._try()
 
     async def _try(self) -> None:
-        """Look at the Lease, and take or renew it if that is ours to do. Failures are logged; the next look tries again."""
+        """Look at the Lease, and take or renew it if that is ours to do. Failures are logged; the next look
+        tries again."""
         election = self._election
         try:
             try:

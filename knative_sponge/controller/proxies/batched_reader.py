@@ -23,7 +23,7 @@ Taker = Callable[[bytes], None]
 """Told what came; b"" once, when nothing more will come."""
 
 
-class Intake:
+class BatchedReader:
     """The sockets, which stay their owner's to close. Use within one event loop."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ _AT_ONCE: Final = 64
 _LONGEST_LINE: Final = 1024
 
 
-class Teller:
+class CoresClient:
     """All calls, each on a connection of its own: a pod hears of its size now and then only."""
 
     def __init__(self, port: int = ADMIN_PORT) -> None:

@@ -20,7 +20,7 @@ import msgspec
 
 from knative_sponge.controller.kube.backoff import Backoff
 from knative_sponge.controller.kube.resource import Key
-from knative_sponge.controller.proxies.batched_reader import Intake
+from knative_sponge.controller.proxies.batched_reader import BatchedReader
 
 _log: Final = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class DemandStreams:
         self._clock = clock
         self._streams: dict[Key, _Stream] = {}
         self._connecting = asyncio.Semaphore(CONNECTING)
-        self._intake = Intake()
+        self._intake = BatchedReader()
         self._watchdog: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         """When silence is looked for next, by the loop's clock."""
@@ -216,7 +216,9 @@ class _Connection:
 
     __slots__ = ("_ended", "_intake", "_loop", "_parser", "_rest", "_socket", "_stream", "_succeeded", "heard_s")
 
-    def __init__(self, stream: _Stream, sock: socket.socket, intake: Intake, succeeded: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: _Stream, sock: socket.socket, intake: BatchedReader, succeeded: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.heard_s = self._loop.time()
         """When anything came last, by the loop's clock."""

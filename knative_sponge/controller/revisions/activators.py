@@ -1,6 +1,7 @@
 """Which revisions without pods have requests waiting for them: read from the activators' metrics; nothing is decided here.
 
-Knative has no other door for that. Its activators push their counts to Knative's own autoscaler only, over a connection that
+Knative has no other source for that. Its activators push their counts to Knative's own autoscaler only, over a
+connection that
 cannot be shared; but with `metrics-protocol: prometheus` each serves them at :9090/metrics. `kn_revision_request_queued` (from
 Knative 1.22 on) counts a waiting request at once. `kn_revision_request_concurrency` is set once a second, and less the one
 request that woke the revision in the first of these seconds: a single request shows in it after one to two seconds.
@@ -31,7 +32,7 @@ METRICS_PORT: Final = 9090
 POLL_S: Final = 0.5
 """Between two looks while a revision sleeps."""
 REST_S: Final = 5.0
-"""While nobody waits for a knock, only so often: whether the activators can be read must be known beforehand."""
+"""While nobody waits for a request, only so often: whether the activators can be read must be known beforehand."""
 LOST_S: Final = 10.0
 """The view is lost when for so long not every ready activator could be read."""
 _CALL_S: Final = 1.0
@@ -144,10 +145,10 @@ class Activators:
         self._told = (False, False)
         self._why = ""
 
-    def subscribe(self, knocked: Callable[[Key], None], seen: Callable[[], None]) -> None:
-        """Tell `knocked` of each expected revision that has requests waiting, again with each look; `seen` when `available`
+    def subscribe(self, on_request: Callable[[Key], None], seen: Callable[[], None]) -> None:
+        """Tell `on_request` of each expected revision that has requests waiting, again with each look; `seen` when `available`
         or `lost` changes. Both must not block and must not raise."""
-        self._knocked, self._seen = knocked, seen
+        self._knocked, self._seen = on_request, seen
 
     def expect(self, key: Key, yes: bool) -> None:
         """Listen for requests of this revision, or no more; the activators are read often only while somebody listens."""

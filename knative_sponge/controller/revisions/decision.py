@@ -1,6 +1,6 @@
-"""What is to be written for one PodAutoscaler, decided from one consistent look at it; pure, nothing is written here.
+"""What is to be written for one PodAutoscaler, decided from one consistent snapshot; pure, nothing is written here.
 
-All writes of one decision may be made in order. Each is conditional or idempotent, so that a stale look does no harm: what
+All actions of one decision may be made in order. Each is conditional or idempotent, so that a stale snapshot does no harm: what
 it got wrong is refused by the API server or put right by the next look.
 """
 
@@ -34,13 +34,14 @@ ready, so this is patience; Knative's own class waits as long without requests (
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RevisionSnapshot:
     """What is known of one revision; None is not there, or not seen yet. The objects are shared: never change them.
 
     service: its ServerlessService. defaults: data of Knative's ConfigMap `config-autoscaler`. idle_s: seconds since its last
-    request. knocking: a request waits for it in an activator. zero_allowed: its next request would be noticed if it had no
-    pods. zero_lost: that has not been so for long. pods_wanted: pods that its load asks for; None where only the annotations
-    count, or while that is not known.
+    request. request_waiting: a request waits for it in an activator. activators_visible: its next request would be noticed
+    if it had no
+    pods. activators_lost: that has not been so for long. pods_wanted: pods that its load asks for; None where only the
+    annotations count, or while that is not known.
     """
 
     autoscaler: Object
@@ -49,9 +50,9 @@ class Look:
     service: Object | None
     defaults: Mapping[str, str]
     idle_s: float | None = None
-    knocking: bool = False
-    zero_allowed: bool = False
-    zero_lost: bool = True
+    request_waiting: bool = False
+    activators_visible: bool = False
+    activators_lost: bool = True
     pods_wanted: int | None = None
 
 
@@ -86,61 +87,61 @@ class WriteStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class LookAgain:
+class RequeueAfter:
     """Nothing to write: time alone will change the decision, after `wait_s` seconds."""
 
     wait_s: float
 
 
-Write = CreateService | ChangeService | SetReplicas | WriteStatus | LookAgain
+Action = CreateService | ChangeService | SetReplicas | WriteStatus | RequeueAfter
 
 
-def decide(look: Look, now: datetime) -> tuple[Write, ...]:
-    """The writes that bring the revision nearer to what it shall be (knative-contract §3.8); none when it is there.
+def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
+    """The actions that bring the revision nearer to what it shall be (knative-contract §3.8); none when it is there.
 
     now: wall clock, as status times have it.
 
     A revision going to zero gets its requests moved to the activator first; its pods go once Knative has done that. One of
     which no pod gets ready goes there too, and is tried again with its next request.
     """
-    autoscaler, service = look.autoscaler, look.service
-    if not ours(autoscaler) or look.revision is None:
+    autoscaler, service = snapshot.autoscaler, snapshot.service
+    if not ours(autoscaler) or snapshot.revision is None:
         return ()
     metadata = autoscaler["metadata"]
     annotations = metadata.get("annotations") or {}
     since = initialized_since(autoscaler)
     started = since is not None
     waited_s = (now - since).total_seconds() if since is not None else 0.0
-    routing = _routing(look.revision)
-    bounds = Bounds.of(annotations, look.defaults)
-    rules = IdleRules.of(annotations, look.defaults)
-    replicas = _replicas(look.deployment)
+    routing = _routing(snapshot.revision)
+    bounds = Bounds.of(annotations, snapshot.defaults)
+    rules = IdleRules.of(annotations, snapshot.defaults)
+    replicas = _replicas(snapshot.deployment)
     hybrid = annotations.get(SCALING_ANNOTATION, "").strip() == Scaling.HYBRID and bounds.most != 1
-    patience_s = _patience_s(look, bounds, rules, routing, now)
+    patience_s = _patience_s(snapshot, bounds, rules, routing, now)
     failed = patience_s <= 0.0
-    state = _rest(look, bounds, rules, routing, failed=failed)
+    state = _rest(snapshot, bounds, rules, routing, failed=failed)
     goal = desired(
         bounds,
         routing,
         initialized=started,
         replicas=1 if replicas is None else replicas,
-        stuck=serverless.condition(look.deployment, "Progressing") == "False",
+        stuck=serverless.condition(snapshot.deployment, "Progressing") == "False",
         waited=waited_s >= ROUTE_S,
         asleep=state is Rest.ASLEEP,
         # The pods that a load asked for stay while nobody knows the load.
-        wanted=replicas if hybrid and look.pods_wanted is None else look.pods_wanted,
+        wanted=replicas if hybrid and snapshot.pods_wanted is None else snapshot.pods_wanted,
     )
     again_s: list[float] = []
     not_owned = service is not None and not serverless.owned(service, autoscaler)
-    writes: list[Write] = []
+    actions: list[Action] = []
     if not not_owned:
         # With several pods the activator spreads the requests by load; without it they are spread at random.
         mode = Mode.SERVE if goal and not hybrid else Mode.PROXY
-        writes += _service_writes(autoscaler, service, mode)
+        actions += _service_writes(autoscaler, service, mode)
         if replicas is not None and replicas != goal:
-            left_s = 0.0 if goal else _left_s(look, rules, state, now, failed=failed)
+            left_s = 0.0 if goal else _left_s(snapshot, rules, state, now, failed=failed)
             if left_s <= 0.0:
-                writes.append(SetReplicas(autoscaler["spec"]["scaleTargetRef"]["name"], goal))
+                actions.append(SetReplicas(autoscaler["spec"]["scaleTargetRef"]["name"], goal))
             elif left_s < inf:
                 again_s.append(left_s)
     known = {} if not_owned or service is None else service.get("status") or {}
@@ -149,7 +150,7 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
         generation=metadata["generation"],
         goal=goal,
         threshold=bounds.goal if started else 0 if unborn else bounds.initial_goal,
-        ready=_ready(look.deployment),
+        ready=_ready(snapshot.deployment),
         service=known.get("serviceName") or "",
         private=known.get("privateServiceName") or "",
         service_ready=not not_owned and serverless.condition(service, "Ready") == "True",
@@ -160,20 +161,20 @@ def decide(look: Look, now: datetime) -> tuple[Write, ...]:
     )
     new = status(autoscaler, facts, now)
     if new is not None:
-        writes.append(WriteStatus({"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": new}))
+        actions.append(WriteStatus({"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": new}))
     if 0.0 < patience_s < inf:
         again_s.append(patience_s)
     if started and routing is Routing.PENDING and waited_s < ROUTE_S:
         again_s.append(ROUTE_S - waited_s)
     if (
         state is not Rest.ASLEEP
-        and (look.zero_allowed or look.idle_s is not None)
+        and (snapshot.activators_visible or snapshot.idle_s is not None)
         and _may_rest(bounds, rules, routing)
     ):
-        again_s.append(wait_s(rules, look.idle_s))
+        again_s.append(wait_s(rules, snapshot.idle_s))
     if again_s:
-        writes.append(LookAgain(min(again_s)))
-    return tuple(writes)
+        actions.append(RequeueAfter(min(again_s)))
+    return tuple(actions)
 
 
 def _may_rest(bounds: Bounds, rules: IdleRules, routing: Routing) -> bool:
@@ -181,60 +182,64 @@ def _may_rest(bounds: Bounds, rules: IdleRules, routing: Routing) -> bool:
     return rules.enabled and bounds.least == 0 and routing is not Routing.RESERVE
 
 
-def sleeps(look: Look) -> bool:
+def sleeps(snapshot: RevisionSnapshot) -> bool:
     """Is the revision idle, so that its next request may be known from the activators alone?"""
-    if not ours(look.autoscaler) or look.revision is None:
+    if not ours(snapshot.autoscaler) or snapshot.revision is None:
         return False
-    annotations = look.autoscaler["metadata"].get("annotations") or {}
-    bounds, rules = Bounds.of(annotations, look.defaults), IdleRules.of(annotations, look.defaults)
-    routing = _routing(look.revision)
-    failed = _patience_s(look, bounds, rules, routing, None) <= 0.0
-    return _rest(look, bounds, rules, routing, failed=failed) is Rest.ASLEEP
+    annotations = snapshot.autoscaler["metadata"].get("annotations") or {}
+    bounds, rules = Bounds.of(annotations, snapshot.defaults), IdleRules.of(annotations, snapshot.defaults)
+    routing = _routing(snapshot.revision)
+    failed = _patience_s(snapshot, bounds, rules, routing, None) <= 0.0
+    return _rest(snapshot, bounds, rules, routing, failed=failed) is Rest.ASLEEP
 
 
-def _patience_s(look: Look, bounds: Bounds, rules: IdleRules, routing: Routing, now: datetime | None) -> float:
+def _patience_s(
+    snapshot: RevisionSnapshot, bounds: Bounds, rules: IdleRules, routing: Routing, now: datetime | None
+) -> float:
     """Seconds until the revision is given up because none of its pods gets ready; 0 once it is, infinite where it never is.
 
     As Knative's own class does it: whatever min-scale says before the first start, and not without scale to zero. (That class
     keeps the pods of an initial-scale above 1 for ever.) Without `now` only what status says counts.
     """
-    replicas = _replicas(look.deployment)
-    may_fail = rules.enabled and routing is not Routing.RESERVE and replicas is not None and not _ready(look.deployment)
-    if not may_fail or (bounds.least > 0 and initialized_since(look.autoscaler) is not None):
+    replicas = _replicas(snapshot.deployment)
+    may_fail = (
+        rules.enabled and routing is not Routing.RESERVE and replicas is not None and not _ready(snapshot.deployment)
+    )
+    if not may_fail or (bounds.least > 0 and initialized_since(snapshot.autoscaler) is not None):
         return inf
-    if given_up_since(look.autoscaler) is not None:
+    if given_up_since(snapshot.autoscaler) is not None:
         return 0.0
-    queued = queued_since(look.autoscaler)
-    if queued is None or now is None or look.deployment is None or not replicas:
+    queued = queued_since(snapshot.autoscaler)
+    if queued is None or now is None or snapshot.deployment is None or not replicas:
         return inf
-    return max(0.0, activation_s(look.deployment["spec"]) - (now - queued).total_seconds())
+    return max(0.0, activation_s(snapshot.deployment["spec"]) - (now - queued).total_seconds())
 
 
-def _rest(look: Look, bounds: Bounds, rules: IdleRules, routing: Routing, *, failed: bool) -> Rest:
+def _rest(snapshot: RevisionSnapshot, bounds: Bounds, rules: IdleRules, routing: Routing, *, failed: bool) -> Rest:
     """failed: none of its pods gets ready."""
-    started = initialized_since(look.autoscaler) is not None
+    started = initialized_since(snapshot.autoscaler) is not None
     if failed:
         return rest(
             rules,
             idle_s=None,
-            knocking=look.knocking,
+            request_waiting=snapshot.request_waiting,
             # No request can come to a revision that no Route has named.
-            visible=look.zero_allowed or routing is Routing.PENDING,
-            lost=look.zero_lost,
-            asleep=given_up_since(look.autoscaler) is not None,
-            pods=_replicas(look.deployment) or 0,
+            visible=snapshot.activators_visible or routing is Routing.PENDING,
+            lost=snapshot.activators_lost,
+            asleep=given_up_since(snapshot.autoscaler) is not None,
+            pods=_replicas(snapshot.deployment) or 0,
             unborn=True,
         )
     if not _may_rest(bounds, rules, routing) or not (started or bounds.unborn):
         return Rest.AWAKE
     return rest(
         rules,
-        idle_s=look.idle_s,
-        knocking=look.knocking,
-        visible=look.zero_allowed,
-        lost=look.zero_lost,
-        asleep=idle_since(look.autoscaler) is not None,
-        pods=_replicas(look.deployment) or 0,
+        idle_s=snapshot.idle_s,
+        request_waiting=snapshot.request_waiting,
+        visible=snapshot.activators_visible,
+        lost=snapshot.activators_lost,
+        asleep=idle_since(snapshot.autoscaler) is not None,
+        pods=_replicas(snapshot.deployment) or 0,
         unborn=not started,
     )
 
@@ -243,14 +248,14 @@ def _routing(revision: Object) -> Routing:
     return Routing.of((revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL))
 
 
-def _left_s(look: Look, rules: IdleRules, state: Rest, now: datetime, *, failed: bool) -> float:
+def _left_s(snapshot: RevisionSnapshot, rules: IdleRules, state: Rest, now: datetime, *, failed: bool) -> float:
     """Seconds until the last pods may go; infinite while their requests are not with the activator."""
-    proxied = serverless.proxied_since(look.service)
+    proxied = serverless.proxied_since(snapshot.service)
     if proxied is None:
         return inf
     if failed or state is not Rest.ASLEEP:
         return 0.0
-    idle = idle_since(look.autoscaler)
+    idle = idle_since(snapshot.autoscaler)
     if idle is None:
         return inf
     return max(
@@ -259,7 +264,7 @@ def _left_s(look: Look, rules: IdleRules, state: Rest, now: datetime, *, failed:
     )
 
 
-def _service_writes(autoscaler: Object, service: Object | None, mode: Mode) -> tuple[Write, ...]:
+def _service_writes(autoscaler: Object, service: Object | None, mode: Mode) -> tuple[Action, ...]:
     wish = serverless.wanted(autoscaler, mode)
     if service is None:
         return (CreateService(wish),)

@@ -71,7 +71,7 @@ def rest(
     rules: IdleRules,
     *,
     idle_s: float | None,
-    knocking: bool,
+    request_waiting: bool,
     visible: bool,
     lost: bool,
     asleep: bool,
@@ -80,11 +80,11 @@ def rest(
 ) -> Rest:
     """What a revision does that may have no pods.
 
-    idle_s: since its last request; None is unknown, as while its pods start. knocking: a request waits in an activator.
+    idle_s: since its last request; None is unknown, as while its pods start. request_waiting: a request waits in an activator.
     visible: the activators are seen. lost: they have not been for long. asleep: it was called idle before. pods: asked for
     now. unborn: it never had a pod, and is to start without.
     """
-    if knocking:
+    if request_waiting:
         return Rest.AWAKE
     if asleep and pods == 0:
         # Nobody measures any more how long it has been idle; it was when its pods went.

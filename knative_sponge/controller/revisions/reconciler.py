@@ -23,12 +23,12 @@ from knative_sponge.controller.kube.resource import (
 from knative_sponge.controller.kube.workqueue import WorkQueue
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.revisions.decision import (
+    Action,
     ChangeService,
     CreateService,
-    Look,
-    LookAgain,
+    RequeueAfter,
+    RevisionSnapshot,
     SetReplicas,
-    Write,
     WriteStatus,
     decide,
     sleeps,
@@ -55,7 +55,7 @@ def _unknown(_key: Key) -> None:
     return None
 
 
-class Door(Protocol):
+class ColdRequestSource(Protocol):
     """Who tells of requests for revisions without pods: `activators.Activators`."""
 
     @property
@@ -64,7 +64,7 @@ class Door(Protocol):
     @property
     def lost(self) -> bool: ...
 
-    def subscribe(self, knocked: Callable[[Key], None], seen: Callable[[], None]) -> None: ...
+    def subscribe(self, on_request: Callable[[Key], None], seen: Callable[[], None]) -> None: ...
 
     def expect(self, key: Key, yes: bool) -> None: ...
 
@@ -74,7 +74,7 @@ class Door(Protocol):
 class Reconciler:
     """The autoscaler class. `run` it on the leader only, beside `Watches.run`.
 
-    now: wall clock of status times. door: None lets no revision that is in use go to zero.
+    now: wall clock of status times. cold_requests: None lets no revision that is in use go to zero.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Reconciler:
         rng: random.Random,
         now: Callable[[], datetime] = _utc_now,
         *,
-        door: Door | None = None,
+        cold_requests: ColdRequestSource | None = None,
         idle: Idle = _unknown,
         pods_wanted: PodsWanted = _unknown,
     ) -> None:
@@ -93,12 +93,12 @@ class Reconciler:
         self._watches = watches
         self._metrics = metrics
         self._now = now
-        self._door = door
+        self._cold_requests = cold_requests
         self._idle = idle
         self._pods_wanted = pods_wanted
         self._queue = WorkQueue(rng)
-        if door is not None:
-            door.subscribe(self.wake, self._wake_all)
+        if cold_requests is not None:
+            cold_requests.subscribe(self.wake, self._wake_all)
         watches.autoscalers.subscribe(self._object_changed)
         watches.revisions.subscribe(self._object_changed)
         watches.services.subscribe(self._object_changed)
@@ -132,12 +132,13 @@ class Reconciler:
             self.wake(key)
 
     def wake(self, key: Key) -> None:
-        """Look at a revision soon. Those of other classes are not ours; what is not listed yet wakes us when it is."""
+        """Look at a revision soon. Those of other classes are not ours; what is not listed yet wakes us when
+        it is."""
         autoscaler = self._watches.autoscalers.get(key)
         if autoscaler is not None and ours(autoscaler):
             self._queue.add(key)
-        elif autoscaler is None and self._door is not None:
-            self._door.expect(key, False)
+        elif autoscaler is None and self._cold_requests is not None:
+            self._cold_requests.expect(key, False)
 
     async def _work(self) -> None:
         while True:
@@ -161,34 +162,34 @@ class Reconciler:
                 self._queue.done(key)
 
     async def _reconcile(self, key: Key) -> None:
-        look = self._look(key)
-        if look is None:
+        snapshot = self._look(key)
+        if snapshot is None:
             return
-        if self._door is not None:
-            self._door.expect(key, sleeps(look))
-        for write in decide(look, self._now()):
+        if self._cold_requests is not None:
+            self._cold_requests.expect(key, sleeps(snapshot))
+        for write in decide(snapshot, self._now()):
             await self._carry_out(key, write)
 
-    def _look(self, key: Key) -> Look | None:
+    def _look(self, key: Key) -> RevisionSnapshot | None:
         watches = self._watches
         autoscaler = watches.autoscalers.get(key)
         if autoscaler is None:
             return None
         namespace, _ = key
-        return Look(
+        return RevisionSnapshot(
             autoscaler=autoscaler,
             revision=watches.revisions.get(key),
             deployment=watches.deployments.get((namespace, autoscaler["spec"]["scaleTargetRef"]["name"])),
             service=watches.services.get(key),
             defaults=watches.defaults,
             idle_s=self._idle(key),
-            knocking=self._door is not None and self._door.pending(key) > 0,
-            zero_allowed=self._door is not None and self._door.available,
-            zero_lost=self._door is None or self._door.lost,
+            request_waiting=self._cold_requests is not None and self._cold_requests.pending(key) > 0,
+            activators_visible=self._cold_requests is not None and self._cold_requests.available,
+            activators_lost=self._cold_requests is None or self._cold_requests.lost,
             pods_wanted=self._pods_wanted(key),
         )
 
-    async def _carry_out(self, key: Key, write: Write) -> None:
+    async def _carry_out(self, key: Key, write: Action) -> None:
         namespace, name = key
         match write:
             case CreateService(body):
@@ -200,7 +201,7 @@ class Reconciler:
             case SetReplicas(deployment, replicas):
                 await self._kube.patch(DEPLOYMENT_SCALE, deployment, {"spec": {"replicas": replicas}}, namespace)
                 _log.info("%s/%s: %d pods", *key, replicas)
-            case LookAgain(wait_s):
+            case RequeueAfter(wait_s):
                 self._queue.add_later(key, wait_s)
             case WriteStatus(body):
                 self._watches.autoscalers.learn(await self._kube.patch(POD_AUTOSCALER_STATUS, name, body, namespace))

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from knative_sponge.controller.kube.resource import Key
-from knative_sponge.controller.sizing.claims import Wish, bounds
-from knative_sponge.controller.sizing.pod_resizer import Hand
-from knative_sponge.controller.sizing.quota_refusals import Quotas
+from knative_sponge.controller.sizing.claims import PodDemand, bounds
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.divide import Claim, Division
 from knative_sponge.core.allocation.growth import GrowthRules, grown, shrunk
 from knative_sponge.core.quantity import format_cores
@@ -30,68 +30,70 @@ def actuate(
     claims: Sequence[Claim],
     capacity: float,
     division: Division,
-    hands: Mapping[Key, Hand],
-    wishes: Mapping[Key, Wish],
+    resizers: Mapping[Key, PodResizer],
+    demands: Mapping[Key, PodDemand],
     now: float,
     rules: GrowthRules,
-    quotas: Quotas,
+    quotas: QuotaRefusals,
 ) -> None:
-    """Aim every hand of a node. capacity: cores of the node that its managed pods can have in all."""
+    """Aim every resizer of a node. capacity: cores of the node that its managed pods can have in all."""
     present = [
-        (hand, each, division.sizes[each.key])
+        (resizer, each, division.sizes[each.key])
         for each in claims
-        if isinstance(each.key, tuple) and (hand := hands.get(each.key)) is not None
+        if isinstance(each.key, tuple) and (resizer := resizers.get(each.key)) is not None
     ]
-    lows = {each.key: bounds(hand.pod, hand.machine, capacity, now)[0] for hand, each, _ in present}
+    lows = {each.key: bounds(resizer.pod, resizer.machine, capacity, now)[0] for resizer, each, _ in present}
     above_least = capacity - sum(lows.values())
 
-    def aim(hand: Hand, each: Claim, size: float, need: float) -> None:
-        wish = wishes.get(hand.pod.key)
-        since_s = now if wish is None else wish.since_s
-        if size < hand.machine.asked:  # until now it was kept
-            since_s = max(since_s, min(now, hand.sized_s + rules.hold_s))
-        hand.aim(size, need, max(size, min(each.high, lows[each.key] + above_least)), _why(each, size), since_s)
+    def aim(resizer: PodResizer, each: Claim, size: float, need: float) -> None:
+        demand = demands.get(resizer.pod.key)
+        since_s = now if demand is None else demand.since_s
+        if size < resizer.machine.asked:  # until now it was kept
+            since_s = max(since_s, min(now, resizer.sized_s + rules.hold_s))
+        resizer.set_target(
+            size, need, max(size, min(each.high, lows[each.key] + above_least)), _why(each, size), since_s
+        )
 
     spare = 0.0 if division.short else capacity - sum(size for _, _, size in present)
-    room = capacity - sum(hand.machine.asked for hand, _, _ in present)
-    growing = [(hand, each, size) for hand, each, size in present if size > hand.machine.asked]
-    unmet = sum(size - hand.machine.asked for hand, _, size in growing) - room
+    room = capacity - sum(resizer.machine.asked for resizer, _, _ in present)
+    growing = [(resizer, each, size) for resizer, each, size in present if size > resizer.machine.asked]
+    unmet = sum(size - resizer.machine.asked for resizer, _, size in growing) - room
     shrinking = []
     margins = spare
     if unmet > 0.0:  # what others wait for is nobody's margin
-        margins = min(spare, sum(_gives(hand, size, now) for hand, _, size in present) - unmet)
-    for hand, each, size in present:
-        asked = hand.machine.asked
+        margins = min(spare, sum(_gives(resizer, size, now) for resizer, _, size in present) - unmet)
+    for resizer, each, size in present:
+        asked = resizer.machine.asked
         if size <= asked:
             given = shrunk(asked, size, margins, rules) if size < asked else size
             margins -= given - size
             spare -= given - size
-            aim(hand, each, given, given)
+            aim(resizer, each, given, given)
             if given < asked - _GRAIN:
-                shrinking.append(hand.machine)
+                shrinking.append(resizer.machine)
     # One that cannot be patched for long (a webhook that fails, a kubelet that errs) is not waited for.
     soon = any(machine.patches_by(now + _SOON_S) for machine in shrinking)
     later = any(machine.patches_by(now + machine.rules.min_spacing_s) for machine in shrinking)
     growing.sort(key=lambda found: (-found[1].weight, found[2] - found[0].machine.asked))
-    for hand, each, size in growing:
-        asked = hand.machine.asked
+    for resizer, each, size in growing:
+        asked = resizer.machine.asked
         if size - asked > room + _GRAIN:
             # What shrinks wakes the division when it has; until then the pod keeps what it asked for.
             waits = soon or room < _LEAST_STEP or (later and room < _WORTH_IT * (size - asked))
             given = asked if waits else round(asked + room - _GRAIN, 3)
-        elif quotas.tight(hand.pod.key[0], now):
+        elif quotas.tight(resizer.pod.key[0], now):
             given = size
         else:
             late = _misses(each, asked) >= _LEAST_MISSES
             given = grown(asked, size, each.high, min(spare, room - (size - asked)), rules, late=late)
             spare -= given - size
         room -= given - asked
-        aim(hand, each, given, size)
+        aim(resizer, each, given, size)
 
 
-def _gives(hand: Hand, size: float, now: float) -> float:
+def _gives(resizer: PodResizer, size: float, now: float) -> float:
     """Cores that a shrink to `size` frees within the spacing of patches."""
-    machine = hand.machine
+    machine = resizer.machine
     return max(0.0, machine.asked - size) if machine.patches_by(now + machine.rules.min_spacing_s) else 0.0
 
 

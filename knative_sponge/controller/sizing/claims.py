@@ -17,7 +17,7 @@ _MIDDLE: Final = 5
 """The priority of a revision that names none; each step above it makes a missed row count twice as much."""
 
 
-class Wish(msgspec.Struct, frozen=True, gc=False):
+class PodDemand(msgspec.Struct, frozen=True, gc=False):
     """A pod's last word. want: the largest need of late. at_s: when `line` came. since_s: when either need last changed."""
 
     line: Line
@@ -40,7 +40,7 @@ def bounds(pod: PodView, machine: PodResize, capacity: float, now: float) -> tup
 
 
 def claim(
-    pod: PodView, machine: PodResize, wish: Wish | None, want: float | None, capacity: float, now: float
+    pod: PodView, machine: PodResize, demand: PodDemand | None, want: float | None, capacity: float, now: float
 ) -> Claim:
     """The claim: `want` cores; of a pod without news, that it keeps its size."""
     settings = pod.settings
@@ -48,9 +48,9 @@ def claim(
     low, high = bounds(pod, machine, capacity, now)
     present = machine.asked
     weight = 2.0 ** (settings.priority - _MIDDLE)
-    if wish is None or want is None or now - wish.at_s > STALE_S:
+    if demand is None or want is None or now - demand.at_s > STALE_S:
         return Claim(pod.key, present, (), present, low, high, weight, shrinkable=False)
-    return Claim(pod.key, want, _falling(wish.line.curve), present, low, high, weight)
+    return Claim(pod.key, want, _falling(demand.line.curve), present, low, high, weight)
 
 
 def _falling(curve: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:

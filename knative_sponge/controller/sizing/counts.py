@@ -13,8 +13,8 @@ from typing import Final
 
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.reporting.rows import NodeRow
-from knative_sponge.controller.sizing.claims import STALE_S, Wish
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.claims import STALE_S, PodDemand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.allocation.fleet import best
 from knative_sponge.core.allocation.pod_count import PodCount
 from knative_sponge.core.latency.curve import LatencyParams
@@ -46,29 +46,33 @@ class PodCounts:
         return None if count is None else count.pods
 
     async def look(
-        self, hands: Mapping[Key, Hand], wishes: Mapping[Key, Wish], nodes: Mapping[str, NodeRow], now: float
+        self,
+        resizers: Mapping[Key, PodResizer],
+        demands: Mapping[Key, PodDemand],
+        nodes: Mapping[str, NodeRow],
+        now: float,
     ) -> None:
-        """Look at all pods; each revision takes up to some milliseconds, and others have their turn in between. now: monotonic
-        seconds."""
-        by_revision: dict[Key, list[Hand]] = defaultdict(list)
-        for hand in hands.values():
-            if hand.pod.settings is not None and hand.pod.settings.scaling is Scaling.HYBRID:
-                by_revision[hand.pod.key[0], hand.pod.revision].append(hand)
+        """Look at all pods; each revision takes up to some milliseconds, and others have their turn in
+        between. now: monotonic seconds."""
+        by_revision: dict[Key, list[PodResizer]] = defaultdict(list)
+        for resizer in resizers.values():
+            if resizer.pod.settings is not None and resizer.pod.settings.scaling is Scaling.HYBRID:
+                by_revision[resizer.pod.key[0], resizer.pod.revision].append(resizer)
         for key in [key for key in self._counts if key not in by_revision]:
             del self._counts[key]
         for key, members in by_revision.items():
-            heard = [wishes[hand.pod.key] for hand in members if hand.pod.key in wishes]
-            if len(heard) == len(members) and all(now - wish.at_s <= STALE_S for wish in heard):
+            heard = [demands[resizer.pod.key] for resizer in members if resizer.pod.key in demands]
+            if len(heard) == len(members) and all(now - demand.at_s <= STALE_S for demand in heard):
                 self._decide(key, members, heard, nodes, now)
                 await asyncio.sleep(0)
 
     def _decide(
-        self, key: Key, members: list[Hand], heard: list[Wish], nodes: Mapping[str, NodeRow], now: float
+        self, key: Key, members: list[PodResizer], heard: list[PodDemand], nodes: Mapping[str, NodeRow], now: float
     ) -> None:
         settings = members[0].pod.settings
-        wisest = max(heard, key=lambda wish: wish.line.samples).line
-        slacks = [wish.line.slack for wish in heard if wish.line.slack is not None and wish.line.slack > 0]
-        rate = sum(wish.line.rate for wish in heard)
+        wisest = max(heard, key=lambda demand: demand.line.samples).line
+        slacks = [demand.line.slack for demand in heard if demand.line.slack is not None and demand.line.slack > 0]
+        rate = sum(demand.line.rate for demand in heard)
         if settings is None or wisest.params is None or wisest.samples < _FEWEST or not slacks:
             return
         most_cores = settings.max_cores
@@ -93,9 +97,9 @@ class PodCounts:
         if count is None:
             count = self._counts[key] = PodCount(len(members))
         short = any(
-            wish.want > (hand.machine.target or wish.want) * (1 + _LACKING) and nodes[hand.pod.node].short
-            for hand, wish in zip(members, heard, strict=True)
-            if hand.pod.node in nodes
+            demand.want > (resizer.machine.target or demand.want) * (1 + _LACKING) and nodes[resizer.pod.node].short
+            for resizer, demand in zip(members, heard, strict=True)
+            if resizer.pod.node in nodes
         )
         before = count.pods
         try:

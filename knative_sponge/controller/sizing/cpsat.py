@@ -209,7 +209,7 @@ def _spending(answer: dict[str, Any], wanted: int, problem: Problem) -> Spending
 
 
 def solve(request: dict[str, Any]) -> dict[str, Any]:
-    """Least misses, then least millicores, exactly: each pod lies on one segment of its curve. Needs OR-Tools.
+    """Least misses, then least millicores, exactly: each pod lies on one segment of its curve. Lookback OR-Tools.
 
     The two goals are one integer: misses in steps of the whole that could be saved, times more than all millicores. A
     segment is chosen by a literal and filled by so many millicores; that is the tightest model there is, its relaxation is

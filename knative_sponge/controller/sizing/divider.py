@@ -12,22 +12,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from knative_sponge.controller.cluster.capacity import Cluster, managed
+from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams, Line
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.actuation import actuate
-from knative_sponge.controller.sizing.claims import STALE_S, Wish, bounds, claim
-from knative_sponge.controller.sizing.pod_resizer import Hand
-from knative_sponge.controller.sizing.quota_refusals import Quotas
+from knative_sponge.controller.sizing.claims import STALE_S, PodDemand, bounds, claim
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.controller.sizing.retention import Hold, choose
-from knative_sponge.controller.sizing.round_robin import Turns
-from knative_sponge.controller.sizing.unchanged import Settled
+from knative_sponge.controller.sizing.round_robin import RoundRobin
+from knative_sponge.controller.sizing.unchanged import UnchangedNodes
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem
 from knative_sponge.core.allocation.growth import GrowthRules
-from knative_sponge.core.allocation.lookback import Needs
+from knative_sponge.core.allocation.lookback import Lookback
 from knative_sponge.core.resizing.events import NodeChanged
 
 _log: Final = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ class Optimizer(Protocol):
 
 
 class Divider:
-    """All nodes' divisions. new_hand: the hand of a pod seen for the first time. `run` it on the leader only."""
+    """All nodes' divisions. new_resizer: the resizer of a pod seen for the first time. `run` it on the leader only."""
 
     def __init__(
         self,
-        cluster: Cluster,
-        new_hand: Callable[[PodView], Hand],
+        cluster: ClusterCapacity,
+        new_resizer: Callable[[PodView], PodResizer],
         streams: Callable[[Callable[[Key, Line | None, Line], None]], DemandStreams],
         optimizer: Optimizer,
         metrics: Metrics,
@@ -68,25 +68,25 @@ class Divider:
         growth: GrowthRules | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.hands: dict[Key, Hand] = {}
-        self.wishes: dict[Key, Wish] = {}
+        self.resizers: dict[Key, PodResizer] = {}
+        self.demands: dict[Key, PodDemand] = {}
         self.nodes: dict[str, NodeRow] = {}
         self.streams = streams(self._heard)
         self._cluster = cluster
-        self._new_hand = new_hand
+        self._new_resizer = new_resizer
         self._optimizer = optimizer
         self._metrics = metrics
         self._clock = clock
         self._rules = DivideRules(worth=_WORTH)
         self._growth = growth or GrowthRules()
-        self.quotas = Quotas()
-        self._needs: dict[Key, Needs] = {}
+        self.quotas = QuotaRefusals()
+        self._needs: dict[Key, Lookback] = {}
         self._kept: dict[Key, float] = {}
         """When each pod was sized last of which somebody will look when that is kept no longer."""
         self._dirty: set[str] = set()
         self._short: set[str] = set()
-        self._turns = Turns(_SWEEP_S)
-        self._settled = Settled(_REST_S)
+        self._turns = RoundRobin(_SWEEP_S)
+        self._settled = UnchangedNodes(_REST_S)
         self._failing: set[str] = set()
         """Nodes whose last division failed and of which people were told."""
         self._refining: dict[str, asyncio.Task[None]] = {}
@@ -120,7 +120,7 @@ class Divider:
                 self._dirty.update(name for name in turns if not self._settled.rests(name, now))
                 if self._pods_changed:
                     self._pods_changed = False
-                    self.streams.follow({key: _address(hand.pod) for key, hand in self.hands.items()})
+                    self.streams.follow({key: _address(resizer.pod) for key, resizer in self.resizers.items()})
                 dirty, self._dirty = self._dirty, set()
                 if dirty:
                     took_s = await self._divide_all(dirty)
@@ -134,46 +134,46 @@ class Divider:
         self.streams.close()
         for task in self._refining.values():
             task.cancel()
-        for hand in self.hands.values():
-            hand.close()
+        for resizer in self.resizers.values():
+            resizer.close()
 
     def _pod_changed(self, before: PodView | None, after: PodView | None) -> None:
         if self._ended:
             return
         key = (after or before).key  # type: ignore[union-attr]
-        hand = self.hands.get(key)
-        if hand is not None and (after is None or not managed(after) or after.uid != hand.pod.uid):
-            hand.close()
-            del self.hands[key]
-            self.wishes.pop(key, None)
+        resizer = self.resizers.get(key)
+        if resizer is not None and (after is None or not managed(after) or after.uid != resizer.pod.uid):
+            resizer.close()
+            del self.resizers[key]
+            self.demands.pop(key, None)
             self._needs.pop(key, None)
             self._kept.pop(key, None)
             self._pods_changed = True
-            hand = None
+            resizer = None
         if after is None or not managed(after):
             return
-        if hand is None:
-            hand = self.hands[key] = self._new_hand(after)
+        if resizer is None:
+            resizer = self.resizers[key] = self._new_resizer(after)
             self._pods_changed = True
-        elif _address(after) != _address(hand.pod):
+        elif _address(after) != _address(resizer.pod):
             self._pods_changed = True
-        hand.see(after)
+        resizer.see(after)
 
     def _heard(self, key: Key, before: Line | None, line: Line) -> None:
-        hand = self.hands.get(key)
-        if hand is None:
+        resizer = self.resizers.get(key)
+        if resizer is None:
             return
         now = self._clock()
         needs = self._needs.get(key)
         if needs is None:
-            needs = self._needs[key] = Needs(self._growth)
-        want = needs.add(now, line.want, line.rate, hand.machine.accepted)
-        known = self.wishes.get(key)
+            needs = self._needs[key] = Lookback(self._growth)
+        want = needs.add(now, line.want, line.rate, resizer.machine.accepted)
+        known = self.demands.get(key)
         changed = known is None or line.want != known.line.want or want != known.want
-        self.wishes[key] = Wish(line, want, now, now if changed or known is None else known.since_s)
-        hand.heard(line.cores)
+        self.demands[key] = PodDemand(line, want, now, now if changed or known is None else known.since_s)
+        resizer.heard(line.cores)
         if before is None or known is None or changed or now - known.at_s > STALE_S:
-            self.touch(hand.pod.node)
+            self.touch(resizer.pod.node)
 
     async def _divide_all(self, names: set[str]) -> float:
         """Returns the seconds that this took, not counting what others did in between."""
@@ -206,16 +206,16 @@ class Divider:
             return
         reserved = self._cluster.reserved(name)
         capacity = max(0.0, node.cores - reserved - waiting.get(name, 0.0))
-        hands = [self.hands[pod.key] for pod in pods]
+        resizers = [self.resizers[pod.key] for pod in pods]
         standing: object | None = None
-        if not (short := name in self._short) and not any(hand.moving for hand in hands):
+        if not (short := name in self._short) and not any(resizer.moving for resizer in resizers):
             standing = (node, reserved, capacity, [self._standing(pod, capacity, now) for pod in pods])
             if self._settled.holds(name, standing, now):
                 return
         before = self.nodes.get(name)
         if before is not None and max(0.0, node.cores - reserved) > before.capacity + 0.001:
-            for hand in hands:
-                hand.handle(NodeChanged())
+            for resizer in resizers:
+                resizer.handle(NodeChanged())
         problem, hold = choose(
             lambda hold: Problem([self._claim(pod, capacity, now, hold) for pod in pods], capacity, self._rules),
             short=short,
@@ -240,44 +240,44 @@ class Divider:
             self._wake.set()
 
     def _apply(self, claims: Sequence[Claim], capacity: float, division: Division, now: float) -> None:
-        actuate(claims, capacity, division, self.hands, self.wishes, now, self._growth, self.quotas)
+        actuate(claims, capacity, division, self.resizers, self.demands, now, self._growth, self.quotas)
 
     def _claim(self, pod: PodView, capacity: float, now: float, hold: Hold) -> Claim:
-        wish, hand = self._wish(pod.key, now), self.hands[pod.key]
-        want = None if wish is None else self._held(hand, wish, now, hold)
-        return claim(pod, hand.machine, wish, want, capacity, now)
+        demand, resizer = self._demand(pod.key, now), self.resizers[pod.key]
+        want = None if demand is None else self._held(resizer, demand, now, hold)
+        return claim(pod, resizer.machine, demand, want, capacity, now)
 
-    def _held(self, hand: Hand, wish: Wish, now: float, hold: Hold) -> float:
+    def _held(self, resizer: PodResizer, demand: PodDemand, now: float, hold: Hold) -> float:
         if hold == "nothing":
-            return wish.line.want
-        kept = now < hand.sized_s + self._growth.hold_s and not self.quotas.tight(hand.pod.key[0], now)
+            return demand.line.want
+        kept = now < resizer.sized_s + self._growth.hold_s and not self.quotas.tight(resizer.pod.key[0], now)
         if hold == "size" and kept:
-            self._release_in_time(hand, now)
-            return max(wish.want, hand.machine.asked)
-        return wish.want
+            self._release_in_time(resizer, now)
+            return max(demand.want, resizer.machine.asked)
+        return demand.want
 
-    def _release_in_time(self, hand: Hand, now: float) -> None:
+    def _release_in_time(self, resizer: PodResizer, now: float) -> None:
         """Divide the node again as soon as the pod's size is kept no longer."""
-        if self._kept.get(hand.pod.key) != hand.sized_s:
-            self._kept[hand.pod.key] = hand.sized_s
-            left_s = hand.sized_s + self._growth.hold_s - now
-            asyncio.get_running_loop().call_later(left_s + _GRAIN_S, self.touch, hand.pod.node)
+        if self._kept.get(resizer.pod.key) != resizer.sized_s:
+            self._kept[resizer.pod.key] = resizer.sized_s
+            left_s = resizer.sized_s + self._growth.hold_s - now
+            asyncio.get_running_loop().call_later(left_s + _GRAIN_S, self.touch, resizer.pod.node)
 
-    def _wish(self, key: Key, now: float) -> Wish | None:
+    def _demand(self, key: Key, now: float) -> PodDemand | None:
         """What the pod wants, once what it needed too long ago is forgotten."""
-        wish, needs = self.wishes.get(key), self._needs.get(key)
-        if wish is None or needs is None:
-            return wish
-        want = needs.add(now, wish.line.want, wish.line.rate, self.hands[key].machine.accepted)
-        if want != wish.want:
-            wish = self.wishes[key] = Wish(wish.line, want, wish.at_s, now)
-        return wish
+        demand, needs = self.demands.get(key), self._needs.get(key)
+        if demand is None or needs is None:
+            return demand
+        want = needs.add(now, demand.line.want, demand.line.rate, self.resizers[key].machine.accepted)
+        if want != demand.want:
+            demand = self.demands[key] = PodDemand(demand.line, want, demand.at_s, now)
+        return demand
 
     def _standing(self, pod: PodView, capacity: float, now: float) -> object:
         """All of a pod that a division rests on while cores suffice."""
-        hand, wish = self.hands[pod.key], self._wish(pod.key, now)
-        want = None if wish is None or now - wish.at_s > STALE_S else self._held(hand, wish, now, "size")
-        return hand.machine, hand.machine.asked, want, bounds(pod, hand.machine, capacity, now)
+        resizer, demand = self.resizers[pod.key], self._demand(pod.key, now)
+        want = None if demand is None or now - demand.at_s > STALE_S else self._held(resizer, demand, now, "size")
+        return resizer.machine, resizer.machine.asked, want, bounds(pod, resizer.machine, capacity, now)
 
     def _forget(self, name: str) -> None:
         self._short.discard(name)

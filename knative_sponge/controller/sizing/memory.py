@@ -1,6 +1,7 @@
 """Memory of pods whose annotations give it bounds: follows what their containers are measured to use, on the leader only.
 
-Kubelets are asked for what is in use, `core.memory` says what to ask for, and the pod's hand carries it out with its patches.
+Kubelets are asked for what is in use, `core.memory` says what to ask for, and the pod's resizer carries it out with its
+patches.
 Memory must never be in the way of cores: the kubelet takes or leaves a pod's resize as a whole, so a growth goes no further
 than the node has unrequested memory, and one that waits or fails all the same is taken back.
 
@@ -18,12 +19,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from knative_sponge.controller.cluster.capacity import Cluster
+from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import NodeView
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.sizing.kubelet import Place
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.allocation.memory import STEP, MemoryNeed
 from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeError
@@ -54,19 +55,19 @@ class _Pod:
 
 
 class MemorySizer:
-    """`run` it on the leader only. hands: those of the divider. report: tells people. clock: monotonic seconds."""
+    """`run` it on the leader only. resizers: those of the divider. report: tells people. clock: monotonic seconds."""
 
     def __init__(
         self,
-        cluster: Cluster,
-        hands: Mapping[Key, Hand],
+        cluster: ClusterCapacity,
+        resizers: Mapping[Key, PodResizer],
         source: Source,
-        report: Callable[[Hand, Report], None],
+        report: Callable[[PodResizer, Report], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
-        self._hands = hands
+        self._hands = resizers
         self._source = source
         self._report = report
         self._clock = clock
@@ -83,10 +84,10 @@ class MemorySizer:
     async def look(self) -> None:
         """One round over all nodes with pods whose memory has bounds."""
         nodes: dict[str, list[Key]] = {}
-        for key, hand in self._hands.items():
-            if follows(hand.pod):
-                nodes.setdefault(hand.pod.node, []).append(key)
-                self._watch(hand)
+        for key, resizer in self._hands.items():
+            if follows(resizer.pod):
+                nodes.setdefault(resizer.pod.node, []).append(key)
+                self._watch(resizer)
         kept = {key for keys in nodes.values() for key in keys}
         self._pods = {key: pod for key, pod in self._pods.items() if key in kept}
         self._silent &= nodes.keys()
@@ -112,21 +113,23 @@ class MemorySizer:
             _log.info("the kubelet of node %s answers again", name)
         self._size(node, list(self._present(keys)), used)
 
-    def _present(self, keys: Sequence[Key]) -> Iterator[tuple[Hand, _Pod]]:
+    def _present(self, keys: Sequence[Key]) -> Iterator[tuple[PodResizer, _Pod]]:
         """Those that are still there."""
         for key in keys:
-            hand, pod = self._hands.get(key), self._pods.get(key)
-            if hand is not None and pod is not None and pod.uid == hand.pod.uid and follows(hand.pod):
-                yield hand, pod
+            resizer, pod = self._hands.get(key), self._pods.get(key)
+            if resizer is not None and pod is not None and pod.uid == resizer.pod.uid and follows(resizer.pod):
+                yield resizer, pod
 
-    def _size(self, node: NodeView, pods: Sequence[tuple[Hand, _Pod]], used: Mapping[Place, int]) -> None:
+    def _size(self, node: NodeView, pods: Sequence[tuple[PodResizer, _Pod]], used: Mapping[Place, int]) -> None:
         # What was asked for and is not in any spec yet is promised as well.
-        free = int(self._cluster.free_memory(node.name)) - sum(_unbooked(hand.pod, hand.memory) for hand, _ in pods)
+        free = int(self._cluster.free_memory(node.name)) - sum(
+            _unbooked(resizer.pod, resizer.memory) for resizer, _ in pods
+        )
         now = self._clock()
-        for hand, pod in pods:
-            view = hand.pod
+        for resizer, pod in pods:
+            view = resizer.pod
             measured = used.get((*view.key, view.container))
-            if measured is None or hand.memory is not None or not _settled(view):
+            if measured is None or resizer.memory is not None or not _settled(view):
                 continue
             low, high = _bounds(view, node)
             room = (view.memory_request or 0) + max(free, 0)
@@ -134,25 +137,25 @@ class MemorySizer:
             if wanted is not None:
                 free -= _unbooked(view, wanted)
                 pod.moving = view.memory, wanted, f"{_text(measured)} are in use"
-                hand.resize_memory(wanted)
+                resizer.resize_memory(wanted)
 
-    def _watch(self, hand: Hand) -> None:
+    def _watch(self, resizer: PodResizer) -> None:
         """Draw the conclusions of what became of the last move."""
-        view = hand.pod
+        view = resizer.pod
         pod = self._pods.get(view.key)
         if pod is None or pod.uid != view.uid:
             pod = self._pods[view.key] = _Pod(view.uid)
-        if (refused := hand.refused_memory) is not None:
-            hand.refused_memory = None
+        if (refused := resizer.refused_memory) is not None:
+            resizer.refused_memory = None
             pod.need.refused(refused, view.memory, self._clock())
             if pod.moving is not None:
-                self._report(hand, Report("ResizeFailed", f"memory {_move(pod.moving)} was refused"))
+                self._report(resizer, Report("ResizeFailed", f"memory {_move(pod.moving)} was refused"))
             pod.moving = None
-        if hand.memory is not None or view.memory is None or view.memory_in_force is None:
+        if resizer.memory is not None or view.memory is None or view.memory_in_force is None:
             return
         if _settled(view):
             if pod.moving is not None and _same(view.memory, pod.moving[1]):
-                self._report(hand, Report("MemoryResized", f"memory {_move(pod.moving)}: {pod.moving[2]}"))
+                self._report(resizer, Report("MemoryResized", f"memory {_move(pod.moving)}: {pod.moving[2]}"))
             pod.moving = None
             return
         grows = view.memory > view.memory_in_force
@@ -161,7 +164,7 @@ class MemorySizer:
             _log.info("%s/%s: memory goes back to %s: %s", *view.key, _text(view.memory_in_force), view.message)
             pod.need.refused(view.memory, view.memory_in_force, self._clock())
             pod.moving = None
-            hand.resize_memory(view.memory_in_force)
+            resizer.resize_memory(view.memory_in_force)
 
 
 def follows(pod: PodView) -> bool:

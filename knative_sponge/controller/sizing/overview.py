@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from knative_sponge.controller.annotations import SERVICE_LABEL, ours, read_settings
-from knative_sponge.controller.cluster.capacity import Cluster
+from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.reporting.board import Board
@@ -14,7 +14,7 @@ from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow, PodRow, RevisionRow
 from knative_sponge.controller.reporting.why import why
 from knative_sponge.controller.sizing.divider import Divider
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import ServingSettings
 
@@ -23,7 +23,7 @@ class Overviews:
     """Makes the rows."""
 
     def __init__(
-        self, cluster: Cluster, divider: Divider, watches: Watches, metrics: Metrics, clock: Callable[[], float]
+        self, cluster: ClusterCapacity, divider: Divider, watches: Watches, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._cluster = cluster
         self._divider = divider
@@ -41,16 +41,16 @@ class Overviews:
     def _measure(self) -> None:
         """Put the sums into the metrics."""
         shown: set[Key] = set()
-        for key, hands in self._by_revision().items():
-            if self._settings(key, hands) is None:
+        for key, resizers in self._by_revision().items():
+            if self._settings(key, resizers) is None:
                 continue
             shown.add(key)
             self._metrics.revision(
                 *key,
-                cores=sum(hand.pod.in_force or 0.0 for hand in hands),
-                wanted=sum(self._want(hand) for hand in hands),
-                pods=len(hands),
-                pods_wanted=self._wanted_pods(key, len(hands)),
+                cores=sum(resizer.pod.in_force or 0.0 for resizer in resizers),
+                wanted=sum(self._want(resizer) for resizer in resizers),
+                pods=len(resizers),
+                pods_wanted=self._wanted_pods(key, len(resizers)),
             )
         for key in self._shown - shown:
             self._metrics.forget_revision(*key)
@@ -68,31 +68,31 @@ class Overviews:
 
     def rows(self) -> tuple[list[RevisionRow], list[NodeRow]]:
         """Everything as it is now, by name; revisions whose annotations cannot be read are left out."""
-        found = (self._row(key, hands) for key, hands in sorted(self._by_revision().items()))
+        found = (self._row(key, resizers) for key, resizers in sorted(self._by_revision().items()))
         nodes = self._divider.nodes
         return [row for row in found if row is not None], [nodes[name] for name in sorted(nodes)]
 
-    def _by_revision(self) -> dict[Key, list[Hand]]:
-        by_revision: dict[Key, list[Hand]] = defaultdict(list)
+    def _by_revision(self) -> dict[Key, list[PodResizer]]:
+        by_revision: dict[Key, list[PodResizer]] = defaultdict(list)
         for key, autoscaler in self._watches.autoscalers.objects.items():
             if ours(autoscaler):
                 by_revision[key] = []
-        for hand in self._divider.hands.values():
-            by_revision[hand.pod.key[0], hand.pod.revision].append(hand)
+        for resizer in self._divider.resizers.values():
+            by_revision[resizer.pod.key[0], resizer.pod.revision].append(resizer)
         return by_revision
 
-    def _row(self, key: Key, hands: list[Hand]) -> RevisionRow | None:
+    def _row(self, key: Key, resizers: list[PodResizer]) -> RevisionRow | None:
         namespace, name = key
         metadata = self._metadata(key)
-        settings = self._settings(key, hands)
+        settings = self._settings(key, resizers)
         if settings is None:
             return None
-        pods = tuple(self._pod(hand) for hand in sorted(hands, key=lambda hand: hand.pod.key))
+        pods = tuple(self._pod(resizer) for resizer in sorted(resizers, key=lambda resizer: resizer.pod.key))
         wanted = self._wanted_pods(key, len(pods))
         return RevisionRow(
             namespace=namespace,
             name=name,
-            service=hands[0].pod.service if hands else (metadata.get("labels") or {}).get(SERVICE_LABEL, ""),
+            service=resizers[0].pod.service if resizers else (metadata.get("labels") or {}).get(SERVICE_LABEL, ""),
             slo_s=settings.slo_s,
             priority=settings.priority,
             scaling=settings.scaling,
@@ -108,28 +108,28 @@ class Overviews:
     def _metadata(self, key: Key) -> Object:
         return (self._watches.autoscalers.get(key) or {}).get("metadata") or {}
 
-    def _settings(self, key: Key, hands: list[Hand]) -> ServingSettings | None:
-        return hands[0].pod.settings if hands else _settings(self._metadata(key).get("annotations") or {})
+    def _settings(self, key: Key, resizers: list[PodResizer]) -> ServingSettings | None:
+        return resizers[0].pod.settings if resizers else _settings(self._metadata(key).get("annotations") or {})
 
-    def _want(self, hand: Hand) -> float:
-        wish = self._divider.wishes.get(hand.pod.key)
-        return hand.machine.asked if wish is None else wish.want
+    def _want(self, resizer: PodResizer) -> float:
+        demand = self._divider.demands.get(resizer.pod.key)
+        return resizer.machine.asked if demand is None else demand.want
 
     def _wanted_pods(self, key: Key, present: int) -> int:
         autoscaler = self._watches.autoscalers.get(key)
         wanted: int | None = ((autoscaler or {}).get("status") or {}).get("desiredScale")
         return present if wanted is None or wanted < 0 else wanted
 
-    def _pod(self, hand: Hand) -> PodRow:
-        pod, machine = hand.pod, hand.machine
-        wish = self._divider.wishes.get(pod.key)
-        line = None if wish is None else wish.line
+    def _pod(self, resizer: PodResizer) -> PodRow:
+        pod, machine = resizer.pod, resizer.machine
+        demand = self._divider.demands.get(pod.key)
+        line = None if demand is None else demand.line
         return PodRow(
             name=pod.key[1],
             node=pod.node,
             cores=pod.in_force or 0.0,
             target=machine.target or machine.asked,
-            want=self._want(hand),
+            want=self._want(resizer),
             phase=machine.phase,
             pending=pod.message if pod.pending else "",
             rate=0.0 if line is None else line.rate,
@@ -138,7 +138,7 @@ class Overviews:
             slack_s=None if line is None else line.slack,
             met=0 if line is None else line.met,
             missed=0 if line is None else line.missed,
-            news_s=None if wish is None else round(max(0.0, self._clock() - wish.at_s), 3),
+            news_s=None if demand is None else round(max(0.0, self._clock() - demand.at_s), 3),
             curve=() if line is None else line.curve,
             params=None if line is None else line.params,
             cost=None if line is None else line.cost,

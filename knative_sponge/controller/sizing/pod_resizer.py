@@ -36,8 +36,8 @@ from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 _log: Final = logging.getLogger(__name__)
 
 
-class Surroundings(Protocol):
-    """What a hand works with, and whom it tells."""
+class ResizeEffects(Protocol):
+    """What a resizer works with, and whom it tells."""
 
     kube: Kube
 
@@ -45,27 +45,27 @@ class Surroundings(Protocol):
         """Tell the proxy; did it hear?"""
         ...
 
-    def patched(self, hand: Hand, cores: float, answer: Object) -> None:
+    def patched(self, resizer: PodResizer, cores: float, answer: Object) -> None:
         """The API server accepted a size; the machine is told next."""
         ...
 
-    def refused(self, hand: Hand, kind: FailureKind) -> None:
+    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
         """The API server did not accept a size, for reasons of this kind."""
         ...
 
-    def report(self, hand: Hand, report: Report) -> None:
+    def report(self, resizer: PodResizer, report: Report) -> None:
         """Tell people."""
         ...
 
-    def moved(self, hand: Hand, before: Phase) -> None:
+    def moved(self, resizer: PodResizer, before: Phase) -> None:
         """Its phase is another."""
         ...
 
 
-class Hand:
-    """The hand on one pod, from its first sight until `close`."""
+class PodResizer:
+    """The resizer on one pod, from its first sight until `close`."""
 
-    def __init__(self, pod: PodView, around: Surroundings, clock: Callable[[], float]) -> None:
+    def __init__(self, pod: PodView, around: ResizeEffects, clock: Callable[[], float]) -> None:
         self.pod = pod
         self.machine = PodResize(clock())
         self.reach = pod.size
@@ -99,7 +99,7 @@ class Hand:
         self.pod = pod
         self.handle(pod.seen())
 
-    def aim(self, cores: float, need: float, reach: float, why: str, since_s: float) -> None:
+    def set_target(self, cores: float, need: float, reach: float, why: str, since_s: float) -> None:
         """The pod shall have `cores` now. need: what it shall have in the end, without what it takes ahead of need. reach: see
         the attribute. since_s: when its need last changed; where that was known the last time, something else has changed
         just now."""
@@ -153,7 +153,7 @@ class Hand:
     def handle(self, event: Event) -> None:
         """Let the machine have an event, and carry out what it asks for."""
         if self._closed:
-            return  # the pod may have another hand by now
+            return  # the pod may have another resizer by now
         self._agreed = None
         before = self.machine.phase
         for command in self.machine.handle(event, self._clock()):

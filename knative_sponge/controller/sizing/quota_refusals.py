@@ -7,7 +7,7 @@ from typing import Final
 _REMEMBER_S: Final = 600.0
 
 
-class Quotas:
+class QuotaRefusals:
     """now: seconds, never falling."""
 
     def __init__(self) -> None:

@@ -16,8 +16,8 @@ def choose(holding: Callable[[Hold], Problem], *, short: bool) -> tuple[Problem,
     """The problem to solve, and what it holds on to.
 
     Where the needs of late do not all fit but those of now do, each gets the latter, and what is over is shared by what each
-    lacks of the former, so that nobody lives from hand to mouth. holding: the problem with this hold. short: most likely there
-    is nothing to hold on to, so that is looked at first.
+    lacks of the former, so that nobody lives from hand to mouth. holding: the problem with this hold. short: most
+    likely there is nothing to hold on to, so that is looked at first.
     """
     now = holding("nothing") if short else None
     if now is not None and now.short:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 
 
-class Turns:
+class RoundRobin:
     """period_s: everybody has a turn once in so many seconds; in a round, one after the other."""
 
     def __init__(self, period_s: float) -> None:

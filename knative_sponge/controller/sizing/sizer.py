@@ -1,4 +1,5 @@
-"""The sizes of all pods, on the leader: puts the fast loop, the hands, the proxies and the solver together. Decides nothing."""
+"""The sizes of all pods, on the leader: puts the fast loop, the resizers, the proxies and the solver together. Decides
+nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal
 
-from knative_sponge.controller.cluster.capacity import Cluster
+from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import Kube
@@ -19,7 +20,7 @@ from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.profiles.collector import ModelCollector
 from knative_sponge.controller.profiles.profile import key_of
 from knative_sponge.controller.profiles.store import ProfileKeeper
-from knative_sponge.controller.proxies.cores_client import Teller
+from knative_sponge.controller.proxies.cores_client import CoresClient
 from knative_sponge.controller.proxies.demand_streams import ADMIN_PORT, Address, DemandStreams
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics, ResizeOutcome
@@ -30,7 +31,7 @@ from knative_sponge.controller.sizing.divider import Divider
 from knative_sponge.controller.sizing.kubelet import Kubelets
 from knative_sponge.controller.sizing.memory import MemorySizer
 from knative_sponge.controller.sizing.overview import Overviews
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import FailureKind, QuotaFreed, Report, ReportKind
 from knative_sponge.core.resizing.machine import Phase
@@ -52,7 +53,7 @@ _OUTCOMES: Final[dict[Phase, ResizeOutcome]] = {
 
 
 class Sizer:
-    """`run` it on the leader only, beside `Watches.run`. Satisfies `hand.Surroundings`.
+    """`run` it on the leader only, beside `Watches.run`. Satisfies `resizer.ResizeEffects`.
 
     port: of the proxies' admin server. clock: monotonic seconds.
     """
@@ -77,14 +78,14 @@ class Sizer:
         self._metrics = metrics
         self._board = board
         self._clock = clock
-        self._teller = Teller(port)
+        self._teller = CoresClient(port)
         self._refiner = Refiner()
         self._reported: dict[tuple[str, str, str], float] = {}
         self._recording: set[asyncio.Task[object]] = set()
-        self.cluster = Cluster(watches.pods, watches.nodes, self._touch, clock)
+        self.cluster = ClusterCapacity(watches.pods, watches.nodes, self._touch, clock)
         self.divider = Divider(
             self.cluster,
-            lambda pod: Hand(pod, self, clock),
+            lambda pod: PodResizer(pod, self, clock),
             lambda heard: DemandStreams(rng, heard, port=port, clock=clock),
             self._refiner,
             metrics,
@@ -95,7 +96,7 @@ class Sizer:
         """Told each revision that shall have another number of pods."""
         self.counts = PodCounts(self._recount)
         self._kubelets = Kubelets()
-        self._memory = MemorySizer(self.cluster, self.divider.hands, self._kubelets, self.report, clock=clock)
+        self._memory = MemorySizer(self.cluster, self.divider.resizers, self._kubelets, self.report, clock=clock)
         self._overviews = Overviews(self.cluster, self.divider, watches, metrics, clock)
         self._keeper = keeper
         self._collector = ModelCollector(keeper, port=port)
@@ -120,45 +121,45 @@ class Sizer:
             await self._refiner.close()
 
     async def tell(self, pod: PodView, phase: str, cores: float, reach: float) -> bool:
-        """See `hand.Surroundings`."""
+        """See `resizer.ResizeEffects`."""
         return await self._teller.tell(Address(pod.ip, pod.token, pod.uid), phase, cores, reach)
 
-    def patched(self, hand: Hand, cores: float, answer: Object) -> None:
-        """See `hand.Surroundings`."""
+    def patched(self, resizer: PodResizer, cores: float, answer: Object) -> None:
+        """See `resizer.ResizeEffects`."""
         now = self._clock()
-        namespace = hand.pod.key[0]
-        if cores < hand.machine.asked and self.divider.quotas.tight(namespace, now):
-            for other in self.divider.hands.values():
-                if other is not hand and other.pod.key[0] == namespace:
+        namespace = resizer.pod.key[0]
+        if cores < resizer.machine.asked and self.divider.quotas.tight(namespace, now):
+            for other in self.divider.resizers.values():
+                if other is not resizer and other.pod.key[0] == namespace:
                     other.handle(QuotaFreed())
-        if hand.wanted_s is not None:
-            assert hand.patched_s is not None
-            self._metrics.patch_lag(hand.patched_s - hand.wanted_s)
-            hand.wanted_s = None
+        if resizer.wanted_s is not None:
+            assert resizer.patched_s is not None
+            self._metrics.patch_lag(resizer.patched_s - resizer.wanted_s)
+            resizer.wanted_s = None
         self._watches.pods.learn(answer)
-        self.divider.touch(hand.pod.node)
-        _log.debug("%s/%s: patch took %.3f s", *hand.pod.key, now - (hand.patched_s or now))
+        self.divider.touch(resizer.pod.node)
+        _log.debug("%s/%s: patch took %.3f s", *resizer.pod.key, now - (resizer.patched_s or now))
 
-    def refused(self, hand: Hand, kind: FailureKind) -> None:
-        """See `hand.Surroundings`."""
+    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
+        """See `resizer.ResizeEffects`."""
         if kind == "quota":
-            self.divider.quotas.refused(hand.pod.key[0], self._clock())
+            self.divider.quotas.refused(resizer.pod.key[0], self._clock())
 
-    def moved(self, hand: Hand, before: Phase) -> None:
-        """See `hand.Surroundings`."""
-        phase = hand.machine.phase
-        if phase is Phase.STEADY and before in (Phase.PATCHED, Phase.IN_PROGRESS) and hand.patched_s is not None:
-            self._metrics.applied_lag(self._clock() - hand.patched_s)
-            hand.patched_s = None
+    def moved(self, resizer: PodResizer, before: Phase) -> None:
+        """See `resizer.ResizeEffects`."""
+        phase = resizer.machine.phase
+        if phase is Phase.STEADY and before in (Phase.PATCHED, Phase.IN_PROGRESS) and resizer.patched_s is not None:
+            self._metrics.applied_lag(self._clock() - resizer.patched_s)
+            resizer.patched_s = None
         elif phase in (Phase.STEADY, Phase.PATCHED):
             return
         if (outcome := _OUTCOMES.get(phase)) is not None:
             self._metrics.resized(outcome)
 
-    def report(self, hand: Hand, report: Report) -> None:
-        """See `hand.Surroundings`."""
-        note = f"{report.message}: {hand.why}" if report.kind == "Resized" and hand.why else report.message
-        self._report(hand.pod, report.kind, note, _REPEAT_S)
+    def report(self, resizer: PodResizer, report: Report) -> None:
+        """See `resizer.ResizeEffects`."""
+        note = f"{report.message}: {resizer.why}" if report.kind == "Resized" and resizer.why else report.message
+        self._report(resizer.pod, report.kind, note, _REPEAT_S)
 
     def _report(self, pod: PodView, reason: ReportKind | Literal["NoNews"], note: str, repeat_s: float) -> None:
         key = (pod.key[0], pod.revision, reason)
@@ -188,17 +189,17 @@ class Sizer:
             if now - counted_s >= PERIOD_S:
                 counted_s = now
                 self._look_for_silence(now)
-                await self.counts.look(self.divider.hands, self.divider.wishes, self.divider.nodes, now)
+                await self.counts.look(self.divider.resizers, self.divider.demands, self.divider.nodes, now)
             await asyncio.sleep(_PUBLISH_S)
 
     def _look_for_silence(self, now: float) -> None:
         self._reported = {key: at_s for key, at_s in self._reported.items() if now - at_s < _SILENT_AGAIN_S}
-        for hand in self.divider.hands.values():
-            wish = self.divider.wishes.get(hand.pod.key)
-            heard_s = hand.since_s if wish is None else wish.at_s
-            if now - heard_s >= _SILENT_S and hand.pod.ready:
+        for resizer in self.divider.resizers.values():
+            demand = self.divider.demands.get(resizer.pod.key)
+            heard_s = resizer.since_s if demand is None else demand.at_s
+            if now - heard_s >= _SILENT_S and resizer.pod.ready:
                 note = f"nothing was heard from its proxy for {now - heard_s:.0f} s; it keeps its size"
-                self._report(hand.pod, "NoNews", note, _SILENT_AGAIN_S)
+                self._report(resizer.pod, "NoNews", note, _SILENT_AGAIN_S)
 
     async def _learn(self) -> None:
         while True:
@@ -209,13 +210,15 @@ class Sizer:
     def _teachers(self) -> dict[str, str]:
         """Of each image whose model is worth asking for, the address of the pod whose model rests on the most measurements."""
         best: dict[str, tuple[int, str, Key]] = {}
-        for hand in self.divider.hands.values():
-            wish = self.divider.wishes.get(hand.pod.key)
-            if wish is not None:
-                key = key_of(hand.pod.image, hand.pod.key[0], hand.pod.service)
-                best[key] = max(best.get(key, (0, "", ("", ""))), (wish.line.samples, hand.pod.ip, hand.pod.key))
-        wishes, now = self.divider.wishes, time.time()
-        return {key: ip for key, (_, ip, pod) in best.items() if ip and self._keeper.lacks(key, wishes[pod].line, now)}
+        for resizer in self.divider.resizers.values():
+            demand = self.divider.demands.get(resizer.pod.key)
+            if demand is not None:
+                key = key_of(resizer.pod.image, resizer.pod.key[0], resizer.pod.service)
+                best[key] = max(
+                    best.get(key, (0, "", ("", ""))), (demand.line.samples, resizer.pod.ip, resizer.pod.key)
+                )
+        demands, now = self.divider.demands, time.time()
+        return {key: ip for key, (_, ip, pod) in best.items() if ip and self._keeper.lacks(key, demands[pod].line, now)}
 
     def idle_s(self, revision: Key) -> float | None:
         """Seconds since the last request of any pod of a revision, 0 while one is served; None when that is not known."""
@@ -224,10 +227,10 @@ class Sizer:
         for pod in self.cluster.pods.values():
             if (pod.key[0], pod.revision) != revision or pod.terminating or pod.phase not in ("Pending", "Running"):
                 continue
-            wish = self.divider.wishes.get(pod.key)
-            if wish is None or now - wish.at_s > STALE_S or wish.line.idle_s is None:
+            demand = self.divider.demands.get(pod.key)
+            if demand is None or now - demand.at_s > STALE_S or demand.line.idle_s is None:
                 return None
-            busy = wish.line.queued or wish.line.running
-            idle_s = 0.0 if busy else wish.line.idle_s + now - wish.at_s
+            busy = demand.line.queued or demand.line.running
+            idle_s = 0.0 if busy else demand.line.idle_s + now - demand.at_s
             least = idle_s if least is None else min(least, idle_s)
         return least

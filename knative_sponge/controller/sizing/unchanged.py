@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Settled:
+class UnchangedNodes:
     """rest_s: a node that was found as it was need not be looked at for so many seconds, unless something is told of it."""
 
     def __init__(self, rest_s: float) -> None:

@@ -19,7 +19,7 @@ _OTHER: Final = 0.5
 """At less than this share of the rate, what was found out about the load before says nothing."""
 
 
-class Needs:
+class Lookback:
     """One pod's. rules: `hold_s` is the shortest look back, `patience_s` the longest."""
 
     __slots__ = ("_cores", "_peak", "_rate", "_rules", "_shrunk_s")

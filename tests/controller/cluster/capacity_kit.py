@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from knative_sponge.controller.cluster.capacity import Cluster
+from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.pod_request import kept_of_pod
 from knative_sponge.controller.kube.informer import key_of
@@ -41,7 +41,7 @@ class World:
         self.pods, self.nodes = Feed(kept_of_pod), Feed(kept_of_node)
         self.changed: list[str] = []
         self.now = 1000.0
-        self.cluster = Cluster(self.pods, self.nodes, self.changed.append, lambda: self.now)  # type: ignore[arg-type]
+        self.cluster = ClusterCapacity(self.pods, self.nodes, self.changed.append, lambda: self.now)  # type: ignore[arg-type]
 
 
 def node(name: str = "n1", cpu: str = "4", *, memory: str = "8Gi", labels: Any = None, **spec: Any) -> Object:

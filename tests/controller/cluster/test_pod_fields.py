@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.controller.admission.stock_proxy_report import stock_proxy
-from knative_sponge.controller.cluster.node import Needs
+from knative_sponge.controller.cluster.node import SchedulingConstraints
 from knative_sponge.controller.cluster.pod import requested, view
 from knative_sponge.controller.cluster.pod_fields import read_pod, slim
 from knative_sponge.controller.cluster.pod_request import footprint, kept_of_pod
@@ -69,7 +69,7 @@ def test_a_pod_that_is_hardly_decoded_is_held_as_one_that_is(name: str) -> None:
     pod["spec"] |= {"nodeSelector": {"zone": "a"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
     read = read_pod(json.dumps(pod).encode())
     assert kept_of_pod(read) == kept_of_pod(pod)
-    assert Needs.of(read) == Needs.of(pod)
+    assert SchedulingConstraints.of(read) == SchedulingConstraints.of(pod)
     assert "managedFields" not in read["metadata"]
 
 

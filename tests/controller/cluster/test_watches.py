@@ -7,7 +7,7 @@ import json
 import random
 from typing import Any
 
-from knative_sponge.controller.cluster.capacity import Cluster
+from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
@@ -77,7 +77,7 @@ def test_an_object_that_cannot_be_read_costs_the_others_nothing() -> None:
         async with FakeApi() as api:
             kube = Kube.at(api.url)
             watches = Watches(kube, "knative-serving", random.Random(1), Nodes(kube, random.Random(1)))
-            cluster = Cluster(watches.pods, watches.nodes, lambda _node: None)
+            cluster = ClusterCapacity(watches.pods, watches.nodes, lambda _node: None)
             put_broken(api, "listed")
             tasks = [asyncio.create_task(part.run()) for part in (watches.nodes, watches)]
             await watches.wait()
@@ -106,7 +106,7 @@ def test_nodes_are_known_to_who_comes_late_and_not_told_to_who_has_gone() -> Non
             await nodes.synced.wait()
             touched: list[str] = []
             watches = Watches(kube, "knative-serving", random.Random(1), nodes)
-            cluster = Cluster(watches.pods, watches.nodes, touched.append)
+            cluster = ClusterCapacity(watches.pods, watches.nodes, touched.append)
             assert cluster.node("n1") is not None
             put_node(api, "n2")
             await until(lambda: cluster.node("n2"))

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from knative_sponge.controller.proxies import batched_reader as intake
-from knative_sponge.controller.proxies.batched_reader import Intake
+from knative_sponge.controller.proxies.batched_reader import BatchedReader
 from tests.controller.admission.webhook_kit import LOOPS
 from tests.controller.revision_kit import until
 
@@ -23,7 +23,7 @@ class Peers:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.intake = Intake()
+        self.intake = BatchedReader()
         self.read: list[socket.socket] = []
         self.ends: list[socket.socket] = []
         self.took: defaultdict[int, list[bytes]] = defaultdict(list)

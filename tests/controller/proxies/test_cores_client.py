@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from knative_sponge.controller.proxies import cores_client as tell
-from knative_sponge.controller.proxies.cores_client import Teller
+from knative_sponge.controller.proxies.cores_client import CoresClient
 from knative_sponge.controller.proxies.demand_streams import Address
 from tests.controller.revision_kit import run
 
@@ -27,7 +27,7 @@ async def _request(reader: asyncio.StreamReader) -> tuple[str, bytes]:
 
 
 @asynccontextmanager
-async def _proxy(serve: Serve) -> AsyncIterator[Teller]:
+async def _proxy(serve: Serve) -> AsyncIterator[CoresClient]:
     async def close_after(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
@@ -36,7 +36,7 @@ async def _proxy(serve: Serve) -> AsyncIterator[Teller]:
 
     server = await asyncio.start_server(close_after, "127.0.0.1", 0)
     async with server:
-        yield Teller(server.sockets[0].getsockname()[1])
+        yield CoresClient(server.sockets[0].getsockname()[1])
 
 
 def _answering(*parts: bytes) -> Serve:

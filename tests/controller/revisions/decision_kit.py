@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.controller.revisions.decision import (
+    Action,
     ChangeService,
     CreateService,
-    Look,
+    RevisionSnapshot,
     SetReplicas,
-    Write,
     WriteStatus,
     decide,
 )
@@ -32,7 +32,7 @@ def service(mode: Mode = Mode.SERVE, **status: Any) -> Object:
     return made | {"status": service_status(**status)}
 
 
-def look(**parts: Any) -> Look:
+def snapshot(**parts: Any) -> RevisionSnapshot:
     known = {
         "autoscaler": autoscaler(),
         "revision": revision(),
@@ -40,12 +40,12 @@ def look(**parts: Any) -> Look:
         "service": service(),
         "defaults": {},
     }
-    return Look(**(known | parts))
+    return RevisionSnapshot(**(known | parts))
 
 
 def started(**annotations: str) -> Object:
     """A PodAutoscaler that was ready once, with the status written then."""
-    ready = look(
+    ready = snapshot(
         autoscaler=autoscaler(**annotations), deployment=deployment(replicas=9, ready=9), service=service(ready=True)
     )
     known = copy.deepcopy(ready.autoscaler)
@@ -54,20 +54,20 @@ def started(**annotations: str) -> Object:
     return known
 
 
-def status_of(writes: tuple[Write, ...]) -> Object:
-    (found,) = (write.body["status"] for write in writes if isinstance(write, WriteStatus))
+def status_of(actions: tuple[Action, ...]) -> Object:
+    (found,) = (write.body["status"] for write in actions if isinstance(write, WriteStatus))
     assert isinstance(found, dict)
     return found
 
 
-def others(writes: tuple[Write, ...]) -> tuple[Write, ...]:
-    return tuple(write for write in writes if not isinstance(write, WriteStatus))
+def others(actions: tuple[Action, ...]) -> tuple[Action, ...]:
+    return tuple(write for write in actions if not isinstance(write, WriteStatus))
 
 
-def carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:
+def carried_out(seen: RevisionSnapshot, actions: tuple[Action, ...]) -> RevisionSnapshot:
     """What is seen once all was written and Knative and the kubelet have done their part."""
     autoscaler_now, deployment_now, service_now = copy.deepcopy((seen.autoscaler, seen.deployment, seen.service))
-    for write in writes:
+    for write in actions:
         match write:
             case CreateService(body):
                 metadata = body["metadata"] | {"generation": 1, "resourceVersion": "1"}
@@ -90,7 +90,7 @@ def carried_out(seen: Look, writes: tuple[Write, ...]) -> Look:
 
 
 LOOKS = st.builds(
-    lambda routing, replicas, ready, mode, service_ready, known, was_started, progressing: look(
+    lambda routing, replicas, ready, mode, service_ready, known, was_started, progressing: snapshot(
         autoscaler=started() if was_started else autoscaler(initial_scale="2"),
         revision=revision(routing=routing),
         deployment=deployment(replicas=replicas, ready=min(ready, replicas), progressing=progressing),

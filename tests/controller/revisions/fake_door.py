@@ -7,7 +7,7 @@ from collections.abc import Callable
 from knative_sponge.controller.kube.resource import Key
 
 
-class FakeDoor:
+class FakeColdRequests:
     """Requests for revisions without pods, as the test says. heard: revisions that are listened for."""
 
     def __init__(self) -> None:
@@ -17,8 +17,8 @@ class FakeDoor:
         self.idle_s: float | None = None
         self._requests = 0
 
-    def subscribe(self, knocked: Callable[[Key], None], seen: Callable[[], None]) -> None:
-        self._knocked, self._seen = knocked, seen
+    def subscribe(self, on_request: Callable[[Key], None], seen: Callable[[], None]) -> None:
+        self._knocked, self._seen = on_request, seen
 
     def expect(self, key: Key, yes: bool) -> None:
         if yes:
@@ -34,7 +34,7 @@ class FakeDoor:
         self.available, self.lost = available, not available
         self._seen()
 
-    def knock(self) -> None:
+    def request(self) -> None:
         self._requests = 1
         for key in list(self.heard):
             self._knocked(key)

@@ -30,7 +30,7 @@ from tests.controller.revision_kit import (
     service_status,
     until,
 )
-from tests.controller.revisions.fake_door import FakeDoor
+from tests.controller.revisions.fake_door import FakeColdRequests
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class World:
 
     api: FakeApi
     metrics: Metrics
-    door: FakeDoor
+    cold_requests: FakeColdRequests
 
     def status(self) -> Object:
         found = self.api.get(POD_AUTOSCALERS, NAME, NAMESPACE)
@@ -79,11 +79,13 @@ async def world() -> AsyncIterator[World]:
         rng = random.Random(1)
         watches = Watches(kube, "knative-serving", rng, Nodes(kube, rng))
         metrics = Metrics()
-        door = FakeDoor()
-        reconciler = Reconciler(kube, watches, metrics, rng, door=door, idle=lambda _key: door.idle_s)
+        cold_requests = FakeColdRequests()
+        reconciler = Reconciler(
+            kube, watches, metrics, rng, cold_requests=cold_requests, idle=lambda _key: cold_requests.idle_s
+        )
         tasks = [asyncio.create_task(part.run()) for part in (watches.nodes, watches, reconciler)]
         try:
-            yield World(api, metrics, door)
+            yield World(api, metrics, cold_requests)
         finally:
             for task in tasks:
                 assert not task.done()

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from knative_sponge.controller.kube.resource import Object
-from knative_sponge.controller.revisions.decision import Write, decide
+from knative_sponge.controller.revisions.decision import Action, decide
 from knative_sponge.controller.revisions.serverless import Mode
 from tests.controller.revision_kit import condition, deployment
-from tests.controller.revisions.decision_kit import NOW, carried_out, look, started
+from tests.controller.revisions.decision_kit import NOW, carried_out, snapshot, started
 
 
 class Story:
@@ -21,22 +21,22 @@ class Story:
 
     def __init__(self, autoscaler: Object | None = None, **facts: Any) -> None:
         self.now = self.proxied = NOW + timedelta(minutes=10)
-        self.seen = look(autoscaler=autoscaler or started(), deployment=deployment(ready=1))
-        self.tell(**({"idle_s": 0.0, "zero_allowed": True, "zero_lost": False} | facts))
+        self.seen = snapshot(autoscaler=autoscaler or started(), deployment=deployment(ready=1))
+        self.tell(**({"idle_s": 0.0, "activators_visible": True, "activators_lost": False} | facts))
         self.step()
 
     def tell(self, **facts: Any) -> None:
         self.seen = dataclasses.replace(self.seen, **facts)
 
-    def step(self, wait_s: float = 0.0, **facts: Any) -> tuple[Write, ...]:
+    def step(self, wait_s: float = 0.0, **facts: Any) -> tuple[Action, ...]:
         """After so long, this is decided; it is carried out."""
         self.now += timedelta(seconds=wait_s)
         self.tell(**facts)
-        writes = decide(self.seen, self.now)
+        actions = decide(self.seen, self.now)
         mode = self.mode
-        self.seen = carried_out(self.seen, writes)
+        self.seen = carried_out(self.seen, actions)
         self.moved(self.proxied if self.mode is mode else self.now)
-        return writes
+        return actions
 
     def moved(self, at: datetime) -> None:
         """Knative pointed the public Service to where it points now."""

@@ -1,4 +1,4 @@
-"""Requests for revisions without pods are found in the activators' metrics, over HTTP and in the text that Go writes."""
+"""Requests for revisions without pods are found in the activators' metrics, over HTTP and in the text that Go actions."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from knative_sponge.controller.revisions.decision import (
     ROUTE_S,
     ChangeService,
     CreateService,
-    Look,
-    LookAgain,
+    RequeueAfter,
+    RevisionSnapshot,
     SetReplicas,
     WriteStatus,
     decide,
@@ -27,16 +27,16 @@ from tests.controller.revisions.decision_kit import (
     LOOKS,
     NOW,
     carried_out,
-    look,
     others,
     service,
+    snapshot,
     started,
     status_of,
 )
 
 
 def test_a_new_revision_gets_its_services() -> None:
-    (write,) = others(decide(look(service=None), NOW))
+    (write,) = others(decide(snapshot(service=None), NOW))
     assert isinstance(write, CreateService)
     metadata = write.body["metadata"]
     assert metadata["name"] == NAME
@@ -53,23 +53,23 @@ def test_a_new_revision_gets_its_services() -> None:
 
 
 def test_when_all_is_as_it_should_be_nothing_is_written() -> None:
-    known = look(deployment=deployment(ready=1))
+    known = snapshot(deployment=deployment(ready=1))
     settled = autoscaler() | {"status": status_of(decide(known, NOW))}
-    assert decide(look(autoscaler=settled, deployment=deployment(ready=1)), LATER) == ()
+    assert decide(snapshot(autoscaler=settled, deployment=deployment(ready=1)), LATER) == ()
 
 
 def test_pods_are_set_to_what_the_annotations_ask_for() -> None:
-    assert others(decide(look(autoscaler=autoscaler(min_scale="2")), NOW)) == (SetReplicas(DEPLOYMENT, 2),)
-    assert others(decide(look(autoscaler=started(), deployment=deployment(replicas=3, ready=3)), NOW)) == (
+    assert others(decide(snapshot(autoscaler=autoscaler(min_scale="2")), NOW)) == (SetReplicas(DEPLOYMENT, 2),)
+    assert others(decide(snapshot(autoscaler=started(), deployment=deployment(replicas=3, ready=3)), NOW)) == (
         SetReplicas(DEPLOYMENT, 1),
     )
-    assert others(decide(look(defaults={"min-scale": "4"}), NOW)) == (SetReplicas(DEPLOYMENT, 4),)
+    assert others(decide(snapshot(defaults={"min-scale": "4"}), NOW)) == (SetReplicas(DEPLOYMENT, 4),)
 
 
 def test_a_revision_without_route_first_moves_to_the_activator_and_then_loses_its_pods() -> None:
     reserve = revision(routing="reserve")
     ready = deployment(ready=1)
-    first = decide(look(autoscaler=started(), revision=reserve, deployment=ready), LATER)
+    first = decide(snapshot(autoscaler=started(), revision=reserve, deployment=ready), LATER)
     (write,) = others(first)
     assert isinstance(write, ChangeService)
     assert write.body["spec"]["mode"] == "Proxy"
@@ -82,67 +82,67 @@ def test_a_revision_without_route_first_moves_to_the_activator_and_then_loses_it
     assert condition(status_of(first), "Ready")["status"] == "False"
 
     for not_yet in (service(Mode.PROXY, generation=0, activator=True), service(Mode.PROXY, activator=False)):
-        waiting = look(autoscaler=started(), revision=reserve, deployment=ready, service=not_yet)
+        waiting = snapshot(autoscaler=started(), revision=reserve, deployment=ready, service=not_yet)
         assert others(decide(waiting, LATER)) == ()
     moved = service(Mode.PROXY, activator=True)
-    assert others(decide(look(autoscaler=started(), revision=reserve, deployment=ready, service=moved), LATER)) == (
+    assert others(decide(snapshot(autoscaler=started(), revision=reserve, deployment=ready, service=moved), LATER)) == (
         SetReplicas(DEPLOYMENT, 0),
     )
 
 
 def test_a_revision_that_gets_a_route_back_comes_up_at_once() -> None:
     gone = deployment(replicas=0)
-    writes = decide(look(autoscaler=started(), deployment=gone, service=service(Mode.PROXY, ready=False)), LATER)
-    change, replicas = others(writes)
+    actions = decide(snapshot(autoscaler=started(), deployment=gone, service=service(Mode.PROXY, ready=False)), LATER)
+    change, replicas = others(actions)
     assert isinstance(change, ChangeService)
     assert change.body["spec"]["mode"] == "Serve"
     assert replicas == SetReplicas(DEPLOYMENT, 1)
-    assert condition(status_of(writes), "Active")["reason"] == "Queued"
+    assert condition(status_of(actions), "Active")["reason"] == "Queued"
 
 
 def test_unreachable_alone_takes_no_pod_away() -> None:
     """A live revision whose only pod is down is Unreachable too."""
     unreachable = started()
     unreachable["spec"]["reachability"] = "Unreachable"
-    assert others(decide(look(autoscaler=unreachable, deployment=deployment(ready=0)), LATER)) == ()
+    assert others(decide(snapshot(autoscaler=unreachable, deployment=deployment(ready=0)), LATER)) == ()
 
 
 def test_services_of_somebody_else_are_left_alone_and_named() -> None:
     foreign = service()
     foreign["metadata"]["ownerReferences"][0]["uid"] = "another"
-    writes = decide(look(service=foreign, deployment=deployment(replicas=3)), NOW)
-    assert others(writes) == ()
-    assert condition(status_of(writes), "Active")["reason"] == "NotOwned"
-    assert condition(status_of(writes), "Ready")["status"] == "False"
-    assert status_of(writes)["serviceName"] == ""
+    actions = decide(snapshot(service=foreign, deployment=deployment(replicas=3)), NOW)
+    assert others(actions) == ()
+    assert condition(status_of(actions), "Active")["reason"] == "NotOwned"
+    assert condition(status_of(actions), "Ready")["status"] == "False"
+    assert status_of(actions)["serviceName"] == ""
 
 
 def test_services_that_are_being_deleted_are_waited_for() -> None:
     dying = service(Mode.PROXY)
     dying["metadata"]["deletionTimestamp"] = "2026-11-22T08:00:00Z"
-    assert others(decide(look(service=dying), NOW)) == ()
+    assert others(decide(snapshot(service=dying), NOW)) == ()
 
 
 @pytest.mark.parametrize("class_name", ["kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev", ""])
 def test_other_classes_are_not_touched(class_name: str) -> None:
-    assert decide(look(autoscaler=autoscaler(class_name=class_name), service=None), NOW) == ()
+    assert decide(snapshot(autoscaler=autoscaler(class_name=class_name), service=None), NOW) == ()
 
 
 def test_an_autoscaler_on_its_way_out_is_not_touched() -> None:
     dying = autoscaler()
     dying["metadata"]["deletionTimestamp"] = "2026-11-22T08:00:00Z"
-    assert decide(look(autoscaler=dying, service=None), NOW) == ()
+    assert decide(snapshot(autoscaler=dying, service=None), NOW) == ()
 
 
 def test_a_revision_that_no_route_names_goes_to_zero_after_a_while() -> None:
     """As the revisions of a Configuration without a Route do with Knative's own class."""
-    seen = look(autoscaler=started(), revision=revision(routing="pending"), deployment=deployment(ready=1))
+    seen = snapshot(autoscaler=started(), revision=revision(routing="pending"), deployment=deployment(ready=1))
     *_, last = early = decide(seen, NOW + timedelta(seconds=ROUTE_S - 20))
-    assert last == LookAgain(20.0)
+    assert last == RequeueAfter(20.0)
     assert status_of(early)["desiredScale"] == 1
-    writes = decide(seen, NOW + timedelta(seconds=ROUTE_S))
-    assert [type(write) for write in writes] == [ChangeService, WriteStatus]
-    assert condition(status_of(writes), "Active") == {"status": "False"} | no_traffic()
+    actions = decide(seen, NOW + timedelta(seconds=ROUTE_S))
+    assert [type(write) for write in actions] == [ChangeService, WriteStatus]
+    assert condition(status_of(actions), "Active") == {"status": "False"} | no_traffic()
     named = decide(dataclasses.replace(seen, revision=revision()), LATER)
     assert status_of(named)["desiredScale"] == 1
 
@@ -152,21 +152,21 @@ def no_traffic() -> Object:
 
 
 def test_without_the_revision_nothing_is_decided() -> None:
-    assert decide(look(revision=None, service=None), NOW) == ()
+    assert decide(snapshot(revision=None, service=None), NOW) == ()
 
 
 def test_without_a_deployment_there_is_nothing_to_scale() -> None:
-    writes = decide(look(deployment=None, service=None), NOW)
-    assert [type(write) for write in writes] == [CreateService, WriteStatus]
-    assert "actualScale" not in status_of(writes)
+    actions = decide(snapshot(deployment=None, service=None), NOW)
+    assert [type(write) for write in actions] == [CreateService, WriteStatus]
+    assert "actualScale" not in status_of(actions)
 
 
 @given(LOOKS)
-def test_writing_it_all_down_leaves_nothing_to_write(seen: Look) -> None:
+def test_writing_it_all_down_leaves_nothing_to_write(seen: RevisionSnapshot) -> None:
     """Carrying out a decision, with Knative's part played, must come to rest, or it would write for ever."""
     for step in range(8):
-        writes = decide(seen, LATER + step * timedelta(seconds=ROUTE_S))
-        if not writes:
+        actions = decide(seen, LATER + step * timedelta(seconds=ROUTE_S))
+        if not actions:
             return
-        seen = carried_out(seen, writes)
-    raise AssertionError(writes)
+        seen = carried_out(seen, actions)
+    raise AssertionError(actions)

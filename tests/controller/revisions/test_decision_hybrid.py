@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from knative_sponge.controller.kube.resource import Object
-from knative_sponge.controller.revisions.decision import LookAgain, SetReplicas, decide
+from knative_sponge.controller.revisions.decision import RequeueAfter, SetReplicas, decide
 from knative_sponge.controller.revisions.serverless import Mode
 from tests.controller.revision_kit import DEPLOYMENT, condition, deployment
 from tests.controller.revisions.decision_kit import started, status_of
@@ -38,7 +38,7 @@ def test_a_hybrid_revision_has_the_pods_that_its_load_asks_for(
     assert (story.pods, story.mode) == (pods, Mode.PROXY)
     story.step()
     assert story.active == {"status": "True"}
-    assert all(isinstance(write, LookAgain) for write in story.step())
+    assert all(isinstance(write, RequeueAfter) for write in story.step())
 
 
 def test_a_hybrid_revision_that_grows_stays_active() -> None:

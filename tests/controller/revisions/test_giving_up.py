@@ -10,10 +10,17 @@ from typing import Any
 import pytest
 
 from knative_sponge.controller.kube.resource import Object
-from knative_sponge.controller.revisions.decision import Look, LookAgain, SetReplicas, Write, decide, sleeps
+from knative_sponge.controller.revisions.decision import (
+    Action,
+    RequeueAfter,
+    RevisionSnapshot,
+    SetReplicas,
+    decide,
+    sleeps,
+)
 from knative_sponge.controller.revisions.idle import DIAGNOSIS_S, PROGRESS_S
 from tests.controller.revision_kit import DEPLOYMENT, autoscaler, condition, deployment, revision, service_status
-from tests.controller.revisions.decision_kit import NOW, carried_out, look, others, started, status_of
+from tests.controller.revisions.decision_kit import NOW, carried_out, others, snapshot, started, status_of
 
 PATIENCE_S = PROGRESS_S + DIAGNOSIS_S
 
@@ -24,26 +31,26 @@ class Failing:
     def __init__(self, known: Object | None = None, *, ready: int = 0, **facts: Any) -> None:
         self.now = NOW + timedelta(hours=1)
         self.ready = ready
-        self.seen: Look = look(
+        self.seen: RevisionSnapshot = snapshot(
             autoscaler=autoscaler() if known is None else known,
-            **({"zero_allowed": True, "zero_lost": False} | facts),
+            **({"activators_visible": True, "activators_lost": False} | facts),
         )
         self.step()
 
-    def step(self, wait_s: float = 0.0, **facts: Any) -> tuple[Write, ...]:
+    def step(self, wait_s: float = 0.0, **facts: Any) -> tuple[Action, ...]:
         """After so long this is decided; it is carried out, and its consequences with it."""
         self.now += timedelta(seconds=wait_s)
         self.seen = dataclasses.replace(self.seen, **facts)
         first = decide(self.seen, self.now)
-        writes = first
+        actions = first
         for _ in range(4):
-            self.seen = self._after(writes)
-            writes = decide(self.seen, self.now)
-        assert not [write for write in writes if not isinstance(write, LookAgain)], "it does not come to rest"
+            self.seen = self._after(actions)
+            actions = decide(self.seen, self.now)
+        assert not [write for write in actions if not isinstance(write, RequeueAfter)], "it does not come to rest"
         return first
 
-    def _after(self, writes: tuple[Write, ...]) -> Look:
-        seen = carried_out(self.seen, writes)
+    def _after(self, actions: tuple[Action, ...]) -> RevisionSnapshot:
+        seen = carried_out(self.seen, actions)
         scaled, services = copy.deepcopy((seen.deployment, seen.service))
         assert scaled is not None
         assert services is not None
@@ -68,35 +75,35 @@ def test_under_a_route_it_is_given_up_after_the_progress_deadline_and_tried_agai
     assert (story.pods, story.active) == (1, ("Unknown", "Queued"))
     story.step(PATIENCE_S - 1.0)
     assert story.pods == 1
-    writes = story.step(1.0)
-    assert condition(status_of(writes), "Active") == {
+    actions = story.step(1.0)
+    assert condition(status_of(actions), "Active") == {
         "status": "False",
         "reason": "TimedOut",
         "message": "The target could not be activated.",
     }
-    assert condition(status_of(writes), "Ready")["status"] == "False"
-    assert condition(status_of(writes), "ScaleTargetInitialized") == {"status": "Unknown"}
+    assert condition(status_of(actions), "Ready")["status"] == "False"
+    assert condition(status_of(actions), "ScaleTargetInitialized") == {"status": "Unknown"}
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
     assert sleeps(story.seen)
 
     story.step(3600.0)
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
-    story.step(knocking=True)
+    story.step(request_waiting=True)
     assert (story.pods, story.active) == (1, ("Unknown", "Queued"))
     assert not sleeps(story.seen)
-    story.step(PATIENCE_S - 1.0, knocking=False)
+    story.step(PATIENCE_S - 1.0, request_waiting=False)
     assert story.pods == 1
     story.step(1.0)
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
-    story.step(knocking=True)
+    story.step(request_waiting=True)
     story.ready = 1
-    story.step(knocking=False, idle_s=0.0)
+    story.step(request_waiting=False, idle_s=0.0)
     assert (story.pods, story.active) == (1, ("True", ""))
 
 
 def test_it_is_looked_at_again_in_time_although_nothing_changes() -> None:
-    story = Failing(revision=revision(routing="pending"), zero_allowed=False)
-    assert others(decide(story.seen, story.now + timedelta(seconds=600))) == (LookAgain(PATIENCE_S - 600.0),)
+    story = Failing(revision=revision(routing="pending"), activators_visible=False)
+    assert others(decide(story.seen, story.now + timedelta(seconds=600))) == (RequeueAfter(PATIENCE_S - 600.0),)
 
 
 def test_its_requests_are_moved_to_the_activator_before_the_pods_go() -> None:
@@ -117,7 +124,7 @@ def test_before_its_first_start_it_is_given_up_whatever_the_annotations_ask_for(
 
 
 def test_one_that_no_route_has_named_needs_no_view_of_requests() -> None:
-    story = Failing(revision=revision(routing="pending"), zero_allowed=False, zero_lost=True)
+    story = Failing(revision=revision(routing="pending"), activators_visible=False, activators_lost=True)
     story.step(PATIENCE_S)
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
     story.step(3600.0)
@@ -125,12 +132,12 @@ def test_one_that_no_route_has_named_needs_no_view_of_requests() -> None:
 
 
 def test_under_a_route_it_is_kept_while_nobody_would_notice_the_next_request() -> None:
-    story = Failing(zero_allowed=False, zero_lost=True)
+    story = Failing(activators_visible=False, activators_lost=True)
     story.step(2 * PATIENCE_S)
     assert (story.pods, story.active) == (1, ("Unknown", "Queued"))
-    story.step(zero_allowed=True, zero_lost=False)
+    story.step(activators_visible=True, activators_lost=False)
     assert story.pods == 0
-    story.step(zero_allowed=False, zero_lost=True)
+    story.step(activators_visible=False, activators_lost=True)
     assert (story.pods, story.active) == (1, ("Unknown", "Queued"))
 
 
@@ -163,7 +170,7 @@ def test_one_that_was_ready_once_and_does_not_come_up_again_goes_to_zero() -> No
     story = Failing(started())
     story.step(PATIENCE_S)
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
-    story.step(knocking=True)
+    story.step(request_waiting=True)
     assert story.pods == 1
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from knative_sponge.controller.revisions.decision import (
     ChangeService,
-    Look,
-    LookAgain,
+    RequeueAfter,
+    RevisionSnapshot,
     SetReplicas,
     decide,
     sleeps,
@@ -20,7 +20,7 @@ from knative_sponge.controller.revisions.decision import (
 from knative_sponge.controller.revisions.idle import RECHECK_S, IdleRules, Rest, rest
 from knative_sponge.controller.revisions.serverless import Mode
 from tests.controller.revision_kit import DEPLOYMENT, autoscaler, condition, deployment, revision
-from tests.controller.revisions.decision_kit import NOW, carried_out, look, others, service, started, status_of
+from tests.controller.revisions.decision_kit import NOW, carried_out, others, service, snapshot, started, status_of
 from tests.controller.revisions.story import Story
 
 PREFIX = "autoscaling.knative.dev/"
@@ -28,13 +28,13 @@ PREFIX = "autoscaling.knative.dev/"
 
 def test_an_idle_revision_goes_behind_the_activator_and_after_the_grace_period_has_no_pods() -> None:
     story = Story()
-    assert others(story.step(59.0, idle_s=59.0)) == (LookAgain(1.0),)
-    writes = story.step(1.0, idle_s=60.0)
-    assert [type(write) for write in others(writes)] == [ChangeService]
+    assert others(story.step(59.0, idle_s=59.0)) == (RequeueAfter(1.0),)
+    actions = story.step(1.0, idle_s=60.0)
+    assert [type(write) for write in others(actions)] == [ChangeService]
     assert story.mode is Mode.PROXY
     assert story.active == {"status": "False", "reason": "NoTraffic", "message": "The target is not receiving traffic."}
-    assert condition(status_of(writes), "ScaleTargetInitialized") == {"status": "True"}
-    assert others(story.step(29.0, idle_s=89.0)) == (LookAgain(1.0),)
+    assert condition(status_of(actions), "ScaleTargetInitialized") == {"status": "True"}
+    assert others(story.step(29.0, idle_s=89.0)) == (RequeueAfter(1.0),)
     assert others(story.step(1.0, idle_s=90.0)) == (SetReplicas(DEPLOYMENT, 0),)
     assert sleeps(story.seen)
 
@@ -45,7 +45,7 @@ def test_the_grace_period_begins_when_knative_has_moved_the_requests() -> None:
     for not_yet in (service(Mode.PROXY, generation=0, activator=True), service(Mode.PROXY, activator=False)):
         assert others(decide(dataclasses.replace(story.seen, service=not_yet, idle_s=600.0), story.now)) == ()
     story.moved(story.now + timedelta(seconds=20))
-    assert others(story.step(30.0, idle_s=90.0)) == (LookAgain(20.0),)
+    assert others(story.step(30.0, idle_s=90.0)) == (RequeueAfter(20.0),)
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_a_revision_that_is_not_idle_any_more_keeps_its_pods_and_its_own_endpoin
 def test_a_request_in_an_activator_wakes_a_revision_at_once() -> None:
     story = Story().asleep()
     assert story.step(3600.0) == ()
-    writes = story.step(knocking=True)
-    assert SetReplicas(DEPLOYMENT, 1) in writes
-    assert condition(status_of(writes), "Active")["status"] == "Unknown"
-    assert condition(status_of(writes), "Active")["reason"] == "Queued"
+    actions = story.step(request_waiting=True)
+    assert SetReplicas(DEPLOYMENT, 1) in actions
+    assert condition(status_of(actions), "Active")["status"] == "Unknown"
+    assert condition(status_of(actions), "Active")["reason"] == "Queued"
 
 
 def test_a_revision_that_was_woken_stays_up_until_it_was_idle_again() -> None:
     story = Story().asleep()
-    story.step(knocking=True)
-    assert others(story.step(2.0, knocking=False)) == (LookAgain(RECHECK_S),)
+    story.step(request_waiting=True)
+    assert others(story.step(2.0, request_waiting=False)) == (RequeueAfter(RECHECK_S),)
     story.step(30.0, idle_s=28.0)
     assert (story.pods, story.mode, story.active["status"]) == (1, Mode.SERVE, "True")
     story.step(32.0, idle_s=60.0)
@@ -82,36 +82,39 @@ def test_a_revision_that_was_woken_stays_up_until_it_was_idle_again() -> None:
 def test_a_request_that_waits_while_the_pods_are_going_keeps_them() -> None:
     story = Story()
     story.step(60.0, idle_s=60.0)
-    story.step(30.0, idle_s=90.0, knocking=True)
+    story.step(30.0, idle_s=90.0, request_waiting=True)
     assert (story.pods, story.active["status"]) == (1, "True")
 
 
 def test_without_a_view_of_the_activators_an_idle_revision_keeps_a_pod_and_says_why() -> None:
     story = Story()
-    writes = story.step(60.0, idle_s=60.0, zero_allowed=False)
+    actions = story.step(60.0, idle_s=60.0, activators_visible=False)
     assert (story.pods, story.mode) == (1, Mode.SERVE)
-    active = condition(status_of(writes), "Active")
+    active = condition(status_of(actions), "Active")
     assert (active["status"], active["reason"]) == ("True", "ActivatorsUnseen")
     assert "metrics-protocol" in active["message"]
-    assert condition(status_of(writes), "Ready") == {"status": "True"}
+    assert condition(status_of(actions), "Ready") == {"status": "True"}
     # It is looked at again, and the reason goes with the next request.
-    assert LookAgain(RECHECK_S) in writes
+    assert RequeueAfter(RECHECK_S) in actions
     story.step(1.0, idle_s=0.0)
     assert story.active == {"status": "True"}
 
 
 def test_a_revision_at_zero_comes_back_when_the_view_is_lost_and_not_before() -> None:
     story = Story().asleep()
-    story.step(5.0, zero_allowed=False)
+    story.step(5.0, activators_visible=False)
     assert story.pods == 0
-    story.step(5.0, zero_lost=True)
+    story.step(5.0, activators_lost=True)
     assert (story.pods, story.active["reason"]) == (1, "Queued")
 
 
 def test_a_new_leader_wakes_nobody() -> None:
     """It has not read the activators yet, and heard from no pod."""
     story = Story().asleep()
-    assert decide(dataclasses.replace(story.seen, zero_allowed=False, zero_lost=False, idle_s=None), story.now) == ()
+    assert (
+        decide(dataclasses.replace(story.seen, activators_visible=False, activators_lost=False, idle_s=None), story.now)
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,18 +132,18 @@ def test_who_wants_a_pod_keeps_it(annotations: dict[str, str], defaults: dict[st
 
 
 def test_a_revision_that_never_was_ready_is_never_called_idle() -> None:
-    starting = look(idle_s=3600.0, zero_allowed=True, zero_lost=False)
+    starting = snapshot(idle_s=3600.0, activators_visible=True, activators_lost=False)
     assert condition(status_of(decide(starting, NOW)), "Active")["status"] == "Unknown"
     assert not sleeps(starting)
 
 
 def test_where_the_cluster_allows_it_a_revision_starts_without_a_pod_and_its_service_is_ready() -> None:
-    unborn = look(
+    unborn = snapshot(
         autoscaler=autoscaler(initial_scale="0"),
         deployment=deployment(replicas=0),
         service=None,
-        zero_allowed=True,
-        zero_lost=False,
+        activators_visible=True,
+        activators_lost=False,
     )
     first = decide(unborn, NOW)
     assert {entry["status"] for entry in status_of(first)["conditions"]} == {"Unknown"}
@@ -151,16 +154,16 @@ def test_where_the_cluster_allows_it_a_revision_starts_without_a_pod_and_its_ser
     assert condition(status_of(second), "Active")["reason"] == "NoTraffic"
     seen = carried_out(seen, second)
     assert decide(seen, NOW) == ()
-    assert SetReplicas(DEPLOYMENT, 1) in decide(dataclasses.replace(seen, knocking=True), NOW)
+    assert SetReplicas(DEPLOYMENT, 1) in decide(dataclasses.replace(seen, request_waiting=True), NOW)
 
 
 def test_a_revision_that_is_to_start_without_a_pod_gets_one_where_nobody_would_notice_its_first_request() -> None:
-    unborn = look(autoscaler=autoscaler(initial_scale="0"), deployment=deployment(replicas=0))
+    unborn = snapshot(autoscaler=autoscaler(initial_scale="0"), deployment=deployment(replicas=0))
     assert SetReplicas(DEPLOYMENT, 1) in decide(unborn, NOW)
 
 
 def test_a_reserve_revision_goes_without_grace_and_needs_no_view() -> None:
-    story = Story(zero_allowed=False, zero_lost=True)
+    story = Story(activators_visible=False, activators_lost=True)
     story.tell(revision=revision(routing="reserve"))
     story.step()
     assert others(story.step()) == (SetReplicas(DEPLOYMENT, 0),)
@@ -169,10 +172,10 @@ def test_a_reserve_revision_goes_without_grace_and_needs_no_view() -> None:
 
 def test_windows_and_retention_are_the_users() -> None:
     story = Story(started(**{"window": "6s", "scale-to-zero-pod-retention-period": "5m"}))
-    assert others(story.step(5.0, idle_s=5.0)) == (LookAgain(1.0),)
+    assert others(story.step(5.0, idle_s=5.0)) == (RequeueAfter(1.0),)
     story.step(1.0, idle_s=6.0)
     assert story.active["status"] == "False"
-    assert others(story.step(60.0, idle_s=66.0)) == (LookAgain(240.0),)
+    assert others(story.step(60.0, idle_s=66.0)) == (RequeueAfter(240.0),)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_rules_are_read_as_knative_reads_them(
 
 @given(
     idle_s=st.none() | st.floats(0.0, 200.0),
-    knocking=st.booleans(),
+    request_waiting=st.booleans(),
     visible=st.booleans(),
     lost=st.booleans(),
     asleep=st.booleans(),
@@ -220,12 +223,12 @@ def test_rules_are_read_as_knative_reads_them(
     unborn=st.booleans(),
 )
 def test_nothing_falls_asleep_with_requests_about_or_unseen(
-    idle_s: float | None, knocking: bool, visible: bool, lost: bool, asleep: bool, pods: int, unborn: bool
+    idle_s: float | None, request_waiting: bool, visible: bool, lost: bool, asleep: bool, pods: int, unborn: bool
 ) -> None:
     state = rest(
         IdleRules(),
         idle_s=idle_s,
-        knocking=knocking,
+        request_waiting=request_waiting,
         visible=visible,
         lost=lost,
         asleep=asleep,
@@ -233,12 +236,12 @@ def test_nothing_falls_asleep_with_requests_about_or_unseen(
         unborn=unborn,
     )
     if state is Rest.ASLEEP:
-        assert not knocking
+        assert not request_waiting
         assert visible or (asleep and pods == 0 and not lost)
         assert (asleep and pods == 0) or unborn or (idle_s is not None and idle_s >= 60.0)
 
 
 def test_a_look_that_knows_nothing_of_requests_lets_nothing_sleep() -> None:
-    known: Look = look(autoscaler=started(), deployment=deployment(ready=1))
+    known: RevisionSnapshot = snapshot(autoscaler=started(), deployment=deployment(ready=1))
     assert not sleeps(known)
     assert others(decide(known, NOW + timedelta(days=1))) == ()

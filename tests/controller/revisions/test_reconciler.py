@@ -77,28 +77,28 @@ def test_an_idle_revision_sleeps_and_wakes_with_a_request_or_when_nobody_would_n
                 {"metadata": {"name": "config-autoscaler", "namespace": "knative-serving"}, "data": NO_GRACE},
             )
             await serving(known)
-            known.door.idle_s = 3600.0
-            known.door.open(available=True)
+            known.cold_requests.idle_s = 3600.0
+            known.cold_requests.open(available=True)
             await until(lambda: known.is_("Active", "False") and (known.service() or {})["spec"]["mode"] == "Proxy")
             known.knative_reports(ready=True, activator=True)
             await until(lambda: known.replicas() == 0)
-            known.door.idle_s = None
+            known.cold_requests.idle_s = None
             known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 0})
             await until(lambda: known.status()["actualScale"] == 0)
-            assert known.door.heard == {(NAMESPACE, NAME)}
+            assert known.cold_requests.heard == {(NAMESPACE, NAME)}
             assert known.is_("ScaleTargetInitialized", "True")
 
-            known.door.knock()
+            known.cold_requests.request()
             await until(lambda: known.replicas() == 1 and known.is_("Active", "Unknown"))
-            assert not known.door.heard
+            assert not known.cold_requests.heard
 
-            known.door.idle_s = 3600.0
+            known.cold_requests.idle_s = 3600.0
             known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 1})
             await until(lambda: known.is_("Active", "False") and (known.service() or {})["spec"]["mode"] == "Proxy")
             known.knative_reports(ready=True, activator=True)
             await until(lambda: known.replicas() == 0)
-            known.door.idle_s = None
-            known.door.open(available=False)
+            known.cold_requests.idle_s = None
+            known.cold_requests.open(available=False)
             await until(lambda: known.replicas() == 1)
 
     run(body())
@@ -108,11 +108,11 @@ def test_nobody_listens_for_a_revision_that_is_gone() -> None:
     async def body() -> None:
         async with world() as known:
             await serving(known)
-            known.door.idle_s = 3600.0
-            known.door.open(available=True)
-            await until(lambda: known.door.heard)
+            known.cold_requests.idle_s = 3600.0
+            known.cold_requests.open(available=True)
+            await until(lambda: known.cold_requests.heard)
             known.api.remove(POD_AUTOSCALERS, NAME, NAMESPACE)
-            await until(lambda: not known.door.heard)
+            await until(lambda: not known.cold_requests.heard)
 
     run(body())
 

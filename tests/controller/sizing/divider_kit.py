@@ -14,7 +14,7 @@ from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.sizing.divider import Divider
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from tests.controller.sized_pod import running, sized
 from tests.controller.sizing.test_outage import Around, Store
 from tests.profile.virtual import run_virtual
@@ -23,7 +23,7 @@ NODE = "n1"
 
 
 class Place:
-    """Stands in for `Cluster`: one node."""
+    """Stands in for `ClusterCapacity`: one node."""
 
     def __init__(self) -> None:
         self.view = NodeView(NODE, 8.0, 8e9)
@@ -85,13 +85,15 @@ class Stage(Around):
         clock = asyncio.get_running_loop().time
         cluster: Any = self.place
         optimizer: Any = None
-        self.divider = Divider(cluster, lambda pod: Hand(pod, self, clock), streams, optimizer, Metrics(), clock=clock)
+        self.divider = Divider(
+            cluster, lambda pod: PodResizer(pod, self, clock), streams, optimizer, Metrics(), clock=clock
+        )
         for name in self.store.pods:
             self.put(self.store.pods[name])
             self.say(name, 0.5)
 
-    def hand(self, name: str) -> Hand:
-        return self.divider.hands["default", name]
+    def resizer(self, name: str) -> PodResizer:
+        return self.divider.resizers["default", name]
 
     def put(self, pod: Object) -> None:
         seen = view(pod)
@@ -132,7 +134,7 @@ class Stage(Around):
         await self.answers.wait()
         return await super().tell(pod, phase, cores, reach)
 
-    def patched(self, hand: Hand, cores: float, answer: Object) -> None:
+    def patched(self, resizer: PodResizer, cores: float, answer: Object) -> None:
         sized(answer, cores)
         self.put(answer)
 

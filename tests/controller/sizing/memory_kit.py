@@ -1,4 +1,4 @@
-"""Pods with hands on them, a kubelet that measures and applies, and the memory sizer around them; in virtual time."""
+"""Pods with resizers on them, a kubelet that measures and applies, and the memory sizer around them; in virtual time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, cast
 
-from knative_sponge.controller.cluster.capacity import Cluster, managed
+from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
 from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.cluster.pod_request import kept_of_pod
@@ -17,7 +17,7 @@ from knative_sponge.controller.kube.informer import Informer, key_of
 from knative_sponge.controller.kube.resource import NODES, POD_RESIZE, PODS, Key, Object, Resource
 from knative_sponge.controller.sizing.kubelet import Place
 from knative_sponge.controller.sizing.memory import MemorySizer
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import FailureKind, Report
 from knative_sponge.core.resizing.machine import Phase
 from knative_sponge.errors import KubeError
@@ -42,12 +42,12 @@ class _Fed(Informer):
 
 
 class World:
-    """One node, `memory` of it allocatable. Must be made inside a running loop. Satisfies `hand.Surroundings`."""
+    """One node, `memory` of it allocatable. Must be made inside a running loop. Satisfies `resizer.ResizeEffects`."""
 
     def __init__(self, memory: str = "8Gi") -> None:
         loop = asyncio.get_running_loop()
         self.kube = cast("Kube", self)
-        self.hands: dict[Key, Hand] = {}
+        self.resizers: dict[Key, PodResizer] = {}
         self.used: dict[str, float] = {}
         """MiB in use by each pod's serving container, where that is known."""
         self.asked: list[str] = []
@@ -65,9 +65,9 @@ class World:
         rng = random.Random(1)
         self._pods = _Fed(self.kube, PODS, rng=rng, keep=kept_of_pod)
         self._nodes = _Fed(self.kube, NODES, rng=rng, keep=kept_of_node)
-        self.cluster = Cluster(self._pods, self._nodes, lambda _node: None)
+        self.cluster = ClusterCapacity(self._pods, self._nodes, lambda _node: None)
         self.cluster.subscribe(self._seen)
-        self.sizer = MemorySizer(self.cluster, self.hands, self, self.report, clock=loop.time)
+        self.sizer = MemorySizer(self.cluster, self.resizers, self, self.report, clock=loop.time)
         self.put_node(memory)
 
     def put_node(self, memory: str = "8Gi", address: str = ADDRESS) -> None:
@@ -104,8 +104,8 @@ class World:
         resources = container(self._objects[name], "user-container")["resources"]
         return resources["requests"].get("memory"), resources["limits"].get("memory")
 
-    def hand(self, name: str) -> Hand:
-        return next(hand for (_, pod), hand in self.hands.items() if pod == name)
+    def resizer(self, name: str) -> PodResizer:
+        return next(resizer for (_, pod), resizer in self.resizers.items() if pod == name)
 
     def condition(self, name: str, kind: str | None, reason: str = "") -> None:
         """The kubelet has looked at spec, and this holds; None for no condition."""
@@ -158,28 +158,28 @@ class World:
         answer: Object = copy.deepcopy(pod)
         return answer
 
-    # What surrounds a hand
+    # What surrounds a resizer
 
     async def tell(self, _pod: PodView, _phase: str, _cores: float, _reach: float) -> bool:
         return True
 
-    def patched(self, _hand: Hand, _cores: float, answer: Object) -> None:
+    def patched(self, _hand: PodResizer, _cores: float, answer: Object) -> None:
         self._pods.feed(answer)
 
-    def report(self, _hand: Hand, report: Report) -> None:
+    def report(self, _hand: PodResizer, report: Report) -> None:
         self.reports.append(report)
 
-    def refused(self, hand: Hand, kind: FailureKind) -> None:
-        """Of `hand.Surroundings`."""
+    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
+        """Of `resizer.ResizeEffects`."""
 
-    def moved(self, hand: Hand, before: Phase) -> None:
+    def moved(self, resizer: PodResizer, before: Phase) -> None:
         pass
 
     def _seen(self, before: PodView | None, after: PodView | None) -> None:
         if after is None or not managed(after):
-            if before is not None and (hand := self.hands.pop(before.key, None)) is not None:
-                hand.close()
+            if before is not None and (resizer := self.resizers.pop(before.key, None)) is not None:
+                resizer.close()
             return
-        if after.key not in self.hands:
-            self.hands[after.key] = Hand(after, self, self._loop.time)
-        self.hands[after.key].see(after)
+        if after.key not in self.resizers:
+            self.resizers[after.key] = PodResizer(after, self, self._loop.time)
+        self.resizers[after.key].see(after)

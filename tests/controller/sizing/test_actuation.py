@@ -9,7 +9,7 @@ import pytest
 
 from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.sizing.actuation import actuate
-from knative_sponge.controller.sizing.quota_refusals import Quotas
+from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import PatchFailed, Target, Tick
@@ -20,7 +20,7 @@ NOW = 1000.0
 
 
 class Given:
-    """Stands in for a Hand: remembers what it was aimed at."""
+    """Stands in for a PodResizer: remembers what it was aimed at."""
 
     def __init__(self, name: str, cores: float, *, stuck: bool) -> None:
         pod = running()
@@ -46,7 +46,7 @@ class Given:
         self.machine.handle(PatchFailed(cores, "busy", "no answer"), end_s - 0.5)
         assert not self.machine.patches_by(end_s + 5.0)
 
-    def aim(self, size: float, *_: object) -> None:
+    def set_target(self, size: float, *_: object) -> None:
         self.size = size
 
 
@@ -54,16 +54,16 @@ def round_of(
     sizes: Mapping[str, float], wants: Mapping[str, float], capacity: float, *, stuck: str = "", slow: str = ""
 ) -> dict[str, float]:
     """One division, carried out. stuck: the pod whose patches fail. slow: the one that was patched half a second ago."""
-    hands: dict[Any, Any] = {}
+    resizers: dict[Any, Any] = {}
     for name, cores in sizes.items():
-        hand = Given(name, cores, stuck=name == stuck)
+        resizer = Given(name, cores, stuck=name == stuck)
         if name == slow:
-            hand.machine.next_allowed_s = NOW + 0.5
-        hands[hand.pod.key] = hand
-    claims = [Claim(key, wants[key[1]], (), hand.machine.asked, 0.1, 9.0) for key, hand in hands.items()]
+            resizer.machine.next_allowed_s = NOW + 0.5
+        resizers[resizer.pod.key] = resizer
+    claims = [Claim(key, wants[key[1]], (), resizer.machine.asked, 0.1, 9.0) for key, resizer in resizers.items()]
     division = Problem(claims, capacity, DivideRules(worth=0.05)).solve()
-    actuate(claims, capacity, division, hands, {}, NOW, GrowthRules(), Quotas())
-    return {name: sizes[name] if name == stuck else hands["default", name].size for name in sizes}
+    actuate(claims, capacity, division, resizers, {}, NOW, GrowthRules(), QuotaRefusals())
+    return {name: sizes[name] if name == stuck else resizers["default", name].size for name in sizes}
 
 
 def test_a_pod_that_stays_where_it_is_for_its_margin_is_no_shrink_to_wait_for() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.controller.reporting.rows import NodeRow
-from knative_sponge.controller.sizing.claims import Wish
+from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.counts import PERIOD_S, PodCounts
 from tests.controller.sized_pod import running
 
@@ -42,13 +42,13 @@ class World:
         end_s = self.now + seconds
         while self.now < end_s:
             self.now += PERIOD_S
-            hands: Any = {}
-            wishes = {}
+            resizers: Any = {}
+            demands = {}
             for number in range(self.pods):
                 pod = running(cpu="1", scaling=self.scaling, max_cores="4")
                 pod["metadata"]["name"] = f"p{number}"
                 seen = view(pod)
-                hands[seen.key] = SimpleNamespace(pod=seen, machine=SimpleNamespace(target=1.0))
+                resizers[seen.key] = SimpleNamespace(pod=seen, machine=SimpleNamespace(target=1.0))
                 line = Line(
                     cores=1.0,
                     want=self.want,
@@ -57,8 +57,8 @@ class World:
                     params=YOLO,
                     samples=self.samples,
                 )
-                wishes[seen.key] = Wish(line, self.want, self.now - news_s)
-            asyncio.run(self.counts.look(hands, wishes, {"n1": self.node}, self.now))
+                demands[seen.key] = PodDemand(line, self.want, self.now - news_s)
+            asyncio.run(self.counts.look(resizers, demands, {"n1": self.node}, self.now))
         return self.counts.wanted(REVISION)
 
 

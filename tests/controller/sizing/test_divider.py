@@ -32,17 +32,17 @@ def test_a_size_that_is_kept_no_longer_goes_at_once_not_with_the_next_line() -> 
         running = asyncio.create_task(stage.divider.run())
         stage.say("a", 0.9)
         await asyncio.sleep(1.4)
-        hand = stage.hand("a")
-        grown, sized_s = hand.machine.asked, hand.sized_s
+        resizer = stage.resizer("a")
+        grown, sized_s = resizer.machine.asked, resizer.sized_s
         assert grown > 0.9
         stage.say("a", 0.2)
         await asyncio.sleep(0.2)
         while loop.time() < sized_s + 7.9:
             stage.say_again()
             await asyncio.sleep(min(1.0, sized_s + 7.95 - loop.time()))
-        assert hand.machine.asked == grown
+        assert resizer.machine.asked == grown
         await asyncio.sleep(0.15)
-        assert hand.machine.asked < grown
+        assert resizer.machine.asked < grown
         running.cancel()
 
     staged(body)
@@ -97,13 +97,13 @@ async def _a_word_after_silence(stage: Stage) -> None:
 
 
 async def _a_refusal(stage: Stage) -> None:
-    stage.hand("a").machine.handle(PatchFailed(2.0, "refused", "no"), asyncio.get_running_loop().time())
+    stage.resizer("a").machine.handle(PatchFailed(2.0, "refused", "no"), asyncio.get_running_loop().time())
 
 
 async def _the_end_of_a_refusal(stage: Stage) -> None:
     await _a_refusal(stage)
     await stage.settle(20)
-    while stage.hand("a").machine.ceiling(asyncio.get_running_loop().time()) is not None:
+    while stage.resizer("a").machine.ceiling(asyncio.get_running_loop().time()) is not None:
         stage.say_again()
         assert not await stage.divided()
         await asyncio.sleep(1.0)
@@ -124,11 +124,11 @@ async def _what_was_needed_is_forgotten(stage: Stage) -> None:
 
 async def _something_under_way(stage: Stage) -> None:
     stage.answers.clear()
-    stage.hand("a").handle(Connected())
+    stage.resizer("a").handle(Connected())
 
 
 async def _a_hand_that_begins_anew(stage: Stage) -> None:
-    stage.hand("a")._begin_anew()
+    stage.resizer("a")._begin_anew()
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_a_size_that_was_kept_for_a_while_is_taken_back() -> None:
         stage.say("a", 2.0)
         await stage.divided()
         await asyncio.sleep(0.1)
-        assert stage.hand("a").machine.asked >= 2.0
+        assert stage.resizer("a").machine.asked >= 2.0
         stage.say("a", 0.5)
         await stage.settle()
-        assert stage.hand("a").machine.asked < 2.0
+        assert stage.resizer("a").machine.asked < 2.0
 
     staged(body)
 
@@ -171,7 +171,7 @@ def test_a_node_with_something_under_way_is_divided_again_and_again() -> None:
         await stage.divided()
         for _ in range(5):
             await asyncio.sleep(0.1)
-            assert stage.hand("a").moving
+            assert stage.resizer("a").moving
             assert await stage.divided()
         stage.answers.set()
         await stage.settle()

@@ -61,12 +61,12 @@ def test_a_need_that_fades_is_noticed_with_the_next_line() -> None:
     async def body(stage: Stage) -> None:
         stage.say("a", 2.0)
         await _running(stage, 0.5)
-        asked = stage.hand("a").machine.asked
+        asked = stage.resizer("a").machine.asked
         stage.say("a", 0.5)
         await _running(stage, 7.4)
-        assert stage.hand("a").machine.asked == asked > 0.5
+        assert stage.resizer("a").machine.asked == asked > 0.5
         await _running(stage, 1.2)
-        assert stage.hand("a").machine.asked < asked
+        assert stage.resizer("a").machine.asked < asked
 
     run_along(body)
 
@@ -79,12 +79,12 @@ def test_so_is_the_end_of_the_time_that_a_size_is_kept() -> None:
         await _running(stage, 0.1)
         stage.say("a", 0.5)  # forgotten before the size that is patched in half a second may be taken back
         await _running(stage, 1.0)
-        hand = stage.hand("a")
-        asked, kept_s = hand.machine.asked, hand.sized_s + 8.0 - asyncio.get_running_loop().time()
+        resizer = stage.resizer("a")
+        asked, kept_s = resizer.machine.asked, resizer.sized_s + 8.0 - asyncio.get_running_loop().time()
         await _running(stage, kept_s - 0.02)
-        assert hand.machine.asked == asked > 2.5
+        assert resizer.machine.asked == asked > 2.5
         await _running(stage, 1.1)
-        assert hand.machine.asked < asked
+        assert resizer.machine.asked < asked
 
     run_along(body)
 

@@ -167,7 +167,7 @@ async def test_memory_and_cores_that_are_due_together_go_in_one_patch() -> None:
     world.add("a", **BOUNDS)
     world.used["a"] = 120
     await world.sizer.look()
-    world.hand("a").aim(0.5, 0.5, 2.0, "a test", 0.0)
+    world.resizer("a").set_target(0.5, 0.5, 2.0, "a test", 0.0)
     await asyncio.sleep(5)
     assert world.patches == [
         ("a", {"requests": {"cpu": "500m", "memory": mi(208)}, "limits": {"cpu": "500m", "memory": mi(208)}})
@@ -179,7 +179,7 @@ async def test_patches_of_memory_and_cores_keep_their_distance() -> None:
     world = World()
     world.add("a", **BOUNDS)
     await asyncio.sleep(2)
-    world.hand("a").aim(0.5, 0.5, 2.0, "a test", 0.0)
+    world.resizer("a").set_target(0.5, 0.5, 2.0, "a test", 0.0)
     world.used["a"] = 120
     await world.sizer.look()
     await asyncio.sleep(0.5)
@@ -196,7 +196,7 @@ async def test_memory_that_is_refused_does_not_hold_up_cores(status: int) -> Non
     world.used["a"] = 120
     world.refusals = [KubeError("no", status=status)]
     await world.sizer.look()
-    world.hand("a").aim(0.5, 0.5, 2.0, "a test", 0.0)
+    world.resizer("a").set_target(0.5, 0.5, 2.0, "a test", 0.0)
     await asyncio.sleep(3)
     assert [resources["limits"] for _, resources in world.patches[1:]] == [{"cpu": "500m"}]
     await world.pass_time(55)

@@ -12,7 +12,7 @@ from knative_sponge.controller.kube.client import Change, Kube, Listing, Patch
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object, Resource
 from knative_sponge.controller.kube.wire import Text, read_object
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import FailureKind, Report
 from knative_sponge.core.resizing.machine import Phase
@@ -98,7 +98,7 @@ class Store(Kube):
 
 
 class Around:
-    """What a hand works with: a proxy that hears everything."""
+    """What a resizer works with: a proxy that hears everything."""
 
     def __init__(self, kube: Kube) -> None:
         self.kube = kube
@@ -108,16 +108,16 @@ class Around:
         self.told.append((phase, cores))
         return True
 
-    def patched(self, hand: Hand, _cores: float, answer: Object) -> None:
-        hand.see(view(answer))
+    def patched(self, resizer: PodResizer, _cores: float, answer: Object) -> None:
+        resizer.see(view(answer))
 
-    def report(self, hand: Hand, report: Report) -> None:
+    def report(self, resizer: PodResizer, report: Report) -> None:
         pass
 
-    def refused(self, hand: Hand, kind: FailureKind) -> None:
-        """Of `hand.Surroundings`."""
+    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
+        """Of `resizer.ResizeEffects`."""
 
-    def moved(self, hand: Hand, before: Phase) -> None:
+    def moved(self, resizer: PodResizer, before: Phase) -> None:
         pass
 
 
@@ -147,23 +147,23 @@ def test_after_an_hour_without_api_server_a_pod_gets_the_size_that_is_wanted_the
     async def body() -> None:
         store = Store()
         around = Around(store)
-        hand = Hand(view(store.pods["a"]), around, _now)
-        hand.see(hand.pod)
+        resizer = PodResizer(view(store.pods["a"]), around, _now)
+        resizer.see(resizer.pod)
         await asyncio.sleep(10.0)
         store.away = True
         wanted = random.Random(1)
         for _ in range(int(_HOUR_S)):
             size = round(wanted.uniform(0.1, 4.0), 3)
-            hand.aim(size, size, 4.0, "it changes", _now())
+            resizer.set_target(size, size, 4.0, "it changes", _now())
             await asyncio.sleep(1.0)
         assert len(store.tries["patch"]) < _HOUR_S / _LONGEST_WAIT_S + 10
         assert min(after - before for before, after in pairwise(store.tries["patch"])) >= 1.0 - 1e-6
         assert store.patched == []
         assert max(cores for _, cores in around.told) <= 0.5  # a growth is told when it is there
-        hand.aim(1.5, 1.5, 4.0, "it is back", _now())
+        resizer.set_target(1.5, 1.5, 4.0, "it is back", _now())
         store.away = False
         await asyncio.sleep(_LONGEST_WAIT_S)
         assert store.patched == [1.5]
-        hand.close()
+        resizer.close()
 
     run_virtual(body)

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.sizing.round_robin import Turns
+from knative_sponge.controller.sizing.round_robin import RoundRobin
 
 NAMES = tuple("abcdefghij")
 
 
 @given(st.lists(st.floats(0.001, 0.4), min_size=60, max_size=120))
 def test_each_has_one_turn_in_a_period_and_they_are_spread_over_it(steps: list[float]) -> None:
-    turns, now, last = Turns(1.0), 100.0, dict.fromkeys(NAMES, 100.0)
+    turns, now, last = RoundRobin(1.0), 100.0, dict.fromkeys(NAMES, 100.0)
     for step in steps:
         now += step
         had = turns.due(lambda: NAMES, now)
@@ -24,7 +24,7 @@ def test_each_has_one_turn_in_a_period_and_they_are_spread_over_it(steps: list[f
 
 
 def test_whoever_comes_has_a_turn_in_the_next_round_and_whoever_left_has_none() -> None:
-    turns = Turns(1.0)
+    turns = RoundRobin(1.0)
     assert turns.due(lambda: ("a", "b"), 0.0) == ()
     assert turns.due(lambda: ("a", "b"), 0.5) == ("a",)
     assert turns.due(lambda: ("b", "c"), 1.0) == ("b",)
@@ -35,4 +35,4 @@ def test_whoever_comes_has_a_turn_in_the_next_round_and_whoever_left_has_none() 
 
 def test_a_period_is_some_time() -> None:
     with pytest.raises(ValueError, match="above 0"):
-        Turns(0.0)
+        RoundRobin(0.0)

@@ -38,7 +38,7 @@ def test_where_cores_are_to_spare_a_pod_grows_further_than_it_needs_and_keeps_it
         node.proxies["a"].want(0.6)
         await until(lambda: node.in_force("a") == 1.5)
         node.proxies["a"].want(0.5)
-        await until(lambda: node.sizer.divider.wishes[NAMESPACE, "a"].line.want == 0.5)
+        await until(lambda: node.sizer.divider.demands[NAMESPACE, "a"].line.want == 0.5)
         assert node.patches == ["a"]
         node.proxies["b"].want(3.2)
         await until(lambda: node.in_force("b") >= 3.2)
@@ -96,17 +96,17 @@ def test_on_a_full_node_shrinks_go_before_the_growths_that_need_them() -> None:
 
 def test_cores_that_are_held_but_not_needed_now_go_to_who_needs_them() -> None:
     async def body(node: Node) -> None:
-        wishes = node.sizer.divider.wishes
+        demands = node.sizer.divider.demands
         node.proxies["a"].want(2.6)
         await until(lambda: node.in_force("a") == 2.6)
         node.proxies["a"].want(0.8)
-        await until(lambda: wishes[NAMESPACE, "a"].line.want == 0.8)
+        await until(lambda: demands[NAMESPACE, "a"].line.want == 0.8)
         node.proxies["b"].want(1.2)
         await until(lambda: node.in_force("b") >= 1.2)
         node.proxies["b"].want(2.6)
         await until(lambda: node.in_force("b") == 2.6)
         assert node.cores("a") < 1.4
-        assert wishes[NAMESPACE, "a"].want == 2.6, "nothing has been forgotten meanwhile"
+        assert demands[NAMESPACE, "a"].want == 2.6, "nothing has been forgotten meanwhile"
 
     on_a_node(4.0, {"a": 0.5, "b": 0.5}, body, max_cores="2.6")
 
@@ -216,10 +216,10 @@ def test_steady_demand_sends_no_patch() -> None:
         proxy.want(1.0)
         await until(lambda: node.in_force("a") == 1.0)
         before = list(node.patches)
-        await until(lambda: (NAMESPACE, "a") in node.sizer.divider.wishes)
+        await until(lambda: (NAMESPACE, "a") in node.sizer.divider.demands)
         for want in (0.95, 1.0, 0.92, 0.98):
             proxy.want(want)
-            await until(lambda: node.sizer.divider.wishes[NAMESPACE, "a"].line.want == want)  # noqa: B023
+            await until(lambda: node.sizer.divider.demands[NAMESPACE, "a"].line.want == want)  # noqa: B023
         swept = node.sizer.divider.nodes["n1"]
         await until(lambda: node.sizer.divider.nodes["n1"] is not swept)
         assert node.patches == before
@@ -250,10 +250,10 @@ def test_a_proxy_that_restarted_is_told_its_size_again() -> None:
     async def body(node: Node) -> None:
         await until(lambda: ("actuated", 0.5) in node.told["a"])
         node.told["a"].clear()
-        hand = node.sizer.divider.hands[NAMESPACE, "a"]
+        resizer = node.sizer.divider.resizers[NAMESPACE, "a"]
 
         def told_again() -> bool:
-            hand.told_s -= 10.0  # as if it had been told long ago
+            resizer.told_s -= 10.0  # as if it had been told long ago
             node.proxies["a"].say(b'{"cores":0.2,"want":0.5}\n')
             return ("actuated", 0.5) in node.told["a"]
 

@@ -16,11 +16,11 @@ from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object
 from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.controller.sizing import claims, divider
-from knative_sponge.controller.sizing import pod_resizer as hand
-from knative_sponge.controller.sizing.claims import Wish
+from knative_sponge.controller.sizing import pod_resizer as resizer
+from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.counts import PodCounts
 from knative_sponge.controller.sizing.cpsat import Refiner, RefineRules
-from knative_sponge.controller.sizing.pod_resizer import Hand
+from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import Connected, NodeChanged, Target
 from tests.controller.revision_kit import run, until
 from tests.controller.sized_pod import running
@@ -44,7 +44,7 @@ def test_numbers_that_cannot_be_are_not_heard_and_the_other_pods_are_sized(line:
             await node.add("a", 1.0, ip="127.0.0.1")
             await node.add("b", 1.0, ip="127.0.0.2", max_cores="1.8")
             async with sizing(node) as sizer:
-                await until(lambda: len(sizer.divider.wishes) == 2)
+                await until(lambda: len(sizer.divider.demands) == 2)
                 node.proxies["a"].say(line + b"\n")
                 await until(lambda: node.told["a"].count(("demand", 1)) >= 2)  # it is listened to anew
                 node.proxies["b"].want(1.8, curve=[[0.1, 9.0], [1.8, 0.0]])
@@ -70,7 +70,7 @@ def test_a_node_that_cannot_be_divided_does_not_stop_the_others(monkeypatch: pyt
             _move(node, "b", "n2")
             monkeypatch.setattr(divider, "claim", claim)
             async with sizing(node) as sizer:
-                await until(lambda: len(sizer.divider.wishes) == 2)
+                await until(lambda: len(sizer.divider.demands) == 2)
                 node.proxies["b"].want(1.8)
                 await until(lambda: node.in_force("b") == 1.8)
                 monkeypatch.setattr(divider, "claim", whole)
@@ -92,23 +92,23 @@ def _move(node: Node, name: str, to: str) -> None:
 def test_a_pod_whose_resize_was_not_understood_keeps_its_cores_and_is_resized_later(
     silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hand, "_AGAIN_S", 0.1)
+    monkeypatch.setattr(resizer, "_AGAIN_S", 0.1)
 
     async def body() -> None:
         async with a_node(3.0) as node:
             await node.add("a", 1.0, ip="127.0.0.1", max_cores="1.6")
             await node.add("b", 1.0, ip="127.0.0.2")
             async with sizing(node) as sizer:
-                await until(lambda: len(sizer.divider.wishes) == 2)
+                await until(lambda: len(sizer.divider.demands) == 2)
                 key = (NAMESPACE, "a")
-                await until(lambda: not sizer.divider.hands[key].busy)
+                await until(lambda: not sizer.divider.resizers[key].busy)
                 if silent:
                     monkeypatch.setattr(divider, "STALE_S", -1.0)
                     monkeypatch.setattr(claims, "STALE_S", -1.0)
-                broken = _Broken(sizer.divider.hands[key])
+                broken = _Broken(sizer.divider.resizers[key])
                 await until(lambda: broken.times)
-                await until(lambda: not sizer.divider.hands[key].busy)
-                assert sizer.divider.hands[key].machine.asked == 1.0
+                await until(lambda: not sizer.divider.resizers[key].busy)
+                assert sizer.divider.resizers[key].machine.asked == 1.0
                 sizer.divider.touch("n1")
                 if silent:
                     monkeypatch.undo()
@@ -119,9 +119,9 @@ def test_a_pod_whose_resize_was_not_understood_keeps_its_cores_and_is_resized_la
 
 
 class _Broken:
-    """Surroundings of a hand that raise once."""
+    """ResizeEffects of a resizer that raise once."""
 
-    def __init__(self, of: Hand) -> None:
+    def __init__(self, of: PodResizer) -> None:
         self.times = 0
         self._hand, self._around = of, of._around
         of._around = self
@@ -140,7 +140,7 @@ def test_a_hand_that_was_taken_off_its_pod_moves_no_more() -> None:
     async def body() -> None:
         pod = view(running(cpu="1"))
         around: Any = SimpleNamespace(moved=lambda *_: None)
-        one = Hand(pod, around, asyncio.get_running_loop().time)
+        one = PodResizer(pod, around, asyncio.get_running_loop().time)
         one.close()
         one.see(pod)
         one.handle(Target(2.0))
@@ -176,9 +176,9 @@ def test_what_was_reported_is_forgotten_in_time() -> None:
 
 def test_an_overcommitted_node_does_not_look_changed_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[type] = []
-    whole = Hand.handle
+    whole = PodResizer.handle
 
-    def handle(self: Hand, event: Any) -> None:
+    def handle(self: PodResizer, event: Any) -> None:
         events.append(type(event))
         whole(self, event)
 
@@ -189,7 +189,7 @@ def test_an_overcommitted_node_does_not_look_changed_all_the_time(monkeypatch: p
             node.api.put(PODS, {"metadata": {"name": "x", "namespace": NAMESPACE}, "spec": other, "status": {}})
             async with sizing(node) as sizer:
                 await until(lambda: "n1" in sizer.divider.nodes)
-                monkeypatch.setattr(Hand, "handle", handle)
+                monkeypatch.setattr(PodResizer, "handle", handle)
                 divided: list[None] = []
                 monkeypatch.setattr(node.metrics, "divided", lambda _s: divided.append(None))
                 await until(lambda: len(divided) >= 4)
@@ -231,8 +231,8 @@ def test_what_a_pods_sandbox_takes_is_not_divided() -> None:
 def test_a_model_that_cannot_be_stops_no_count() -> None:
     pod = view(running(cpu="1", scaling="hybrid", max_cores="4"))
     line = Line(cores=1.0, want=1.0, rate=2.0, slack=1.0, params=(0.0, 0.0, 0.0, 0.0), samples=50)
-    hands: Any = {pod.key: SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))}
+    resizers: Any = {pod.key: SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))}
     changes: list[Any] = []
     counts = PodCounts(changes.append)
-    run(counts.look(hands, {pod.key: Wish(line, 1.0, 0.0)}, {}, 0.0))
+    run(counts.look(resizers, {pod.key: PodDemand(line, 1.0, 0.0)}, {}, 0.0))
     assert changes == []

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.allocation.growth import GrowthRules
-from knative_sponge.core.allocation.lookback import Needs
+from knative_sponge.core.allocation.lookback import Lookback
 
 RULES = GrowthRules(hold_s=8.0, patience_s=32.0)
 
 
-def bounce(needs: Needs, now: float, *, lasts_s: float = 10.0, rate: float = 10.0) -> float:
+def bounce(needs: Lookback, now: float, *, lasts_s: float = 10.0, rate: float = 10.0) -> float:
     """A shrink that lasts so long, and the growth after it; returns the time then."""
     needs.add(now, 1.0, rate, 1.0)
     needs.add(now + 1.0, 0.4, rate, 0.5)
@@ -22,7 +22,7 @@ def bounce(needs: Needs, now: float, *, lasts_s: float = 10.0, rate: float = 10.
 
 @given(st.lists(st.tuples(st.floats(0.0, 4.0), st.floats(0.1, 4.0)), min_size=1, max_size=40))
 def test_without_resizes_it_is_the_largest_of_the_shortest_look_back(steps: list[tuple[float, float]]) -> None:
-    needs, now = Needs(RULES), 0.0
+    needs, now = Lookback(RULES), 0.0
     seen: list[tuple[float, float]] = []
     for passed_s, need in steps:
         now += passed_s
@@ -31,7 +31,7 @@ def test_without_resizes_it_is_the_largest_of_the_shortest_look_back(steps: list
 
 
 def test_growths_soon_after_shrinks_double_the_look_back_up_to_a_bound() -> None:
-    needs, now, windows = Needs(RULES), 0.0, []
+    needs, now, windows = Lookback(RULES), 0.0, []
     for _ in range(4):
         now = bounce(needs, now)
         windows.append(needs.window_s)
@@ -41,7 +41,7 @@ def test_growths_soon_after_shrinks_double_the_look_back_up_to_a_bound() -> None
 
 
 def test_a_growth_long_after_a_shrink_halves_it() -> None:
-    needs = Needs(RULES)
+    needs = Lookback(RULES)
     now = bounce(needs, bounce(needs, 0.0))
     now = bounce(needs, now, lasts_s=65.0)
     assert needs.window_s == 16.0
@@ -53,21 +53,21 @@ def test_a_growth_long_after_a_shrink_halves_it() -> None:
 
 @pytest.mark.parametrize(("rate", "window_s"), [(5.1, 16.0), (4.9, 8.0), (0.0, 8.0), (40.0, 16.0)])
 def test_another_load_is_another_matter(rate: float, window_s: float) -> None:
-    needs = Needs(RULES)
+    needs = Lookback(RULES)
     now = bounce(needs, 0.0, rate=10.0)
     needs.add(now + 1.0, 0.2, rate, 1.0)
     assert needs.window_s == window_s
 
 
 def test_growing_in_steps_is_no_mistake() -> None:
-    needs = Needs(RULES)
+    needs = Lookback(RULES)
     for step in range(1, 6):
         needs.add(float(step), 0.1 * step, 10.0, 0.1 * step)
     assert needs.window_s == 8.0
 
 
 def test_two_growths_after_one_shrink_take_it_back_once() -> None:
-    needs = Needs(RULES)
+    needs = Lookback(RULES)
     now = bounce(needs, 0.0)
     needs.add(now + 1.0, 1.2, 10.0, 1.5)
     assert needs.window_s == 16.0
