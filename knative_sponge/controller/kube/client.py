@@ -24,6 +24,8 @@ from knative_sponge.controller.kube.resource import Object, Resource, Verb
 from knative_sponge.controller.kube.wire import Text, lines, read_event, read_object, read_page
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable
 
+RETRY_S: Final = (0.2, 30.0)
+"""First and longest wait before a call that failed is tried again (`core/backoff.py`)."""
 NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
 """The reason of a KubeError when a write is refused only because its namespace is being deleted."""
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Final
 
-from knative_sponge.controller.kube.backoff import Backoff
-from knative_sponge.controller.kube.client import Change, Kube
+from knative_sponge.controller.kube.client import RETRY_S, Change, Kube
 from knative_sponge.controller.kube.resource import Key, Object, Resource
 from knative_sponge.controller.kube.wire import Text, read_object
+from knative_sponge.core.backoff import Backoff
 from knative_sponge.errors import KubeError, KubeGone
 
 _log: Final = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Informer:
         self._keep = keep
         self._objects: dict[Key, Object] = {}
         self._subscribers: list[Subscriber] = []
-        self._backoff = Backoff(rng)
+        self._backoff = Backoff(*RETRY_S, rng.random)
         self._version = ""
 
     def subscribe(self, subscriber: Subscriber) -> None:

@@ -10,8 +10,9 @@ import asyncio
 import random
 from collections import deque
 
-from knative_sponge.controller.kube.backoff import Backoff
+from knative_sponge.controller.kube.client import RETRY_S
 from knative_sponge.controller.kube.resource import Key
+from knative_sponge.core.backoff import Backoff
 
 
 class WorkQueue:
@@ -64,7 +65,7 @@ class WorkQueue:
 
     def failed(self, key: Key) -> float:
         """The work on `key` failed: it comes back after the returned wait in seconds, sooner when it is added."""
-        wait_s = self._backoffs.setdefault(key, Backoff(self._rng)).wait_s()
+        wait_s = self._backoffs.setdefault(key, Backoff(*RETRY_S, self._rng.random)).wait_s()
         self._give_back(key)
         self.add_later(key, wait_s)
         return wait_s

@@ -18,9 +18,9 @@ from typing import Annotated, Final
 import httptools
 import msgspec
 
-from knative_sponge.controller.kube.backoff import Backoff
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.batched_reader import BatchedReader
+from knative_sponge.core.backoff import Backoff
 
 _log: Final = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class _Stream:
         owner._heard(self._key, before, line)
 
     async def _run(self) -> None:
-        owner, backoff = self._owner, Backoff(self._owner._rng, 0.1, 5.0)
+        owner, backoff = self._owner, Backoff(0.1, 5.0, self._owner._rng.random)
         while True:
             try:
                 async with owner._connecting, asyncio.timeout(_CONNECT_S):

@@ -34,8 +34,8 @@ from __future__ import annotations
 
 import math
 
+from knative_sponge.core.backoff import Backoff
 from knative_sponge.core.quantity import format_cores
-from knative_sponge.core.resizing.backoff import Backoff
 from knative_sponge.core.resizing.events import (
     Command,
     Connected,

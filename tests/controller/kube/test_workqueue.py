@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.kube.backoff import Backoff
 from knative_sponge.controller.kube.workqueue import WorkQueue
 from tests.controller.revision_kit import run
 
@@ -138,17 +136,3 @@ def test_no_key_is_held_twice_and_none_is_lost(steps: list[str]) -> None:
         work.close()
 
     run(body())
-
-
-def test_a_backoff_doubles_up_to_its_bound_and_starts_anew_after_success() -> None:
-    backoff = Backoff(random.Random(1), first_s=1.0, most_s=8.0)
-    for longest in (1.0, 2.0, 4.0, 8.0, 8.0):
-        assert longest / 2 <= backoff.wait_s() <= longest
-    backoff.succeeded()
-    assert backoff.wait_s() <= 1.0
-
-
-@pytest.mark.parametrize(("first_s", "most_s"), [(0.0, 1.0), (2.0, 1.0)])
-def test_an_impossible_backoff_is_refused(first_s: float, most_s: float) -> None:
-    with pytest.raises(ValueError, match="backoff"):
-        Backoff(random.Random(1), first_s=first_s, most_s=most_s)
