@@ -9,13 +9,13 @@ from collections.abc import Callable
 class Backoff:
     """Doubling waits, from `first_s` up to `most_s`; of failures in a row.
 
-    jitter: a number from 0 up to 1 for each failure, as `random.random`. Each wait is shortened by up to half of itself with it,
-    so that many who fail together do not try together; without it nothing is.
+    jitter: a number from 0 up to 1 for each failure, as `random.random`. Each wait is shortened by up to half of itself
+    with it, so that many who fail together do not try together; without it nothing is.
     """
 
     def __init__(self, first_s: float, most_s: float, jitter: Callable[[], float] = lambda: 0.0) -> None:
         if not 0 < first_s <= most_s:
-            raise ValueError(f"a backoff starts above 0 and does not fall, not {first_s} to {most_s}")
+            raise ValueError(f"waits of a backoff must be above 0 and not fall, not {first_s} to {most_s}")
         self.until_s = -math.inf
         """No try before, where `failed` is told when; -inf while nothing failed."""
         self._first_s = first_s
