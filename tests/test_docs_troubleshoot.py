@@ -9,22 +9,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
-from knative_sponge.controller.revisions.status import Facts, conditions
+from knative_sponge.controller.revisions.status import StatusFacts, conditions
 from knative_sponge.core.resizing.events import ReportKind
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "troubleshoot.md").read_text()
+MODULES = sorted((ROOT / "knative_sponge" / "controller").rglob("*.py"))
 
 
 def written_reasons() -> Iterator[str]:
     """The fourth argument of every `Event(…)` in the controller, where it is written out."""
-    for path in (ROOT / "knative_sponge" / "controller").glob("*.py"):
+    for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Event":
                 named = [keyword.value for keyword in node.keywords if keyword.arg == "reason"]
                 for value in (*node.args[3:4], *named):
                     if isinstance(value, ast.Constant):
                         yield str(value.value)
+
+
+def test_all_modules_of_the_controller_are_read() -> None:
+    assert len(MODULES) > 50
 
 
 def test_every_event_is_explained() -> None:
@@ -39,7 +44,7 @@ def test_every_condition_with_a_reason_is_explained() -> None:
     possible = set()
     for goal, ready, *flags in itertools.product((0, 1), (0, 1), *[(False, True)] * 5):
         serves, begun, foreign, unseen, given_up = map(bool, flags)
-        facts = Facts(
+        facts = StatusFacts(
             generation=1,
             goal=goal,
             threshold=1,

@@ -25,7 +25,7 @@ class RequestHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class CloudEvent:
     """A CloudEvent, whichever mode it came in; at least `specversion`, `id`, `source` and `type` are there.
 
     attributes: by name, extensions too, each as its canonical text, percent-decoded; `datacontenttype` when known.
@@ -68,7 +68,7 @@ class Part:
     head: RequestHead
     body: bytes
     detail: Any = None
-    event: Event | None = None
+    event: CloudEvent | None = None
     unwrapped: bool = False
 
 

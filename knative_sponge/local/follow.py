@@ -17,7 +17,7 @@ _RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class CoresRange:
     """Least and most cores."""
 
     low: float
@@ -54,7 +54,7 @@ class Follower:
         self,
         control: CpuControl,
         admin: AdminClient,
-        bounds: Bounds,
+        bounds: CoresRange,
         history: CoresHistory,
         *,
         cores: float,

@@ -17,7 +17,7 @@ from knative_sponge.errors import SettingError, SpongeError
 from knative_sponge.local.admin import AdminClient
 from knative_sponge.local.cpu.choice import choose_control
 from knative_sponge.local.cpu.control import CpuControl
-from knative_sponge.local.follow import Bounds, Follower
+from knative_sponge.local.follow import CoresRange, Follower
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.ports import Ports, wait_accepting
@@ -219,7 +219,7 @@ class LocalService:
         self.options.say(choice.reason)
         return choice.control
 
-    def _bounds(self, control: CpuControl) -> Bounds:
+    def _bounds(self, control: CpuControl) -> CoresRange:
         """What the user allows, within what this process may use, on the control's grid."""
         settings, fixed = self.options.settings, self.options.fixed_cores
         most = min(control.limit_cores, float(len(os.sched_getaffinity(0))))
@@ -229,8 +229,8 @@ class LocalService:
             raise SettingError(name, format_cores(low), f"at most {format_cores(most)}, all that this process may use")
         if high > most:
             self.options.say(f"max-cores {high:g} lowered to {most:g}, all that this process may use")
-        grid = Bounds(min(control.granularity_cores, most), most)
-        sizes = Bounds(grid.size(low, control.granularity_cores), grid.size(high, control.granularity_cores))
+        grid = CoresRange(min(control.granularity_cores, most), most)
+        sizes = CoresRange(grid.size(low, control.granularity_cores), grid.size(high, control.granularity_cores))
         if fixed is not None and sizes.low - fixed > 0.001:
             self.options.say(f"fixed-cores {fixed:g} becomes {sizes.low:g}: {control.name} sets nothing finer")
         return sizes

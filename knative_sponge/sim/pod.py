@@ -17,11 +17,11 @@ from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
     BatchDone,
+    BatcherCommand,
+    BatcherEvent,
     BatchFailed,
-    Command,
     CoresChanged,
     Dispatch,
-    Event,
     Refuse,
     Tick,
     WakeAt,
@@ -35,7 +35,7 @@ from knative_sponge.errors import Reason
 class Machine(Protocol):
     """The batcher, or the baseline."""
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
         """See `core.batcher.Batcher.handle`."""
         ...
 
@@ -144,7 +144,7 @@ class Pod:
     def _at(self, at_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (max(at_s, self._now), next(self._serial), action))
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: BatcherEvent) -> None:
         for command in self._machine.handle(event, self._now):
             match command:
                 case Dispatch(batch, works):

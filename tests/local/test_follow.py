@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from knative_sponge.local.admin import AdminClient
 from knative_sponge.local.cpu.control import FakeCpu
-from knative_sponge.local.follow import Bounds, Follower, Resized
+from knative_sponge.local.follow import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
 from tests.local.conditions import until
 from tests.local.fake_proxy import Event, FakeProxy
@@ -63,7 +63,7 @@ async def stage(granularity: float = 0.001, silence_s: float = 5.0) -> AsyncIter
     follower = Follower(
         it.cpu,
         AdminClient("127.0.0.1", proxy.port, "t", silence_s=silence_s),
-        Bounds(0.1, 4.0),
+        CoresRange(0.1, 4.0),
         it.history,
         cores=2.0,
         clock=lambda: it.now,
@@ -221,7 +221,7 @@ def test_sizes_are_recorded_with_the_time_they_came_into_force() -> None:
 
 @given(st.floats(0.001, 100.0), st.sampled_from([0.00005, 0.001, 0.5, 1.0]))
 def test_a_size_satisfies_the_want_and_the_bounds_on_the_grid(want: float, granularity: float) -> None:
-    size = Bounds(1.0, 8.0).size(want, granularity)
+    size = CoresRange(1.0, 8.0).size(want, granularity)
     assert 1.0 <= size <= 8.0
     assert size >= min(want, 8.0) - 1e-6
     assert size - granularity < max(want, 1.0)
@@ -231,4 +231,4 @@ def test_a_size_satisfies_the_want_and_the_bounds_on_the_grid(want: float, granu
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
 def test_impossible_bounds_are_refused(low: float, high: float) -> None:
     with pytest.raises(ValueError, match="bounds"):
-        Bounds(low, high)
+        CoresRange(low, high)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 
 import msgspec
 
-from knative_sponge.codec.base import Answer, Call, Event, Headers, Part, RequestHead
+from knative_sponge.codec.base import Answer, Call, CloudEvent, Headers, Part, RequestHead
 from knative_sponge.codec.cloudevents.event import (
     BATCH_TYPE,
     STRUCTURED_TYPE,
@@ -109,7 +109,7 @@ def _of_all(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [pair for pair in headers if not pair[0].startswith(b"ce-") and pair[0] != b"content-type"]
 
 
-def _in_json(event: Event) -> bytes:
+def _in_json(event: CloudEvent) -> bytes:
     """A binary event in the JSON format."""
     kind = event.attributes.get("datacontenttype")
     attributes = msgspec.json.encode(dict(event.attributes))

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
-from knative_sponge.codec.base import Event, Headers, RequestHead
+from knative_sponge.codec.base import CloudEvent, Headers, RequestHead
 from knative_sponge.codec.headers import is_encoded
 from knative_sponge.codec.json.text import JsonError, JsonText
 from knative_sponge.core.batching.deadline import rfc3339_s
@@ -56,7 +56,7 @@ def mode_of(headers: Headers) -> Mode | None:
     return Mode.BINARY if binary else None
 
 
-def read_event(head: RequestHead, body: bytes) -> Event | None:
+def read_event(head: RequestHead, body: bytes) -> CloudEvent | None:
     """The event that a request is, None when it is none.
 
     Raises BadRequest naming the attribute when it breaks the specification, with status 415 for batches, formats other
@@ -100,7 +100,7 @@ def is_utf8(datacontenttype: str) -> bool:
     return found is None or found[1].lower() in ("utf-8", "us-ascii")
 
 
-def plain_head(head: RequestHead, event: Event) -> RequestHead:
+def plain_head(head: RequestHead, event: CloudEvent) -> RequestHead:
     """The head of the plain request that the event's data is: what speaks of the event and its way is left out."""
     kept = [
         (name, value)
@@ -136,7 +136,7 @@ def _attribute(text: JsonText, name: str, raw: bytes) -> str:
         raise BadRequest(f"not a CloudEvent: {name[:_MOST_SHOWN]!r} is not {expected}") from None
 
 
-def _binary(headers: Headers, body: bytes) -> Event:
+def _binary(headers: Headers, body: bytes) -> CloudEvent:
     attributes: dict[str, str] = {}
     for name, value in headers:
         if name.startswith(_PREFIX):
@@ -147,7 +147,7 @@ def _binary(headers: Headers, body: bytes) -> Event:
                 attributes[attribute] = _decoded(attribute, value)
         elif name == b"content-type":
             attributes.setdefault("datacontenttype", value.decode("latin-1"))
-    return Event(MappingProxyType(attributes), body)
+    return CloudEvent(MappingProxyType(attributes), body)
 
 
 def _decoded(name: str, value: bytes) -> str:
@@ -160,7 +160,7 @@ def _decoded(name: str, value: bytes) -> str:
         raise BadRequest(f"not a CloudEvent: {name[:_MOST_SHOWN]} is not UTF-8") from None
 
 
-def _structured(headers: Headers, body: bytes) -> Event:
+def _structured(headers: Headers, body: bytes) -> CloudEvent:
     if is_encoded(headers):
         raise BadRequest("a structured CloudEvent must not be compressed", status=415)
     text = JsonText(body, lift=False)
@@ -183,7 +183,7 @@ def _structured(headers: Headers, body: bytes) -> Event:
         content = data["data"]
     else:
         content = _from_string(text, kind, data["data"])
-    return Event(MappingProxyType(attributes), content)
+    return CloudEvent(MappingProxyType(attributes), content)
 
 
 def _from_base64(text: JsonText, raw: bytes) -> bytes:

@@ -22,7 +22,7 @@ class Page(msgspec.Struct):
     items: list[msgspec.Raw] | None = None
 
 
-class Event(msgspec.Struct):
+class WatchEvent(msgspec.Struct):
     """What a watch tells, its object not decoded yet."""
 
     type: str
@@ -30,7 +30,7 @@ class Event(msgspec.Struct):
 
 
 read_page: Final = msgspec.json.Decoder(Page).decode
-read_event: Final = msgspec.json.Decoder(Event).decode
+read_event: Final = msgspec.json.Decoder(WatchEvent).decode
 
 
 def read_object(text: Text) -> Object:

@@ -16,10 +16,10 @@ from knative_sponge.controller.annotations import ROUTING_STATE_LABEL, SCALING_A
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.controller.revisions import serverless
 from knative_sponge.controller.revisions.idle import IdleRules, Rest, activation_s, rest, wait_s
-from knative_sponge.controller.revisions.scale import Bounds, Routing, desired
+from knative_sponge.controller.revisions.scale import Routing, ScaleBounds, desired
 from knative_sponge.controller.revisions.serverless import Mode
 from knative_sponge.controller.revisions.status import (
-    Facts,
+    StatusFacts,
     given_up_since,
     idle_since,
     initialized_since,
@@ -113,7 +113,7 @@ def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
     started = since is not None
     waited_s = (now - since).total_seconds() if since is not None else 0.0
     routing = _routing(snapshot.revision)
-    bounds = Bounds.of(annotations, snapshot.defaults)
+    bounds = ScaleBounds.of(annotations, snapshot.defaults)
     rules = IdleRules.of(annotations, snapshot.defaults)
     replicas = _replicas(snapshot.deployment)
     hybrid = annotations.get(SCALING_ANNOTATION, "").strip() == Scaling.HYBRID and bounds.most != 1
@@ -146,7 +146,7 @@ def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
                 again_s.append(left_s)
     known = {} if not_owned or service is None else service.get("status") or {}
     unborn = not started and goal == 0 and bounds.unborn
-    facts = Facts(
+    facts = StatusFacts(
         generation=metadata["generation"],
         goal=goal,
         threshold=bounds.goal if started else 0 if unborn else bounds.initial_goal,
@@ -177,7 +177,7 @@ def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
     return tuple(actions)
 
 
-def _may_rest(bounds: Bounds, rules: IdleRules, routing: Routing) -> bool:
+def _may_rest(bounds: ScaleBounds, rules: IdleRules, routing: Routing) -> bool:
     """May the revision have no pods although a Route may name it? One that none names goes to zero for other reasons."""
     return rules.enabled and bounds.least == 0 and routing is not Routing.RESERVE
 
@@ -187,14 +187,14 @@ def sleeps(snapshot: RevisionSnapshot) -> bool:
     if not ours(snapshot.autoscaler) or snapshot.revision is None:
         return False
     annotations = snapshot.autoscaler["metadata"].get("annotations") or {}
-    bounds, rules = Bounds.of(annotations, snapshot.defaults), IdleRules.of(annotations, snapshot.defaults)
+    bounds, rules = ScaleBounds.of(annotations, snapshot.defaults), IdleRules.of(annotations, snapshot.defaults)
     routing = _routing(snapshot.revision)
     failed = _patience_s(snapshot, bounds, rules, routing, None) <= 0.0
     return _rest(snapshot, bounds, rules, routing, failed=failed) is Rest.ASLEEP
 
 
 def _patience_s(
-    snapshot: RevisionSnapshot, bounds: Bounds, rules: IdleRules, routing: Routing, now: datetime | None
+    snapshot: RevisionSnapshot, bounds: ScaleBounds, rules: IdleRules, routing: Routing, now: datetime | None
 ) -> float:
     """Seconds until the revision is given up because none of its pods gets ready; 0 once it is, infinite where it never is.
 
@@ -215,7 +215,7 @@ def _patience_s(
     return max(0.0, activation_s(snapshot.deployment["spec"]) - (now - queued).total_seconds())
 
 
-def _rest(snapshot: RevisionSnapshot, bounds: Bounds, rules: IdleRules, routing: Routing, *, failed: bool) -> Rest:
+def _rest(snapshot: RevisionSnapshot, bounds: ScaleBounds, rules: IdleRules, routing: Routing, *, failed: bool) -> Rest:
     """failed: none of its pods gets ready."""
     started = initialized_since(snapshot.autoscaler) is not None
     if failed:

@@ -31,7 +31,7 @@ class Routing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ScaleBounds:
     """How many pods the user asks for.
 
     least: 0 is the class's own least, one pod. most: 0 is unbounded. initial: pods that must have been ready once.
@@ -42,7 +42,7 @@ class Bounds:
     initial: int = 1
 
     @classmethod
-    def of(cls, annotations: Mapping[str, str], defaults: Mapping[str, str]) -> Bounds:
+    def of(cls, annotations: Mapping[str, str], defaults: Mapping[str, str]) -> ScaleBounds:
         """From a PodAutoscaler's annotations; `defaults` is the data of Knative's ConfigMap `config-autoscaler`.
 
         Knative's webhook checked both; a value that is no count all the same is passed over.
@@ -83,7 +83,7 @@ class Bounds:
 
 
 def desired(
-    bounds: Bounds,
+    bounds: ScaleBounds,
     routing: Routing,
     *,
     initialized: bool,

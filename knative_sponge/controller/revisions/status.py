@@ -41,7 +41,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StatusFacts:
     """What the status is computed from.
 
     goal: pods wanted now. threshold: ready pods from which the revision is active, or has started. ready: ready pods;
@@ -92,7 +92,7 @@ def since(item: Object, name: str, status: str, reason: str | None = None) -> da
     return None
 
 
-def conditions(facts: Facts, name: str) -> tuple[Condition, ...]:
+def conditions(facts: StatusFacts, name: str) -> tuple[Condition, ...]:
     """Active, ScaleTargetInitialized, SKSReady, and Ready as all three together. `name` is the autoscaler's."""
     started = facts.initialized or _started(facts)
     parts = (
@@ -105,7 +105,7 @@ def conditions(facts: Facts, name: str) -> tuple[Condition, ...]:
     return (*parts, _ready(parts))
 
 
-def status(autoscaler: Object, facts: Facts, now: datetime) -> Object | None:
+def status(autoscaler: Object, facts: StatusFacts, now: datetime) -> Object | None:
     """The new status, or None when the present one says the same already.
 
     A condition keeps its lastTransitionTime while its status, reason and message stay.
@@ -124,13 +124,13 @@ def status(autoscaler: Object, facts: Facts, now: datetime) -> Object | None:
     return None if all(old.get(field) == value for field, value in new.items()) else new
 
 
-def _started(facts: Facts) -> bool:
+def _started(facts: StatusFacts) -> bool:
     """A revision that starts without pods has none to wait for: its threshold is zero."""
     enough = facts.goal > 0 or facts.threshold == 0
     return bool(facts.service) and enough and (facts.ready or 0) >= facts.threshold
 
 
-def _active(facts: Facts, name: str, started: bool) -> Condition:
+def _active(facts: StatusFacts, name: str, started: bool) -> Condition:
     if facts.not_owned:
         message = f'There is an existing ServerlessService "{name}" that we do not own.'
         return Condition("Active", "False", "NotOwned", message)

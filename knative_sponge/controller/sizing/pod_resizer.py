@@ -15,14 +15,14 @@ from knative_sponge.controller.kube.client import Kube, Patch
 from knative_sponge.controller.kube.resource import POD_RESIZE, Object
 from knative_sponge.core.quantity import format_cores
 from knative_sponge.core.resizing.events import (
-    Command,
     Connected,
-    Event,
     Extra,
     FailureKind,
     PatchDone,
     PatchFailed,
     Report,
+    ResizeCommand,
+    ResizeEvent,
     Target,
     Tell,
     Tick,
@@ -30,7 +30,7 @@ from knative_sponge.core.resizing.events import (
     WakeAt,
 )
 from knative_sponge.core.resizing.events import Patch as PatchSize
-from knative_sponge.core.resizing.machine import Phase, PodResize
+from knative_sponge.core.resizing.machine import PodResize, ResizePhase
 from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 
 _log: Final = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class ResizeEffects(Protocol):
         """Tell people."""
         ...
 
-    def moved(self, resizer: PodResizer, before: Phase) -> None:
+    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
         """Its phase is another."""
         ...
 
@@ -89,7 +89,7 @@ class PodResizer:
         """What the proxy said of its size, if it was right and nothing has happened since."""
         self._around = around
         self._clock = clock
-        self._commands: deque[Command] = deque()
+        self._commands: deque[ResizeCommand] = deque()
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -131,7 +131,7 @@ class PodResizer:
         machine, quiet_s = self.machine, self._clock() - self.told_s
         if self.busy or quiet_s < _SETTLE_S or machine.size is None:
             return
-        expected = (machine.size, self.pod.size) if machine.phase is not Phase.STEADY else (machine.size,)
+        expected = (machine.size, self.pod.size) if machine.phase is not ResizePhase.STEADY else (machine.size,)
         if not any(each is not None and abs(each - cores) < _ROUNDING for each in expected):
             _log.info("%s/%s plans with %s cores: telling it again", *self.pod.key, format_cores(cores))
             self.told_s = self._clock()
@@ -150,7 +150,7 @@ class PodResizer:
         """Is something being carried out?"""
         return self._task is not None
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: ResizeEvent) -> None:
         """Let the machine have an event, and carry out what it asks for."""
         if self._closed:
             return  # the pod may have another resizer by now
@@ -217,7 +217,7 @@ class PodResizer:
             if isinstance(command, WakeAt):  # all else is told and tried again when the proxy speaks or a target comes
                 self._wake(command.at_s)
 
-    async def _patch(self, cores: float) -> Event:
+    async def _patch(self, cores: float) -> ResizeEvent:
         namespace, name = self.pod.key
         kube = self._around.kube
         self.patched_s = self._clock()

@@ -34,7 +34,7 @@ from knative_sponge.controller.sizing.overview import Overviews
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import FailureKind, QuotaFreed, Report, ReportKind
-from knative_sponge.core.resizing.machine import Phase
+from knative_sponge.core.resizing.machine import ResizePhase
 
 _log: Final = logging.getLogger(__name__)
 
@@ -44,11 +44,11 @@ _SILENT_S: Final = 30.0
 _SILENT_AGAIN_S: Final = 600.0
 _REPEAT_S: Final = 10.0
 """A revision's events of one kind are at least so far apart: a surge resizes often, and each event is an object."""
-_OUTCOMES: Final[dict[Phase, ResizeOutcome]] = {
-    Phase.STEADY: "done",
-    Phase.DEFERRED: "deferred",
-    Phase.INFEASIBLE: "infeasible",
-    Phase.ERROR: "error",
+_OUTCOMES: Final[dict[ResizePhase, ResizeOutcome]] = {
+    ResizePhase.STEADY: "done",
+    ResizePhase.DEFERRED: "deferred",
+    ResizePhase.INFEASIBLE: "infeasible",
+    ResizePhase.ERROR: "error",
 }
 
 
@@ -145,13 +145,17 @@ class Sizer:
         if kind == "quota":
             self.divider.quotas.refused(resizer.pod.key[0], self._clock())
 
-    def moved(self, resizer: PodResizer, before: Phase) -> None:
+    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
         """See `resizer.ResizeEffects`."""
         phase = resizer.machine.phase
-        if phase is Phase.STEADY and before in (Phase.PATCHED, Phase.IN_PROGRESS) and resizer.patched_s is not None:
+        if (
+            phase is ResizePhase.STEADY
+            and before in (ResizePhase.PATCHED, ResizePhase.IN_PROGRESS)
+            and resizer.patched_s is not None
+        ):
             self._metrics.applied_lag(self._clock() - resizer.patched_s)
             resizer.patched_s = None
-        elif phase in (Phase.STEADY, Phase.PATCHED):
+        elif phase in (ResizePhase.STEADY, ResizePhase.PATCHED):
             return
         if (outcome := _OUTCOMES.get(phase)) is not None:
             self._metrics.resized(outcome)

@@ -28,13 +28,13 @@ from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
     BatchDone,
+    BatcherCommand,
+    BatcherEvent,
     BatchFailed,
     BatchRefused,
     Cancelled,
-    Command,
     CoresChanged,
     Dispatch,
-    Event,
     Refuse,
     Tick,
     WakeAt,
@@ -99,9 +99,9 @@ class Batcher:
         self._hold_s: float | None = None
         self._wake_s: float | None = None
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
         """Take one event at monotonic time `now`; `now` never goes back. Returns what the shell has to do, in order."""
-        commands: list[Command] = []
+        commands: list[BatcherCommand] = []
         match event:
             case Arrived(work):
                 self._arrive(work, now, commands)
@@ -127,7 +127,7 @@ class Batcher:
             commands.append(WakeAt(wake_s))
         return commands
 
-    def _arrive(self, work: Work, now: float, commands: list[Command]) -> None:
+    def _arrive(self, work: Work, now: float, commands: list[BatcherCommand]) -> None:
         if work.deadline_s <= now and not self.rules.serve_late:
             commands.append(Refuse(work, Reason.EXPIRED))
             return
@@ -142,7 +142,7 @@ class Batcher:
             return
         self.queue.push(work)
 
-    def _make_room(self, work: Work, commands: list[Command]) -> bool:
+    def _make_room(self, work: Work, commands: list[BatcherCommand]) -> bool:
         """Turn the least urgent waiting work away if it is less urgent than this one."""
         if len(self.late):
             victim = self.late.pop_last()
@@ -155,7 +155,7 @@ class Batcher:
         commands.append(Refuse(victim, Reason.EVICTED))
         return True
 
-    def _cancel(self, key: int, commands: list[Command]) -> None:
+    def _cancel(self, key: int, commands: list[BatcherCommand]) -> None:
         if self.queue.cancel(key) is None and self.late.cancel(key) is None:
             for batch, running in self.running.items():
                 if running.members.pop(key, None) is not None:
@@ -194,7 +194,7 @@ class Batcher:
         for running in self.running.values():
             running.resize(now, cores / self.rules.max_inflight, self.model)
 
-    def _give_up(self, now: float, commands: list[Command]) -> None:
+    def _give_up(self, now: float, commands: list[BatcherCommand]) -> None:
         for batch, running in self.running.items():
             if running.give_up_s <= now:
                 for work in [w for w in running.members.values() if w.give_up_s <= now]:
@@ -204,7 +204,7 @@ class Batcher:
                     commands.append(Abandon(batch))
         commands += [Refuse(work, Reason.TIMEOUT) for work in self.late.pop_given_up(now)]
 
-    def _drop_hopeless(self, now: float, commands: list[Command]) -> None:
+    def _drop_hopeless(self, now: float, commands: list[BatcherCommand]) -> None:
         dropped: list[Work] = []
         while (head := self.queue.first()) is not None and self._hopeless_s(head) < now:
             dropped.append(self.queue.pop())
@@ -231,7 +231,7 @@ class Batcher:
         last = self.model.last_sample_s
         return now - max(self._probed_s, -math.inf if last is None else last) >= self.rules.probe_after_s
 
-    def _fill(self, now: float, commands: list[Command]) -> None:
+    def _fill(self, now: float, commands: list[BatcherCommand]) -> None:
         self._hold_s = None
         while len(self.running) < self.rules.max_inflight:
             works = self._choose(now)
@@ -273,7 +273,7 @@ class Batcher:
                 return works
         return []
 
-    def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
+    def _dispatch(self, works: list[Work], now: float, commands: list[BatcherCommand]) -> None:
         self._batches += 1
         members = tuple(works)
         each = self.cores / self.rules.max_inflight

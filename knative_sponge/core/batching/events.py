@@ -1,6 +1,6 @@
 """What a batcher is told and what it asks for. Values only.
 
-Events go in, commands come out: `Batcher.handle(event, now) -> list[Command]`. The shell executes all commands of one
+Events go in, commands come out: `Batcher.handle(event, now) -> list[BatcherCommand]`. The shell executes all commands of one
 event, in order, before it tells of another.
 """
 
@@ -74,7 +74,7 @@ class Tick:
     """The time asked for with WakeAt has come; that request is used up. An early or superfluous tick does no harm."""
 
 
-Event = Arrived | Cancelled | BatchDone | BatchFailed | BatchRefused | CoresChanged | Tick
+BatcherEvent = Arrived | Cancelled | BatchDone | BatchFailed | BatchRefused | CoresChanged | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +107,4 @@ class WakeAt:
     at_s: float | None
 
 
-Command = Dispatch | Refuse | Abandon | WakeAt
+BatcherCommand = Dispatch | Refuse | Abandon | WakeAt

@@ -15,13 +15,13 @@ from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
     BatchDone,
+    BatcherCommand,
+    BatcherEvent,
     BatchFailed,
     BatchRefused,
     Cancelled,
-    Command,
     CoresChanged,
     Dispatch,
-    Event,
     Refuse,
     Tick,
     WakeAt,
@@ -61,9 +61,9 @@ class FifoBatcher:
         self._batches = 0
         self._wake_s: float | None = None
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
         """See `Batcher.handle`."""
-        commands: list[Command] = []
+        commands: list[BatcherCommand] = []
         match event:
             case Arrived(work):
                 self.arrivals.add(now, work.rows, work.deadline_s - now)
@@ -95,7 +95,7 @@ class FifoBatcher:
             commands.append(WakeAt(wake_s))
         return commands
 
-    def _cancel(self, key: int, commands: list[Command]) -> None:
+    def _cancel(self, key: int, commands: list[BatcherCommand]) -> None:
         if self.queue.cancel(key) is None:
             for batch, running in self.running.items():
                 if running.members.pop(key, None) is not None and not running.members:
@@ -110,7 +110,7 @@ class FifoBatcher:
             seconds = now - running.started_s if infer_s is None else infer_s
             self.model.observe(Sample(running.rows, cores, seconds), now)
 
-    def _give_up(self, now: float, commands: list[Command]) -> None:
+    def _give_up(self, now: float, commands: list[BatcherCommand]) -> None:
         commands += [Refuse(work, Reason.TIMEOUT) for work in self.queue.pop_given_up(now)]
         for batch, running in self.running.items():
             for work in [w for w in running.members.values() if w.give_up_s <= now]:
@@ -127,7 +127,7 @@ class FifoBatcher:
             return works
         return works if now >= works[0].arrived_s + self.rules.timeout_s else []
 
-    def _dispatch(self, works: list[Work], now: float, commands: list[Command]) -> None:
+    def _dispatch(self, works: list[Work], now: float, commands: list[BatcherCommand]) -> None:
         self.queue.take(works)
         self._batches += 1
         each = self.cores / self.rules.max_inflight

@@ -1,6 +1,6 @@
 """What a pod's resize is told and what it asks for. Values only.
 
-Events go in, commands come out: `PodResize.handle(event, now) -> list[Command]`. The shell executes the commands of one
+Events go in, commands come out: `PodResize.handle(event, now) -> list[ResizeCommand]`. The shell executes the commands of one
 event in order, and those of a later event after them; it waits for no answer before the next command, but sends a `Patch`
 only when the `Tell` before it was answered or its own (short) bound for that has passed.
 """
@@ -107,7 +107,7 @@ class Tick:
     """The time asked for with WakeAt has come; that request is used up. An early or superfluous tick does no harm."""
 
 
-Event = Target | Extra | PatchDone | PatchFailed | Told | Connected | Seen | NodeChanged | QuotaFreed | Tick
+ResizeEvent = Target | Extra | PatchDone | PatchFailed | Told | Connected | Seen | NodeChanged | QuotaFreed | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +140,4 @@ class WakeAt:
     at_s: float | None
 
 
-Command = Patch | Tell | Report | WakeAt
+ResizeCommand = Patch | Tell | Report | WakeAt

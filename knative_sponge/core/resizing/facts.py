@@ -12,7 +12,7 @@ from knative_sponge.core.resizing.events import Seen
 from knative_sponge.core.resizing.proxy_view import Briefing
 
 
-class Phase(StrEnum):
+class ResizePhase(StrEnum):
     """Where a pod's resize stands; see the theory of operation."""
 
     STEADY = "steady"
@@ -25,7 +25,7 @@ class Phase(StrEnum):
     GONE = "gone"
 
 
-class Facts:
+class ResizeFacts:
     """Sizes in cores. rounding: in-force sizes this close to spec are it."""
 
     def __init__(self, rounding: float) -> None:
@@ -50,18 +50,18 @@ class Facts:
         self._pending = self._progress = ""
 
     @property
-    def verdict(self) -> Phase:
+    def verdict(self) -> ResizePhase:
         """The phase as kubelet and API server have it: a patch in flight and the end of the pod apart."""
         if self._fresh:
             if self._pending:
-                return Phase.INFEASIBLE if self._pending == "Infeasible" else Phase.DEFERRED
+                return ResizePhase.INFEASIBLE if self._pending == "Infeasible" else ResizePhase.DEFERRED
             if self._progress == "Error":
-                return Phase.ERROR
+                return ResizePhase.ERROR
             if self.shown and self.doubt is None and self.same(self.in_force, self.spec):
-                return Phase.STEADY
+                return ResizePhase.STEADY
             if self._progress:
-                return Phase.IN_PROGRESS
-        return Phase.PATCHED
+                return ResizePhase.IN_PROGRESS
+        return ResizePhase.PATCHED
 
     @property
     def asked(self) -> float:
@@ -81,7 +81,7 @@ class Facts:
         applied = self.spec if self.same(self.in_force, self.spec) else self.in_force
         cores = min(applied, self._lowest, self.flight or math.inf)
         coming = min(self.spec, self.flight or math.inf)
-        barred = self.verdict in (Phase.DEFERRED, Phase.INFEASIBLE, Phase.ERROR)
+        barred = self.verdict in (ResizePhase.DEFERRED, ResizePhase.INFEASIBLE, ResizePhase.ERROR)
         return Briefing(cores, coming if coming > cores and not barred else None, shown=cores == applied)
 
     def see(self, seen: Seen) -> None:
@@ -123,9 +123,9 @@ class Facts:
     def settle(self) -> None:
         """Let go of older sizes when the verdict shows that none of them can come into force any more."""
         match self.verdict:
-            case Phase.STEADY if self.spec is not None:
+            case ResizePhase.STEADY if self.spec is not None:
                 self._lowest = self.settled = self.spec
-            case Phase.DEFERRED | Phase.INFEASIBLE if self.in_force is not None and self.doubt is None:
+            case ResizePhase.DEFERRED | ResizePhase.INFEASIBLE if self.in_force is not None and self.doubt is None:
                 if not self._progress and self.same(self._allocated or self.in_force, self.in_force):
                     held = self.settled
                     self._lowest = held if held and self.same(held, self.in_force) else self.in_force

@@ -37,9 +37,7 @@ import math
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.core.quantity import format_cores
 from knative_sponge.core.resizing.events import (
-    Command,
     Connected,
-    Event,
     Extra,
     FailureKind,
     NodeChanged,
@@ -49,18 +47,20 @@ from knative_sponge.core.resizing.events import (
     QuotaFreed,
     Report,
     ReportKind,
+    ResizeCommand,
+    ResizeEvent,
     Seen,
     Target,
     Tick,
     Told,
     WakeAt,
 )
-from knative_sponge.core.resizing.facts import Facts, Phase, equal
+from knative_sponge.core.resizing.facts import ResizeFacts, ResizePhase, equal
 from knative_sponge.core.resizing.proxy_view import Briefing
 from knative_sponge.core.resizing.refusals import Refusals
 from knative_sponge.core.resizing.rules import ResizeRules
 
-__all__ = ["Phase", "PodResize", "ResizeRules"]
+__all__ = ["PodResize", "ResizePhase", "ResizeRules"]
 
 
 class PodResize:
@@ -73,24 +73,24 @@ class PodResize:
         """What of the target the pod needs, where that is less."""
         self.next_allowed_s = now + self.rules.min_spacing_s
         """No patch before; another controller may have sent one a moment ago."""
-        self._facts = Facts(self.rules.rounding)
+        self._facts = ResizeFacts(self.rules.rounding)
         self._refusals = Refusals(self.rules.refusal_s)
         self._busy = Backoff(*self.rules.busy_s)
         self._error = Backoff(*self.rules.error_s)
         self._silent = Backoff(*self.rules.busy_s)
         self._gone = self._extra = False
-        self._verdict_before = Phase.PATCHED
+        self._verdict_before = ResizePhase.PATCHED
         self._told: Briefing | None = None
         self._reported: set[ReportKind] = set()
         self._waiting_s: float | None = None
         self._wake_s: float | None = None
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> ResizePhase:
         """Where the resize stands. Before the first sight of a status: PATCHED."""
         if self._gone:
-            return Phase.GONE
-        return self._facts.verdict if self._facts.flight is None else Phase.PATCHING
+            return ResizePhase.GONE
+        return self._facts.verdict if self._facts.flight is None else ResizePhase.PATCHING
 
     @property
     def size(self) -> float | None:
@@ -120,7 +120,7 @@ class PodResize:
     @property
     def _free_s(self) -> float:
         """From when on a patch may go, if there is one to send."""
-        erring = self._facts.verdict is Phase.ERROR
+        erring = self._facts.verdict is ResizePhase.ERROR
         return max(self.next_allowed_s, self._busy.until_s, self._error.until_s if erring else -math.inf)
 
     def ceiling(self, now: float) -> float | None:
@@ -131,9 +131,9 @@ class PodResize:
         """The least that is worth asking for, since less was refused lately."""
         return self._refusals.floor(now)
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: ResizeEvent, now: float) -> list[ResizeCommand]:
         """Take one event at `now`, which never goes back. Returns what the shell has to do, in order."""
-        commands: list[Command] = []
+        commands: list[ResizeCommand] = []
         if self._gone:
             return commands
         match event:
@@ -148,7 +148,7 @@ class PodResize:
             case PatchDone(cores, generation):
                 self._space(now)
                 self._busy.succeeded()
-                if not self._facts.accept(cores, generation) and self._facts.verdict is Phase.ERROR:
+                if not self._facts.accept(cores, generation) and self._facts.verdict is ResizePhase.ERROR:
                     self._error.failed(now)  # the kubelet has nothing new to try, so nothing new will be seen
             case PatchFailed(cores, kind, message):
                 self._fail(cores, kind, message, now, commands)
@@ -172,7 +172,7 @@ class PodResize:
             commands.append(WakeAt(wake_s))
         return commands
 
-    def _fail(self, cores: float, kind: FailureKind, message: str, now: float, commands: list[Command]) -> None:
+    def _fail(self, cores: float, kind: FailureKind, message: str, now: float, commands: list[ResizeCommand]) -> None:
         self._space(now)
         facts = self._facts
         facts.flight = None
@@ -204,22 +204,22 @@ class PodResize:
             self._told = None
             self._silent.failed(now)
 
-    def _judge(self, now: float, commands: list[Command]) -> None:
+    def _judge(self, now: float, commands: list[ResizeCommand]) -> None:
         """Draw the conclusions of what is known now, and tell people."""
         facts = self._facts
         verdict, before = facts.verdict, self._verdict_before
         self._verdict_before = verdict
         match verdict:
-            case Phase.STEADY:
+            case ResizePhase.STEADY:
                 self._error.succeeded()
                 self._reported.clear()
                 if facts.settled and facts.spec and not equal(facts.settled, facts.spec):
                     commands.append(
                         Report("Resized", f"CPU {format_cores(facts.settled)} → {format_cores(facts.spec)}")
                     )
-            case Phase.DEFERRED:
+            case ResizePhase.DEFERRED:
                 self._report("ResizeDeferred", commands)
-            case Phase.INFEASIBLE:
+            case ResizePhase.INFEASIBLE:
                 self._report("ResizeInfeasible", commands)
                 # Where the sizes agree, something else than CPU was asked for.
                 if (
@@ -229,22 +229,22 @@ class PodResize:
                     and not facts.same(facts.spec, facts.in_force)
                 ):
                     self._refusals.add(facts.spec, facts.in_force, now, "node", self.need)
-            case Phase.ERROR if before is not verdict:
+            case ResizePhase.ERROR if before is not verdict:
                 self._report("ResizeFailed", commands)
                 self._error.failed(now)
         facts.settle()
         if facts.flight is None:
             self._judge_waiting(now, commands)
 
-    def _judge_waiting(self, now: float, commands: list[Command]) -> None:
-        if not self._facts.shown or self._facts.verdict not in (Phase.PATCHED, Phase.IN_PROGRESS):
+    def _judge_waiting(self, now: float, commands: list[ResizeCommand]) -> None:
+        if not self._facts.shown or self._facts.verdict not in (ResizePhase.PATCHED, ResizePhase.IN_PROGRESS):
             self._waiting_s = None
         elif self._waiting_s is None:
             self._waiting_s = now
         elif now >= self._waiting_s + self.rules.stuck_s:
             self._report("ResizeStuck", commands)
 
-    def _report(self, kind: ReportKind, commands: list[Command]) -> None:
+    def _report(self, kind: ReportKind, commands: list[ResizeCommand]) -> None:
         """Once until the pod is steady again."""
         if kind not in self._reported:
             self._reported.add(kind)
@@ -253,7 +253,7 @@ class PodResize:
             beside = facts.same(facts.in_force, facts.spec)  # something else than cores is meant
             commands.append(Report(kind, ("" if beside else sizes) + (facts.message or facts.verdict)))
 
-    def _act(self, now: float, commands: list[Command]) -> None:
+    def _act(self, now: float, commands: list[ResizeCommand]) -> None:
         """Patch when it is time, and tell the proxy what is true: of a shrink before the patch."""
         goal = self._goal(now)
         patching = goal is not None and now >= self._patch_at(goal)
@@ -276,7 +276,7 @@ class PodResize:
 
     def _patch_at(self, goal: float) -> float:
         """When to patch; inf when there is nothing to patch."""
-        erring = self._facts.verdict is Phase.ERROR
+        erring = self._facts.verdict is ResizePhase.ERROR
         if equal(goal, self._facts.spec) and self._facts.doubt is None and not (erring or self._extra):
             return math.inf
         return self._free_s

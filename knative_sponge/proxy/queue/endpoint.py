@@ -22,12 +22,12 @@ from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
     BatchDone,
+    BatcherCommand,
+    BatcherEvent,
     BatchFailed,
     BatchRefused,
     Cancelled,
-    Command,
     Dispatch,
-    Event,
     Refuse,
     Tick,
     WakeAt,
@@ -48,7 +48,7 @@ _TIMER_SLACK_S = 0.0005  # loop timers count whole milliseconds: half of one spa
 class Machine(Protocol):
     """The batcher, or the baseline it is compared with."""
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
         """See `core.batcher.Batcher.handle`."""
         ...
 
@@ -188,15 +188,15 @@ class InferenceEndpoint:
                 self._metrics.gone()
                 self._tell(Cancelled(key))
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: BatcherEvent) -> None:
         self.tell(event)
         self.on_change()
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: BatcherEvent) -> None:
         """Tell the machine, and do what it asks for; from outside it is told of CoresChanged."""
         self._execute(self._machine.handle(event, time.monotonic()))
 
-    def _execute(self, commands: Sequence[Command]) -> None:
+    def _execute(self, commands: Sequence[BatcherCommand]) -> None:
         if self._closed:
             return
         loop = asyncio.get_running_loop()

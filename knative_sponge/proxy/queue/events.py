@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote
 
-from knative_sponge.codec.base import Answer, Event, Part
+from knative_sponge.codec.base import Answer, CloudEvent, Part
 from knative_sponge.codec.cloudevents.event import mode_of
 from knative_sponge.errors import BadRequest, Reason
 from knative_sponge.proxy.queue.answers import EXPLAIN, failure
@@ -48,7 +48,7 @@ def admit(part: Part, source: str) -> None:
 
 
 def refusal(
-    event: Event | None, reason: Reason, left_s: float, message: str | None = None, status: int | None = None
+    event: CloudEvent | None, reason: Reason, left_s: float, message: str | None = None, status: int | None = None
 ) -> Answer:
     """The answer to a request that failed `left_s` seconds before its deadline; event: None for a plain request.
 
@@ -90,7 +90,7 @@ def reply(part: Part, answer: Answer, source: str, wall_now_s: float) -> Answer:
     return Answer(answer.status, headers, answer.body)
 
 
-def _id(source: str, event: Event, target: bytes) -> str:
+def _id(source: str, event: CloudEvent, target: bytes) -> str:
     """Unique within `source`: an event may go to several paths of one service."""
     named = hashlib.blake2b(digest_size=16)
     for piece in (source, event.source, event.id):

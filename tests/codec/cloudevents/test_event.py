@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.codec.base import Event, RequestHead
+from knative_sponge.codec.base import CloudEvent, RequestHead
 from knative_sponge.codec.cloudevents.event import Mode, mode_of, plain_head, read_event
 from knative_sponge.errors import BadRequest
 from tests.codec.cloudevents.events import ATTRIBUTES, JSON, as_text, binary, structured
@@ -17,7 +17,7 @@ from tests.codec.cloudevents.events import ATTRIBUTES, JSON, as_text, binary, st
 REQUIRED = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}
 
 
-def read(head: RequestHead, body: bytes) -> Event:
+def read(head: RequestHead, body: bytes) -> CloudEvent:
     event = read_event(head, body)
     assert event is not None
     return event

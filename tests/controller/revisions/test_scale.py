@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.revisions.scale import Bounds, Routing, desired
+from knative_sponge.controller.revisions.scale import Routing, ScaleBounds, desired
 
 COUNTS = st.integers(min_value=0, max_value=9)
-BOUNDS = st.builds(Bounds, least=COUNTS, most=COUNTS, initial=COUNTS)
+BOUNDS = st.builds(ScaleBounds, least=COUNTS, most=COUNTS, initial=COUNTS)
 
 
 @pytest.mark.parametrize(
@@ -27,13 +27,13 @@ BOUNDS = st.builds(Bounds, least=COUNTS, most=COUNTS, initial=COUNTS)
     ],
 )
 def test_pods(least: int, most: int, initial: int, routing: str, initialized: bool, pods: int) -> None:
-    bounds = Bounds(least, most, initial)
+    bounds = ScaleBounds(least, most, initial)
     assert desired(bounds, Routing(routing), initialized=initialized, replicas=1, stuck=False) == pods
 
 
 @given(BOUNDS, st.sampled_from(Routing), st.booleans(), COUNTS, st.booleans())
 def test_only_a_revision_without_route_may_have_no_pod(
-    bounds: Bounds, routing: Routing, initialized: bool, replicas: int, stuck: bool
+    bounds: ScaleBounds, routing: Routing, initialized: bool, replicas: int, stuck: bool
 ) -> None:
     pods = desired(bounds, routing, initialized=initialized, replicas=replicas, stuck=stuck)
     if routing is not Routing.RESERVE:
@@ -43,7 +43,7 @@ def test_only_a_revision_without_route_may_have_no_pod(
 
 
 @given(BOUNDS, st.booleans(), COUNTS, st.booleans())
-def test_what_goes_to_zero_stays_there(bounds: Bounds, initialized: bool, replicas: int, stuck: bool) -> None:
+def test_what_goes_to_zero_stays_there(bounds: ScaleBounds, initialized: bool, replicas: int, stuck: bool) -> None:
     """A Deployment at zero makes progress again: that must not start a revision that was given up."""
     if desired(bounds, Routing.RESERVE, initialized=initialized, replicas=replicas, stuck=stuck) == 0:
         for progresses in (False, True):
@@ -51,14 +51,14 @@ def test_what_goes_to_zero_stays_there(bounds: Bounds, initialized: bool, replic
 
 
 def test_a_revision_that_never_comes_up_is_given_up_with_its_deployment() -> None:
-    assert desired(Bounds(), Routing.RESERVE, initialized=False, replicas=1, stuck=True) == 0
-    assert desired(Bounds(), Routing.ACTIVE, initialized=False, replicas=1, stuck=True) == 1
+    assert desired(ScaleBounds(), Routing.RESERVE, initialized=False, replicas=1, stuck=True) == 0
+    assert desired(ScaleBounds(), Routing.ACTIVE, initialized=False, replicas=1, stuck=True) == 1
 
 
 @pytest.mark.parametrize("label", [None, "", "something-new"])
 def test_an_unknown_routing_state_takes_no_pod_away(label: str | None) -> None:
     routing = Routing.of(label)
-    assert desired(Bounds(), routing, initialized=True, replicas=1, stuck=False, waited=True) == 1
+    assert desired(ScaleBounds(), routing, initialized=True, replicas=1, stuck=False, waited=True) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,25 +73,25 @@ def test_an_unknown_routing_state_takes_no_pod_away(label: str | None) -> None:
 def test_pods_of_a_revision_that_no_route_names(
     least: int, most: int, initialized: bool, waited: bool, pods: int
 ) -> None:
-    bounds = Bounds(least, most, initial=2)
+    bounds = ScaleBounds(least, most, initial=2)
     assert desired(bounds, Routing.PENDING, initialized=initialized, replicas=1, stuck=False, waited=waited) == pods
 
 
 def test_annotations_win_over_the_clusters_defaults() -> None:
     defaults = {"min-scale": "2", "max-scale": "8", "initial-scale": "3"}
-    assert Bounds.of({}, defaults) == Bounds(2, 8, 3)
+    assert ScaleBounds.of({}, defaults) == ScaleBounds(2, 8, 3)
     annotations = {"autoscaling.knative.dev/min-scale": "1", "autoscaling.knative.dev/max-scale": "0"}
-    assert Bounds.of(annotations, defaults) == Bounds(1, 0, 3)
-    assert Bounds.of({}, {}) == Bounds(0, 0, 1)
+    assert ScaleBounds.of(annotations, defaults) == ScaleBounds(1, 0, 3)
+    assert ScaleBounds.of({}, {}) == ScaleBounds(0, 0, 1)
 
 
 def test_knatives_other_names_of_the_annotations_count_after_the_first() -> None:
     old = {f"autoscaling.knative.dev/{name}": text for name, text in (("minScale", "2"), ("maxScale", "5"))}
     old |= {"autoscaling.knative.dev/initialScale": "4"}
-    assert Bounds.of(old, {"min-scale": "1"}) == Bounds(2, 5, 4)
-    assert Bounds.of(old | {"autoscaling.knative.dev/min-scale": "0"}, {}).least == 0
+    assert ScaleBounds.of(old, {"min-scale": "1"}) == ScaleBounds(2, 5, 4)
+    assert ScaleBounds.of(old | {"autoscaling.knative.dev/min-scale": "0"}, {}).least == 0
 
 
 @pytest.mark.parametrize("text", ["", "two", "-1", "1.5"])
 def test_a_value_that_is_no_count_is_passed_over(text: str) -> None:
-    assert Bounds.of({"autoscaling.knative.dev/min-scale": text}, {"min-scale": "2"}).least == 2
+    assert ScaleBounds.of({"autoscaling.knative.dev/min-scale": text}, {"min-scale": "2"}).least == 2

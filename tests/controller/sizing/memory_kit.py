@@ -19,7 +19,7 @@ from knative_sponge.controller.sizing.kubelet import Place
 from knative_sponge.controller.sizing.memory import MemorySizer
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import FailureKind, Report
-from knative_sponge.core.resizing.machine import Phase
+from knative_sponge.core.resizing.machine import ResizePhase
 from knative_sponge.errors import KubeError
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running
@@ -172,7 +172,7 @@ class World:
     def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
         """Of `resizer.ResizeEffects`."""
 
-    def moved(self, resizer: PodResizer, before: Phase) -> None:
+    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
         pass
 
     def _seen(self, before: PodView | None, after: PodView | None) -> None:

@@ -10,13 +10,13 @@ from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
     BatchDone,
+    BatcherCommand,
+    BatcherEvent,
     BatchFailed,
     BatchRefused,
     Cancelled,
-    Command,
     CoresChanged,
     Dispatch,
-    Event,
     Refuse,
     Tick,
     WakeAt,
@@ -37,7 +37,7 @@ def exact_model() -> LatencyModel:
 class Driver:
     """A shell with a clock of its own. `handle` is the machine under test."""
 
-    handle: Callable[[Event, float], list[Command]]
+    handle: Callable[[BatcherEvent, float], list[BatcherCommand]]
     now: float = 0.0
     works: dict[int, Work] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
@@ -47,7 +47,7 @@ class Driver:
     refused_batches: set[int] = field(default_factory=set)
     was_refused: set[int] = field(default_factory=set)
     wake_s: float | None = None
-    log: list[tuple[float, Command]] = field(default_factory=list)
+    log: list[tuple[float, BatcherCommand]] = field(default_factory=list)
 
     def arrive(self, work: Work) -> None:
         self.works[work.key] = work
@@ -92,8 +92,8 @@ class Driver:
         self.now, self.wake_s = max(self.now, self.wake_s), None
         self.tell(Tick())
 
-    def tell(self, event: Event) -> None:
-        broken_off: list[Event] = []
+    def tell(self, event: BatcherEvent) -> None:
+        broken_off: list[BatcherEvent] = []
         for command in self.handle(event, self.now):
             self.log.append((self.now, command))
             match command:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
-from knative_sponge.core.batching.events import Arrived, BatchDone, Command, Dispatch
+from knative_sponge.core.batching.events import Arrived, BatchDone, BatcherCommand, Dispatch
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.latency.credit import Credit, longest_wait_s
 from knative_sponge.core.latency.curve import Sample
@@ -109,10 +109,10 @@ def test_a_busy_minute_shows_that_a_server_waits_and_does_not_compute(cores: flo
     batcher = Batcher(BatchRules(max_rows=1), model, cores, 4.0)
     keys = count()
 
-    def arrive(now: float) -> list[Command]:
+    def arrive(now: float) -> list[BatcherCommand]:
         return batcher.handle(Arrived(Work(next(keys), now + 1.0, arrived_s=now, give_up_s=now + 9.0)), now)
 
-    def batch_of(commands: list[Command]) -> int:
+    def batch_of(commands: list[BatcherCommand]) -> int:
         (found,) = (each.batch for each in commands if isinstance(each, Dispatch))
         return found
 

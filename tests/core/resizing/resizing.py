@@ -11,13 +11,13 @@ from typing import Any, Literal
 from knative_sponge.core.demand.size import Size
 from knative_sponge.core.resizing.events import (
     Connected,
-    Event,
     Extra,
     FailureKind,
     Patch,
     PatchDone,
     PatchFailed,
     Report,
+    ResizeEvent,
     Seen,
     Target,
     Tell,
@@ -25,7 +25,7 @@ from knative_sponge.core.resizing.events import (
     Told,
     WakeAt,
 )
-from knative_sponge.core.resizing.machine import Phase, PodResize
+from knative_sponge.core.resizing.machine import PodResize, ResizePhase
 
 Mood = Literal["works", "defers", "refuses", "fails"]
 START = 1.0
@@ -75,7 +75,7 @@ class World:
 
     # The controller
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: ResizeEvent) -> None:
         answers: list[Told] = []
         for command in self.resize.handle(event, self.now):
             if not isinstance(command, WakeAt):
@@ -248,7 +248,7 @@ def steady(**about: Any) -> World:
     world = World(**about)
     world.show()
     world.run(2)
-    assert world.resize.phase is Phase.STEADY
+    assert world.resize.phase is ResizePhase.STEADY
     world.commands.clear()
     return world
 

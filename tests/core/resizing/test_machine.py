@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.core.resizing.events import Extra, Patch, Report, Seen, Target, Tell, WakeAt
-from knative_sponge.core.resizing.machine import Phase, PodResize, ResizeRules
+from knative_sponge.core.resizing.machine import PodResize, ResizePhase, ResizeRules
 from tests.core.resizing.resizing import commands, steady
 
 
@@ -17,20 +17,20 @@ def test_a_growth_is_patched_then_announced_then_told_when_status_shows_it() -> 
     world = steady()
     world.want(2.0)
     assert commands(world) == [Patch(2.0)]
-    assert (world.resize.phase, world.resize.committed) == (Phase.PATCHING, 2.0)
+    assert (world.resize.phase, world.resize.committed) == (ResizePhase.PATCHING, 2.0)
     world.answer("done")
     assert commands(world) == [Tell("patched", 2.0)]
-    assert (world.resize.phase, world.resize.size, world.resize.committed) == (Phase.PATCHED, 1.0, 2.0)
+    assert (world.resize.phase, world.resize.size, world.resize.committed) == (ResizePhase.PATCHED, 1.0, 2.0)
     world.sync()
     world.deliver()  # of the new spec, with the old status
     world.deliver()  # of the status in which it is begun
     assert world.quota == 2.0
-    assert world.resize.phase is Phase.IN_PROGRESS
+    assert world.resize.phase is ResizePhase.IN_PROGRESS
     assert commands(world) == []
     world.sync()
     world.deliver()
     assert commands(world) == [Report("Resized", "CPU 1 → 2"), Tell("actuated", 2.0)]
-    assert (world.resize.phase, world.resize.size) == (Phase.STEADY, 2.0)
+    assert (world.resize.phase, world.resize.size) == (ResizePhase.STEADY, 2.0)
 
 
 def test_a_shrink_is_announced_before_it_is_patched_and_told_when_status_shows_it() -> None:
@@ -82,14 +82,14 @@ def test_a_size_that_the_kernel_rounds_is_in_force_and_told_as_it_was_asked_for(
     world.run(3)
     assert world.quota == pytest.approx(1.34)
     assert world.proxy.cores == 1.333
-    assert world.resize.phase is Phase.STEADY
+    assert world.resize.phase is ResizePhase.STEADY
 
 
 def test_a_controller_that_starts_during_a_growth_tells_the_old_size_then_what_comes() -> None:
     resize = PodResize(0.0)
     told = resize.handle(Seen(2.0, 1.0, progress="InProgress", generation=2, observed=2), 0.0)
     assert [command for command in told if isinstance(command, Tell)] == [Tell("actuated", 1.0), Tell("patched", 2.0)]
-    assert resize.phase is Phase.IN_PROGRESS
+    assert resize.phase is ResizePhase.IN_PROGRESS
 
 
 def test_a_controller_that_starts_during_a_shrink_tells_the_smaller_size() -> None:
@@ -142,7 +142,7 @@ def test_a_watch_that_is_behind_the_answer_to_a_patch_is_no_reason_for_another()
 def test_without_generations_in_the_status_what_is_shown_counts() -> None:
     resize = PodResize(0.0)
     assert resize.handle(Seen(1.0, 1.0), 0.0) == [Tell("actuated", 1.0)]
-    assert resize.phase is Phase.STEADY
+    assert resize.phase is ResizePhase.STEADY
 
 
 def test_nothing_is_patched_before_the_pod_shows_its_size() -> None:
@@ -207,7 +207,7 @@ def test_something_beside_the_cores_is_patched_once_though_the_cores_are_right()
     world.answer("done")
     world.run(10)
     assert (commands(world), world.reports) == ([], [])
-    assert world.resize.phase is Phase.STEADY
+    assert world.resize.phase is ResizePhase.STEADY
 
 
 def test_something_beside_the_cores_goes_with_the_next_patch_and_keeps_its_distance() -> None:

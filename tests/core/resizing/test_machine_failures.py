@@ -16,7 +16,7 @@ from knative_sponge.core.resizing.events import (
     Target,
     Tell,
 )
-from knative_sponge.core.resizing.machine import Phase
+from knative_sponge.core.resizing.machine import ResizePhase
 from tests.core.resizing.resizing import commands, kinds, steady
 
 
@@ -120,7 +120,7 @@ def test_after_a_lost_answer_to_a_shrink_the_proxy_counts_on_the_smaller_size_un
     world.want(1.0)
     assert (world.proxy.cores, world.resize.size) == (0.5, 0.5)
     world.run(3)
-    assert (world.proxy.cores, world.resize.phase) == (1.0, Phase.STEADY)
+    assert (world.proxy.cores, world.resize.phase) == (1.0, ResizePhase.STEADY)
 
 
 def test_a_lost_answer_to_a_growth_counts_on_the_node() -> None:
@@ -150,7 +150,7 @@ def test_a_pod_that_is_gone_is_left_alone() -> None:
     world.want(3.0)
     world.tell(Connected())
     world.run(20)
-    assert world.resize.phase is Phase.GONE
+    assert world.resize.phase is ResizePhase.GONE
     assert commands(world) == []
     assert world.wake_s is None
 
@@ -160,7 +160,7 @@ def test_a_failing_kubelet_is_asked_again_after_growing_waits_and_people_are_tol
     world.mood = "fails"
     world.want(2.0)
     world.run(220)
-    assert (world.resize.phase, world.proxy.cores) == (Phase.ERROR, 1.0)
+    assert (world.resize.phase, world.proxy.cores) == (ResizePhase.ERROR, 1.0)
     gaps = [later - earlier for earlier, later in pairwise(world.patched_s)]
     assert gaps == pytest.approx([5.0, 10.0, 20.0, 40.0, 60.0, 60.0], abs=0.6)
     assert kinds(world) == ["ResizeFailed"]

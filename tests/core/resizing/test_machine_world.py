@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from knative_sponge.core.resizing.machine import Phase
+from knative_sponge.core.resizing.machine import ResizePhase
 from tests.core.resizing.resizing import World
 
 SIZES = st.sampled_from([0.1, 0.333, 0.5, 0.9, 0.995, 1.0, 1.005, 1.5, 2.0, 4.0])
@@ -91,7 +91,7 @@ class AnyHistory(RuleBasedStateMachine):
             world.restart_proxy()
         world.want(2.5)
         world.run(200)
-        assert world.resize.phase is Phase.STEADY
+        assert world.resize.phase is ResizePhase.STEADY
         assert world.spec == 2.5
         assert world.quota == pytest.approx(2.5)
         assert (world.proxy.cores, world.proxy.coming) == (2.5, None)
