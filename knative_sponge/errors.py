@@ -5,6 +5,7 @@ The tree::
     SpongeError
     ├── SettingError          a setting that cannot be used: names it, the value and what is allowed
     ├── ProfileError          a latency profile that cannot be read
+    ├── WireError             a proxy's admin port is not there, or says what cannot be; carries its status
     ├── KubeError             the API server did not do what was asked; carries its status and reason
     │   ├── KubeUnreachable       no answer, or none that can be read
     │   ├── KubeNotFound          no such object (404)
@@ -97,6 +98,14 @@ class SettingError(SpongeError):
 
 class ProfileError(SpongeError):
     """A latency profile (JSON) is malformed; the message says where."""
+
+
+class WireError(SpongeError):
+    """The other side of an admin port cannot be reached, or what it says is no message; `status` is HTTP's, 0 for none."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class KubeError(SpongeError):
