@@ -11,9 +11,7 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from benchmarks.fake_cluster.http import Connection
 from benchmarks.fake_cluster.objects import address
@@ -21,6 +19,10 @@ from knative_sponge.controller.kube.resource import Key
 from knative_sponge.core.latency.curve import LatencyParams, Sample
 from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import to_json
+from knative_sponge.wire import http as wire
+from knative_sponge.wire.cores import Phase, decode_cores
+from knative_sponge.wire.demand import DemandLine, encode_demand
+from knative_sponge.wire.state import CoresState, ProxyState, encode_state
 
 LEAST: Final = 0.25
 MOST: Final = 4.0
@@ -124,7 +126,7 @@ class Proxies:
         """One request."""
         proxy = self._by_address[connection.local]
         match connection.method, connection.path:
-            case "GET", "/sponge/v1/demand":
+            case "GET", wire.DEMAND_PATH:
                 connection.stream("application/jsonl")
                 proxy.stream = connection
 
@@ -134,15 +136,15 @@ class Proxies:
 
                 connection.closed = gone
                 self._say(proxy)
-            case "PUT", "/sponge/v1/cores":
-                message = msgspec.json.decode(connection.body)
+            case "PUT", wire.CORES_PATH:
+                message = decode_cores(connection.body)
                 self.seen.counts["told"] += 1
-                if message["phase"] == "actuated" or message["cores"] < proxy.cores:
-                    proxy.cores = message["cores"]
+                if message.phase is Phase.ACTUATED or message.cores < proxy.cores:
+                    proxy.cores = message.cores
                 connection.reply(204)
             case _:
-                state = {"model": self._model, "rate": 10.0, "cores": {"want": proxy.want}}
-                connection.reply(200, msgspec.json.encode(state))
+                sizes = CoresState(now=proxy.cores, want=proxy.want)
+                connection.reply(200, encode_state(ProxyState(cores=sizes, rate=10.0, model=self._model)))
 
     def _say(self, proxy: _Proxy) -> None:
         if proxy.beat is not None:
@@ -151,33 +153,32 @@ class Proxies:
         if proxy.stream is None:
             return
         proxy.beat = asyncio.get_running_loop().call_later(_BEAT_S, self._say, proxy)
-        proxy.stream.chunk(msgspec.json.encode(self._line(proxy)) + b"\n")
+        proxy.stream.chunk(encode_demand(self._line(proxy)))
         self.seen.counts["lines"] += 1
 
-    def _line(self, proxy: _Proxy) -> dict[str, Any]:
+    def _line(self, proxy: _Proxy) -> DemandLine:
         rng, want = self._rng, proxy.want
         rate = 12.0 * want * rng.uniform(0.9, 1.1)
         proxy.seq += 1
         proxy.met += round(rate)
         ratio = (2 * MOST / _FLOOR) ** (1 / (_POINTS - 1))
         sizes = [_FLOOR * ratio**step for step in range(_POINTS)]
-        curve = [(round(size, 3), round(rate * max(0.0, 1 - size / want) ** 1.5, 3)) for size in sizes]
-        return {
-            "v": 1,
-            "seq": proxy.seq,
-            "cores": proxy.cores,
-            "coming": None,
-            "want": want,
-            "rate": round(rate, 3),
-            "rows": 1.0,
-            "slack": 0.31,
-            "queued": rng.randrange(4),
-            "running": 1,
-            "idle_s": 0.0,
-            "met": proxy.met,
-            "missed": 3,
-            "max_batch": 32,
-            "params": [_PARAMS.gamma, _PARAMS.delta, _PARAMS.epsilon, _PARAMS.eta],
-            "samples": min(proxy.met, 10**5),
-            "curve": curve,
-        }
+        curve = tuple((round(size, 3), round(rate * max(0.0, 1 - size / want) ** 1.5, 3)) for size in sizes)
+        params = _PARAMS.gamma, _PARAMS.delta, _PARAMS.epsilon, _PARAMS.eta
+        return DemandLine(
+            seq=proxy.seq,
+            cores=proxy.cores,
+            want=want,
+            rate=round(rate, 3),
+            slack=0.31,
+            queued=rng.randrange(4),
+            running=1,
+            idle_s=0.0,
+            met=proxy.met,
+            missed=3,
+            max_batch=32,
+            params=params,
+            cost=params,
+            samples=min(proxy.met, 10**5),
+            curve=curve,
+        )

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
+from msgspec.structs import replace
 
 from e2e.api.client import MERGE, Client, Object, RefusedError
 from knative_sponge.controller.cluster.pod import view
@@ -45,11 +46,11 @@ class Proxy(FakeProxy):
     def _hear(self, event: Event) -> None:
         self.told.append(event)
         if event[0] in ("patched", "actuated"):
-            self._demand["cores"] = event[1]
+            self.demand = replace(self.demand, cores=event[1])
 
     def speak(self) -> None:
         """The line that comes every second."""
-        self.want(self._demand["want"])
+        self.want(self.demand.want)
 
 
 class Node:
@@ -92,7 +93,7 @@ class Node:
     def want(self, name: str, cores: float) -> None:
         """The pod's proxy wants so many cores; with fewer it would miss."""
         self.asked[name].add(cores)
-        self.proxies[name].want(cores, curve=[[0.1, 10.0], [cores, 0.0]])
+        self.proxies[name].want(cores, curve=((0.1, 10.0), (cores, 0.0)))
 
     def in_force(self, name: str) -> float:
         """What its status shows; 0 before the kubelet looked."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import urllib.error
 import urllib.request
-from typing import Any, Final
+from typing import Final
 
 from knative_sponge.controller.reporting.rows import PodRow, RevisionRow
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.profile import from_json
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
-from knative_sponge.errors import ProfileError, SettingError
+from knative_sponge.errors import ProfileError, SettingError, WireError
+from knative_sponge.wire.http import STATE_PATH
+from knative_sponge.wire.state import ProxyState, decode_state
 
 _WAIT_S: Final = 5.0
 _LARGEST: Final = 2**20
@@ -19,35 +20,35 @@ _LARGEST: Final = 2**20
 
 def read_state(url: str) -> RevisionRow:
     """What `GET /sponge/v1/state` at this address tells. Raises SettingError when it cannot be had or read."""
-    allowed = "the address of a proxy's /sponge/v1/state"
+    allowed = f"the address of a proxy's {STATE_PATH}"
     if not url.startswith(("http://", "https://")):
         raise SettingError("--state", url, allowed)
     try:
         with urllib.request.urlopen(url, timeout=_WAIT_S) as answer:
-            return revision(json.loads(answer.read(_LARGEST)))
-    except (OSError, ValueError, KeyError, TypeError, ProfileError) as error:
+            return revision(decode_state(answer.read(_LARGEST)))
+    except (OSError, ValueError, KeyError, WireError, ProfileError) as error:
         raise SettingError("--state", url, f"{allowed} ({error})") from error
 
 
-def revision(state: dict[str, Any]) -> RevisionRow:
-    """The state document as one pod; it has no curve, and no count of misses. Raises KeyError, ValueError, TypeError and
-    ProfileError."""
-    settings, cores, queue = state["settings"], state["cores"], state["queue"]
-    model = from_json(state["model"])
+def revision(state: ProxyState) -> RevisionRow:
+    """The state as one pod; it has no curve, and no count of misses. Raises KeyError and ValueError for settings that are not
+    there or not readable, ProfileError for a model."""
+    settings, cores = state.settings, state.cores
+    model = from_json(state.model)
     pod = PodRow(
         name="this server",
         node="",
-        cores=cores["now"],
-        target=cores["coming"] or cores["now"],
-        want=cores["want"],
-        phase="steady" if cores["coming"] is None else "patched",
-        rate=state["rate"],
-        queued=queue["rows"],
-        running=len(state["running"]),
+        cores=cores.now,
+        target=cores.coming or cores.now,
+        want=cores.want,
+        phase="steady" if cores.coming is None else "patched",
+        rate=state.rate,
+        queued=state.queue.rows,
+        running=len(state.running),
         news_s=0.0,
         params=_four(model.params),
         cost=_four(model.costs.params),
-        samples=state["model"]["samples"],
+        samples=model.learner.samples,
     )
     return RevisionRow(
         namespace="local",
@@ -59,7 +60,7 @@ def revision(state: dict[str, Any]) -> RevisionRow:
         max_batch=int(settings["max-batch"]),
         max_inflight=int(settings["max-inflight"]),
         min_cores=parse_quantity(settings["min-cores"]),
-        max_cores=cores["max"],
+        max_cores=cores.max,
         wanted_pods=1,
         pods=(pod,),
     )

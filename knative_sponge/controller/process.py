@@ -19,7 +19,6 @@ from knative_sponge.controller.kube.events import Recorder
 from knative_sponge.controller.kube.lastresort import must_end
 from knative_sponge.controller.kube.lease import Elector
 from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
-from knative_sponge.controller.proxies.demand_streams import ADMIN_PORT
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.health import health_app, metrics_app
 from knative_sponge.controller.reporting.listener import Listener
@@ -29,6 +28,7 @@ from knative_sponge.controller.revisions.reconciler import Reconciler
 from knative_sponge.controller.sizing.sizer import Sizer
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.settings import ControllerSettings
+from knative_sponge.wire.http import ADMIN_PORT
 
 _log: Final = logging.getLogger(__name__)
 

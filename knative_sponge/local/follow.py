@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from knative_sponge.local.admin import AdminClient, AdminError, Demand, Phase
+from knative_sponge.core.backoff import Backoff
+from knative_sponge.errors import WireError
 from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.history import CoresHistory
+from knative_sponge.wire.client import AdminClient
+from knative_sponge.wire.cores import CoresMessage, Phase
+from knative_sponge.wire.demand import DemandLine
 
-_RETRY_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
+_FIRST_RETRY_S: Final = 0.05
+_LAST_RETRY_S: Final = 1.0
+"""Between two tries to open the demand stream, growing from the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ class Resized:
 
     before: float
     after: float
-    demand: Demand
+    demand: DemandLine
 
 
 class Follower:
@@ -73,7 +78,7 @@ class Follower:
         self._resized = resized
         self._trouble = trouble
         self._last_trouble = ""
-        self._latest: Demand | None = None
+        self._latest: DemandLine | None = None
         self._news = asyncio.Event()
 
     async def run(self) -> None:
@@ -83,18 +88,20 @@ class Follower:
             tasks.create_task(self._act())
 
     async def _listen(self) -> None:
-        failures = 0
+        backoff = Backoff(_FIRST_RETRY_S, _LAST_RETRY_S)
+
+        def heard(demand: DemandLine) -> None:
+            backoff.succeeded()
+            self._latest = demand
+            self._news.set()
+
         while True:
             try:
-                async with aclosing(self._admin.demands()) as demands:
-                    async for demand in demands:
-                        failures, self._latest = 0, demand
-                        self._news.set()
+                await self._admin.listen(heard)
                 self._complain("the demand stream ended")
-            except AdminError as error:
+            except WireError as error:
                 self._complain(str(error))
-            await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
-            failures += 1
+            await asyncio.sleep(backoff.wait_s())
 
     async def _act(self) -> None:
         while True:
@@ -103,12 +110,12 @@ class Follower:
             if self._latest is not None:
                 try:
                     await self._follow(self._latest)
-                except (AdminError, OSError) as error:
+                except (WireError, OSError) as error:
                     self._complain(f"cores stay at {self.cores:g}: {error}")
                 else:
                     self._last_trouble = ""
 
-    async def _follow(self, demand: Demand) -> None:
+    async def _follow(self, demand: DemandLine) -> None:
         target = self._bounds.size(demand.want, self._control.granularity_cores)
         step = target - self.cores
         if abs(step) < self._control.granularity_cores / 2:
@@ -125,7 +132,7 @@ class Follower:
 
     async def _tell(self, phase: Phase, cores: float) -> None:
         self._told = None
-        await self._admin.put_cores(cores, phase)
+        await self._admin.put_cores(CoresMessage(cores, phase))
         if phase is Phase.ACTUATED:
             self._told = cores
 

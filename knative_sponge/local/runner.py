@@ -14,7 +14,6 @@ from typing import Self
 
 from knative_sponge.core.quantity import format_cores
 from knative_sponge.errors import SettingError, SpongeError
-from knative_sponge.local.admin import AdminClient
 from knative_sponge.local.cpu.choice import choose_control
 from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.follow import CoresRange, Follower
@@ -23,6 +22,8 @@ from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.ports import Ports, wait_accepting
 from knative_sponge.local.process import ChildTree
 from knative_sponge.local.proxy_env import LOOPBACK, proxy_env
+from knative_sponge.wire.client import AdminClient
+from knative_sponge.wire.http import STATE_PATH, bracketed
 
 
 class ServiceError(SpongeError):
@@ -195,9 +196,9 @@ class LocalService:
         self._used_before_s = self._used_s
         self._ready_s = time.monotonic()
         self._history.record(0.0, cores)
-        name = f"[{host}]" if ":" in host else host
+        name = bracketed(host)
         self.url = f"http://{name}:{ports.public}"
-        self.state_url = f"http://{name}:{ports.admin}/sponge/v1/state"
+        self.state_url = f"http://{name}:{ports.admin}{STATE_PATH}"
         self.metrics_url = f"http://{name}:{ports.metrics}/metrics"
         if settings.slo_s is not None and bounds.low < bounds.high:
             follower = Follower(

@@ -15,10 +15,10 @@ import pytest
 
 from knative_sponge.cli.run import Screen, options_from
 from knative_sponge.errors import SettingError
-from knative_sponge.local.admin import Demand
 from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.follow import Resized
 from knative_sponge.settings import ServingSettings
+from knative_sponge.wire.demand import DemandLine
 from tests.local.conditions import wait_until
 
 IMPORTS = "import os, signal, sys, time; from http.server import BaseHTTPRequestHandler, HTTPServer;"
@@ -98,8 +98,8 @@ class Terminal(io.TextIOWrapper):
 
 
 CHANGES = [
-    Resized(0.4, 1.2, Demand(want=1.2, cores=0.4, rate=14.2, queued=12, running=1)),
-    Resized(1.2, 1.0, Demand(want=1.0, cores=1.2, rate=9.0, queued=0, running=1)),
+    Resized(0.4, 1.2, DemandLine(want=1.2, cores=0.4, rate=14.2, queued=12, running=1)),
+    Resized(1.2, 1.0, DemandLine(want=1.0, cores=1.2, rate=9.0, queued=0, running=1)),
 ]
 
 

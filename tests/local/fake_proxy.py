@@ -16,6 +16,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
+from knative_sponge.wire.cores import decode_cores
+from knative_sponge.wire.demand import DemandLine, encode_demand
+from knative_sponge.wire.http import CORES_PATH, DEMAND_PATH, bearer
+
 Event = tuple[str, Any]
 
 
@@ -24,12 +30,11 @@ class FakeProxy:
 
     def __init__(self, token: str, seen: Callable[[Event], None], *, cores: float = 1.0) -> None:
         self.refuse_puts = False
+        self.asked = 0
+        """Demand streams so far, those that ended included."""
         self._token = token
         self._seen = seen
-        self._demand: dict[str, Any] = {
-            "v": 1, "seq": 0, "cores": cores, "want": cores, "curve": [[cores, 0.0]], "rate": 0.0, "queued": 0,
-            "running": 0,
-        }  # fmt: skip
+        self.demand = DemandLine(cores=cores, want=cores, curve=((cores, 0.0),))
         self._streams: set[asyncio.StreamWriter] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -49,7 +54,7 @@ class FakeProxy:
 
     def want(self, cores: float, **more: Any) -> None:
         """A new demand, to everybody who listens and will."""
-        self._demand |= {"want": cores, "seq": self._demand["seq"] + 1} | more
+        self.demand = replace(self.demand, want=cores, seq=self.demand.seq + 1, **more)
         for writer in self._streams:
             self._send(writer)
 
@@ -73,7 +78,7 @@ class FakeProxy:
         return len(self._streams)
 
     def _send(self, writer: asyncio.StreamWriter) -> None:
-        line = json.dumps(self._demand).encode() + b"\n"
+        line = encode_demand(self.demand)
         for part in (line[:7], line[7:]):  # a line need not be a chunk
             writer.write(b"%x\r\n%b\r\n" % (len(part), part))
 
@@ -94,6 +99,7 @@ class FakeProxy:
             if status == 200:
                 writer.write(b"content-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n")
                 self._streams.add(writer)
+                self.asked += 1
                 self._seen(("demand", self.listeners))
                 self._send(writer)
                 if not self._closing:
@@ -108,15 +114,15 @@ class FakeProxy:
         if (method, path) == ("POST", "/want"):
             self.want(**{"cores" if name == "want" else name: value for name, value in json.loads(body).items()})
             return 204
-        if headers.get("authorization") != f"Bearer {self._token}":
+        if headers.get("authorization") != bearer(self._token):
             return 401
-        if (method, path) == ("GET", "/sponge/v1/demand"):
+        if (method, path) == ("GET", DEMAND_PATH):
             return 200
-        if (method, path) == ("PUT", "/sponge/v1/cores"):
+        if (method, path) == ("PUT", CORES_PATH):
             if self.refuse_puts:
                 return 503
-            message = json.loads(body)
-            self._seen((message["phase"], message["cores"]))
+            message = decode_cores(body)
+            self._seen((message.phase.value, message.cores))
             return 204
         return 404
 

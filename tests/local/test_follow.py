@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.local.admin import AdminClient
 from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.follow import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
+from knative_sponge.wire.client import AdminClient
 from tests.local.conditions import until
 from tests.local.fake_proxy import Event, FakeProxy
 

@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 from knative_sponge.controller.kube.client import Patch
 from knative_sponge.controller.kube.resource import PROFILES, Object, Resource
 from knative_sponge.controller.profiles.profile import Known, from_text, is_news, known, to_text
-from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.errors import KubeError, KubeNotFound, ProfileError
+from knative_sponge.wire.demand import DemandLine
 
 MOST_PROFILES: Final = 100
 MOST_BYTES: Final = 256 * 1024
@@ -131,7 +131,7 @@ class ProfileKeeper:
         self._crowded: dict[str, float] = {}
         """When there was no room for the image."""
 
-    def lacks(self, key: str, line: Line, now: float) -> bool:
+    def lacks(self, key: str, line: DemandLine, now: float) -> bool:
         """Would the model of a pod of this image be news, by what its proxy says of it? To fetch it and to find out costs a
         thousand times as much. The image counts as seen. now: Unix seconds."""
         self._used[key] = now

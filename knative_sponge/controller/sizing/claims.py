@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 
 from knative_sponge.controller.cluster.pod import PodView
-from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.core.allocation.divide import Claim
 from knative_sponge.core.resizing.machine import PodResize
+from knative_sponge.wire.demand import DemandLine
 
 STALE_S: Final = 3.0
 """A proxy speaks every second. One that was silent for longer keeps its size."""
@@ -20,7 +20,7 @@ _MIDDLE: Final = 5
 class PodDemand(msgspec.Struct, frozen=True, gc=False):
     """A pod's last word. want: the largest need of late. at_s: when `line` came. since_s: when either need last changed."""
 
-    line: Line
+    line: DemandLine
     want: float
     at_s: float
     since_s: float = 0.0

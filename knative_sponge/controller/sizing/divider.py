@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.resource import Key
-from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams, Line
+from knative_sponge.controller.proxies.demand_streams import Address, DemandChanged, DemandStreams
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.actuation import actuate
@@ -61,7 +61,7 @@ class Divider:
         self,
         cluster: ClusterCapacity,
         new_resizer: Callable[[PodView], PodResizer],
-        streams: Callable[[Callable[[Key, Line | None, Line], None]], DemandStreams],
+        streams: Callable[[Callable[[DemandChanged], None]], DemandStreams],
         optimizer: Optimizer,
         metrics: Metrics,
         *,
@@ -159,7 +159,8 @@ class Divider:
             self._pods_changed = True
         resizer.see(after)
 
-    def _heard(self, key: Key, before: Line | None, line: Line) -> None:
+    def _heard(self, change: DemandChanged) -> None:
+        key, before, line = change.key, change.before, change.after
         resizer = self.resizers.get(key)
         if resizer is None:
             return

@@ -31,6 +31,7 @@ from knative_sponge.core.resizing.events import (
 )
 from knative_sponge.core.resizing.events import Patch as PatchSize
 from knative_sponge.core.resizing.machine import PodResize, ResizePhase
+from knative_sponge.core.resizing.phase import Phase
 from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 
 _log: Final = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class ResizeEffects(Protocol):
 
     kube: Kube
 
-    def tell(self, pod: PodView, phase: str, cores: float, reach: float) -> Awaitable[bool]:
+    def tell(self, pod: PodView, phase: Phase, cores: float, reach: float) -> Awaitable[bool]:
         """Tell the proxy; did it hear?"""
         ...
 

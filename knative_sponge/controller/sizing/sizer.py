@@ -21,7 +21,7 @@ from knative_sponge.controller.profiles.collector import ModelCollector
 from knative_sponge.controller.profiles.profile import key_of
 from knative_sponge.controller.profiles.store import ProfileKeeper
 from knative_sponge.controller.proxies.cores_client import CoresClient
-from knative_sponge.controller.proxies.demand_streams import ADMIN_PORT, Address, DemandStreams
+from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics, ResizeOutcome
 from knative_sponge.controller.sizing.claims import STALE_S
@@ -35,6 +35,8 @@ from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import FailureKind, QuotaFreed, Report, ReportKind
 from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.phase import Phase
+from knative_sponge.wire.http import ADMIN_PORT
 
 _log: Final = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class Sizer:
             self._board.clear()
             await self._refiner.close()
 
-    async def tell(self, pod: PodView, phase: str, cores: float, reach: float) -> bool:
+    async def tell(self, pod: PodView, phase: Phase, cores: float, reach: float) -> bool:
         """See `resizer.ResizeEffects`."""
         return await self._teller.tell(Address(pod.ip, pod.token, pod.uid), phase, cores, reach)
 

@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from knative_sponge.core.resizing.phase import Phase
+
 FailureKind = Literal["conflict", "refused", "quota", "gone", "busy"]
-TellPhase = Literal["patched", "actuated"]
 ReportKind = Literal["Resized", "ResizeDeferred", "ResizeInfeasible", "ResizeFailed", "ResizeStuck", "MemoryResized"]
 
 
@@ -64,7 +65,7 @@ class PatchFailed:
 class Told:
     """The proxy answered a Tell, or did not."""
 
-    phase: TellPhase
+    phase: Phase
     ok: bool
 
 
@@ -121,7 +122,7 @@ class Patch:
 class Tell:
     """Tell the proxy (`PUT /sponge/v1/cores`); answer with Told."""
 
-    phase: TellPhase
+    phase: Phase
     cores: float
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from knative_sponge.core.resizing.events import Tell
+from knative_sponge.core.resizing.phase import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,13 @@ class Briefing:
         tells: list[Tell] = []
         coming = None if told is None else told.coming
         if self._is_news(told):
-            # Upwards only "actuated" counts at once; these cores are in force at least, whatever else is under way.
+            # Upwards only ACTUATED counts at once; these cores are in force at least, whatever else is under way.
             upwards = told is not None and self.cores > told.cores
-            tells.append(Tell("actuated" if self.shown or upwards else "patched", self.cores))
+            tells.append(Tell(Phase.ACTUATED if self.shown or upwards else Phase.PATCHED, self.cores))
             coming = None
         if self.coming != coming:
             # A growth that does not come is taken back in the same way as a smaller one would be announced.
-            tells.append(Tell("patched", self.cores if self.coming is None else self.coming))
+            tells.append(Tell(Phase.PATCHED, self.cores if self.coming is None else self.coming))
         return tells
 
     def _is_news(self, told: Briefing | None) -> bool:

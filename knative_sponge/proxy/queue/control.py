@@ -4,22 +4,26 @@ shows no request."""
 from __future__ import annotations
 
 import hmac
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from knative_sponge.core.batching.events import CoresChanged
 from knative_sponge.core.demand.size import Size
+from knative_sponge.errors import WireError
 from knative_sponge.proxy.queue.demand import DemandFeed
 from knative_sponge.proxy.queue.hook import CpuHook
+from knative_sponge.wire.cores import Phase, decode_cores
+from knative_sponge.wire.http import CORES_PATH, DEMAND_PATH, STATE_PATH, bearer
+from knative_sponge.wire.state import ProxyState, encode_state
 
 _MOST_BYTES = 4096
+_EXPECTED = '{"cores": 1.2, "phase": "patched"} or {"cores": 1.2, "phase": "actuated"}, maybe "reach": 4.0'
 _UNDER_WAY_S = 5.0
 """A resize that is not confirmed for so long may not come for long: the node has no room, or nobody is there to confirm it."""
 
@@ -75,13 +79,15 @@ class Resizing:
 
 
 def control_routes(
-    token: str | None, feed: DemandFeed, resizing: Resizing, state: Callable[[], dict[str, Any]]
+    token: str | None, feed: DemandFeed, resizing: Resizing, state: Callable[[], ProxyState]
 ) -> Sequence[Route]:
     """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md). Without a token the first two are closed."""
 
     def allowed(request: Request) -> bool:
+        if not token:
+            return False
         given = request.headers.get("authorization", "")
-        return bool(token) and hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+        return hmac.compare_digest(given.encode(), bearer(token).encode())
 
     async def demand(request: Request) -> Response:
         if not allowed(request):
@@ -95,35 +101,24 @@ def control_routes(
         async for chunk in request.stream():
             body += chunk
             if len(body) > _MOST_BYTES:
-                return _wrong("a body of at most 4096 bytes")
+                return _wrong("more than 4096 bytes")
         try:
-            message = json.loads(body)
-            number, phase = float(message["cores"]), message["phase"]
-            reach = float(message["reach"]) if "reach" in message else None
-        except (ValueError, TypeError, KeyError):
-            return _wrong(
-                '{"cores": 1.2, "phase": "patched"} or {"cores": 1.2, "phase": "actuated"}, maybe "reach": 4.0'
-            )
-        if not all(0.001 <= each <= 4096 for each in (number, reach) if each is not None):
-            return _wrong("cores and reach to be numbers from 0.001 to 4096")
-        if reach is not None:
-            reach = max(reach, number)
+            message = decode_cores(body)
+        except WireError as error:
+            return _wrong(str(error))
+        reach = None if message.reach is UNSET else max(message.reach, message.cores)
         size = resizing.size
-        if phase == "patched":
-            resizing.take(size.patched(number), reach)
-        elif phase == "actuated":
-            resizing.take(size.actuated(number), reach)
-        else:
-            return _wrong('phase to be "patched" or "actuated"')
+        change = size.patched if message.phase is Phase.PATCHED else size.actuated
+        resizing.take(change(message.cores), reach)
         return Response(status_code=204)
 
     async def show(_: Request) -> Response:
-        return JSONResponse(state())
+        return Response(encode_state(state()), media_type="application/json")
 
     return [
-        Route("/sponge/v1/demand", demand, methods=["GET"]),
-        Route("/sponge/v1/cores", cores, methods=["PUT"]),
-        Route("/sponge/v1/state", show, methods=["GET"]),
+        Route(DEMAND_PATH, demand, methods=["GET"]),
+        Route(CORES_PATH, cores, methods=["PUT"]),
+        Route(STATE_PATH, show, methods=["GET"]),
     ]
 
 
@@ -131,5 +126,5 @@ def _denied() -> Response:
     return JSONResponse({"error": "a bearer token is needed"}, status_code=401, headers={"www-authenticate": "Bearer"})
 
 
-def _wrong(allowed: str) -> Response:
-    return JSONResponse({"error": f"expected {allowed}"}, status_code=400)
+def _wrong(error: str) -> Response:
+    return JSONResponse({"error": f"{error}; expected {_EXPECTED}"}, status_code=400)

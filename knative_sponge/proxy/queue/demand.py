@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from knative_sponge.core.demand.estimator import Demand, DemandEstimator
 from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.wire.demand import DemandLine, encode_demand
 
 _PERIOD_S = 0.1
 """An estimate at least so often (design §4: every 100 ms)."""
@@ -26,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What the core does not know and the autoscaler is told beside its estimate.
+class PodActivity:
+    """What the estimator does not see and a demand line tells beside the estimate.
 
     coming: a size that was patched and is not confirmed. idle_s: see `Occupancy.idle_s`; None where nobody counts.
     met, missed: see `Metrics`; since the start.
@@ -42,12 +41,12 @@ class Facts:
 class DemandFeed:
     """The latest demand, and who listens. `poke` when the queue changed; estimates are made soon after, never inside it.
 
-    facts: asked for each message.
+    activity: asked for each line.
     """
 
-    def __init__(self, estimator: DemandEstimator, facts: Callable[[], Facts]) -> None:
+    def __init__(self, estimator: DemandEstimator, activity: Callable[[], PodActivity]) -> None:
         self._estimator = estimator
-        self._facts = facts
+        self._activity = activity
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._last_s = 0.0
@@ -108,8 +107,7 @@ class DemandFeed:
         self._seq += 1
         self._sent_s = now
         self.wanted = demand.want
-        message = _message(self._seq, demand, self._facts())
-        self.line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self.line = encode_demand(_line(self._seq, demand, self._activity()))
         self._announce()
 
     def _announce(self) -> None:
@@ -118,32 +116,33 @@ class DemandFeed:
         self._changed = asyncio.Event()
 
 
-def _message(seq: int, demand: Demand, facts: Facts) -> dict[str, Any]:
-    """Version 1 (docs/design.md): names may be added, none is ever taken away."""
-    return {
-        "v": 1,
-        "seq": seq,
-        "cores": demand.cores,
-        "coming": facts.coming,
-        "want": demand.want,
-        "rate": round(demand.rate, 3),
-        "rows": round(demand.rows, 3),
-        "slack": _rounded(demand.slack_s),
-        "queued": demand.queued,
-        "running": demand.running,
-        "idle_s": _rounded(facts.idle_s),
-        "met": facts.met,
-        "missed": facts.missed,
-        "max_batch": demand.max_batch,
-        "params": _curve(demand.params),
-        "cost": _curve(demand.cost),
-        "samples": demand.samples,
-        "curve": demand.curve,
-    }
+def _line(seq: int, demand: Demand, activity: PodActivity) -> DemandLine:
+    return DemandLine(
+        seq=seq,
+        cores=demand.cores,
+        coming=activity.coming,
+        want=demand.want,
+        rate=round(demand.rate, 3),
+        rows=round(demand.rows, 3),
+        slack=_rounded(demand.slack_s),
+        queued=demand.queued,
+        running=demand.running,
+        idle_s=_rounded(activity.idle_s),
+        met=activity.met,
+        missed=activity.missed,
+        max_batch=demand.max_batch,
+        params=_four(demand.params),
+        cost=_four(demand.cost),
+        samples=demand.samples,
+        curve=demand.curve,
+    )
 
 
-def _curve(params: LatencyParams) -> list[float]:
-    return [float(f"{each:.6g}") for each in (params.gamma, params.delta, params.epsilon, params.eta)]
+def _four(params: LatencyParams) -> tuple[float, float, float, float]:
+    gamma, delta, epsilon, eta = (
+        float(f"{each:.6g}") for each in (params.gamma, params.delta, params.epsilon, params.eta)
+    )
+    return gamma, delta, epsilon, eta
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from starlette.routing import Route
 
@@ -26,13 +25,14 @@ from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.queue.control import Resizing, control_routes
-from knative_sponge.proxy.queue.demand import DemandFeed, Facts
+from knative_sponge.proxy.queue.demand import DemandFeed, PodActivity
 from knative_sponge.proxy.queue.endpoint import Admission, InferenceEndpoint
 from knative_sponge.proxy.queue.events import source_of
 from knative_sponge.proxy.queue.hook import CpuHook
 from knative_sponge.proxy.queue.metrics import Metrics, MetricsPage
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSettings
+from knative_sponge.wire.state import CoresState, ProxyState, QueueState, RunningBatch
 
 _MOST_ROWS = 1024
 _START_CORES = 1.0
@@ -107,7 +107,7 @@ class Inference:
         min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)
         self._stat = stat
         self._estimator = DemandEstimator(CoresRules(min_cores, max_cores), self._batcher)
-        self._feed = DemandFeed(self._estimator, self._facts)
+        self._feed = DemandFeed(self._estimator, self._activity)
         self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
         most = math.inf if serving.max_cores is None else self._max_cores
         self._resizing = Resizing(cores, self._max_cores, self._resized, self._hook, most)
@@ -138,42 +138,41 @@ class Inference:
         if self._hook is not None:
             await self._hook.close()
 
-    def state(self) -> dict[str, Any]:
-        """What `GET /sponge/v1/state` shows: sizes, counts and the model; nothing of any request."""
+    def state(self) -> ProxyState:
+        """Sizes, counts and the model; nothing of any request."""
         now, machine = time.monotonic(), self._machine
         size = self._resizing.size
-        running = [
-            {"rows": batch.rows, "requests": len(batch.members), "for_s": round(now - batch.started_s, 4)}
-            for batch in machine.running.values()
-        ]
-        return {
-            "version": __version__,
-            "settings": self._serving.effective(),
-            "cores": {
-                "now": size.cores,
-                "coming": size.coming,
-                "want": self._feed.wanted,
-                "max": self._max_cores,
-                "reach": self._resizing.reach,
-            },
-            "queue": {
-                "requests": len(machine.queue),
-                "rows": _rows(machine),
-                "late": len(self._batcher.late),
-                "slack_s": self._head_slack(now),
-            },
-            "running": running,
-            "rate": round(machine.arrivals.rate(now), 3),
-            "model": to_json(machine.model),
-        }
+        return ProxyState(
+            version=__version__,
+            settings=self._serving.effective(),
+            cores=CoresState(
+                now=size.cores,
+                coming=size.coming,
+                want=self._feed.wanted,
+                max=self._max_cores,
+                reach=self._resizing.reach,
+            ),
+            queue=QueueState(
+                requests=len(machine.queue),
+                rows=_rows(machine),
+                late=len(self._batcher.late),
+                slack_s=self._head_slack(now),
+            ),
+            running=tuple(
+                RunningBatch(rows=batch.rows, requests=len(batch.members), for_s=round(now - batch.started_s, 4))
+                for batch in machine.running.values()
+            ),
+            rate=round(machine.arrivals.rate(now), 3),
+            model=to_json(machine.model),
+        )
 
     def _head_slack(self, now: float) -> float | None:
         head = self._batcher.queue.first()
         return None if head is None else round(head.deadline_s - now, 4)
 
-    def _facts(self) -> Facts:
+    def _activity(self) -> PodActivity:
         idle_s = None if self._stat is None else self._stat.idle_s()
-        return Facts(self._resizing.size.coming, idle_s, self.metrics.met, self.metrics.missed)
+        return PodActivity(self._resizing.size.coming, idle_s, self.metrics.met, self.metrics.missed)
 
     def _resized(self, event: CoresChanged) -> None:
         self.endpoint.tell(event)

@@ -10,7 +10,7 @@ from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.resource import PROFILES
 from knative_sponge.controller.profiles.profile import known, to_text
 from knative_sponge.controller.profiles.store import NAME, ProfileKeeper, ProfileStore
-from knative_sponge.controller.proxies.demand_streams import Line
+from knative_sponge.wire.demand import DemandLine
 from tests.controller.apiserver import FakeApi
 from tests.controller.profile_kit import document, learned
 
@@ -43,8 +43,8 @@ def line(seen_s: float = NOW, cores: float | None = 1.0, **model: Any) -> str:
     return to_text(known(document(**model), cores, seen_s))
 
 
-def said(samples: int = 300, *, cores: float = 1.0, rate: float = 5.0, factor: float = 1.0) -> Line:
+def said(samples: int = 300, *, cores: float = 1.0, rate: float = 5.0, factor: float = 1.0) -> DemandLine:
     """What a proxy says that has learned `document(samples, factor=factor)`."""
     params = learned(samples, factor=factor).params
     numbers = (params.gamma, params.delta, params.epsilon, params.eta)
-    return Line(cores=cores, want=cores, rate=rate, params=numbers, samples=samples)
+    return DemandLine(cores=cores, want=cores, rate=rate, params=numbers, samples=samples)

@@ -70,15 +70,27 @@ def test_a_size_that_a_pod_wants_and_does_not_get_is_not_what_new_pods_start_wit
 @pytest.mark.parametrize(
     "changed",
     [
-        {"rate": 0.0}, {"rate": None}, {"cores": None}, {"cores": {}}, {"cores": {"want": "2", "now": 1}},
+        pytest.param({"rate": 0.0}, id="idle"),
+        pytest.param({"cores": {"want": 1e5, "now": 1e5}}, id="no pod is started with so many"),
+        pytest.param({"cores": {"want": 0.0005, "now": 1}}, id="less than a size"),
+    ],
+)
+def test_a_pod_that_is_idle_or_has_no_size_for_others_tells_its_model_alone(changed: dict[str, Any]) -> None:
+    ((_, cores),) = heard(json.dumps(state(**changed)).encode()).values()
+    assert cores is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rate": None}, {"rate": -1}, {"cores": None}, {"cores": {}}, {"cores": {"want": "2", "now": 1}},
         {"cores": {"want": 0, "now": 1}}, {"cores": {"want": True, "now": 1}}, {"cores": {"want": 1e9, "now": 1}},
         {"cores": {"want": 1}}, {"cores": {"want": 1, "now": None}},
     ],
     ids=str,
 )  # fmt: skip
-def test_a_pod_that_is_idle_or_says_no_size_tells_its_model_alone(changed: dict[str, Any]) -> None:
-    ((_, cores),) = heard(json.dumps(state(**changed)).encode()).values()
-    assert cores is None
+def test_who_says_what_cannot_be_is_believed_nothing(changed: dict[str, Any]) -> None:
+    assert heard(json.dumps(state(**changed)).encode()) == {}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.profiles.store import WRITE_S, ProfileStore
-from knative_sponge.controller.proxies.demand_streams import Line
+from knative_sponge.wire.demand import DemandLine
 from tests.controller.apiserver import Refused
 from tests.controller.profile_kit import KEYS, document
 from tests.controller.profiles.profile_store_kit import NOW, SPACE, line, put, said, stage, stored
@@ -175,8 +175,8 @@ def test_only_models_that_would_be_news_are_asked_for() -> None:
             assert keeper.lacks(KEYS[0], said(cores=1.2), NOW)
             assert not keeper.lacks(KEYS[0], said(cores=1.2, rate=0.0), NOW)  # of an idle pod the size says nothing
             assert keeper.lacks(KEYS[0], said(), NOW + 3700)
-            assert keeper.lacks(KEYS[0], Line(cores=1.0, want=1.0), NOW)  # it does not say
-            assert not keeper.lacks(KEYS[0], Line(cores=1.0, want=1.0, params=(0.0, 0.0, 0.0, 0.0)), NOW)
+            assert keeper.lacks(KEYS[0], DemandLine(cores=1.0, want=1.0), NOW)  # it does not say
+            assert not keeper.lacks(KEYS[0], DemandLine(cores=1.0, want=1.0, params=(0.0, 0.0, 0.0, 0.0)), NOW)
             assert keeper.lacks(KEYS[1], said(), NOW)
 
     run(body())

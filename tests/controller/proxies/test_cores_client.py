@@ -12,6 +12,7 @@ import pytest
 from knative_sponge.controller.proxies import cores_client as tell
 from knative_sponge.controller.proxies.cores_client import CoresClient
 from knative_sponge.controller.proxies.demand_streams import Address
+from knative_sponge.wire.cores import Phase
 from tests.controller.revision_kit import run
 
 TO = Address("127.0.0.1", "t-1", "u-1")
@@ -59,7 +60,7 @@ def test_the_proxy_gets_size_phase_reach_and_token() -> None:
 
     async def body() -> None:
         async with _proxy(serve) as teller:
-            assert await teller.tell(TO, "patched", 1.23456, 1.0)
+            assert await teller.tell(TO, Phase.PATCHED, 1.23456, 1.0)
 
     run(body())
     ((head, sent),) = seen
@@ -82,7 +83,7 @@ def test_the_proxy_gets_size_phase_reach_and_token() -> None:
 def test_only_a_204_counts_as_heard(parts: tuple[bytes, ...], heard: bool) -> None:
     async def body() -> None:
         async with _proxy(_answering(*parts)) as teller:
-            assert await teller.tell(TO, "actuated", 1.0, 2.0) is heard
+            assert await teller.tell(TO, Phase.ACTUATED, 1.0, 2.0) is heard
 
     run(body())
 
@@ -97,9 +98,9 @@ def test_a_proxy_that_is_not_there_or_says_nothing_was_not_told(monkeypatch: pyt
 
     async def body() -> None:
         async with _proxy(silent) as teller:
-            assert not await teller.tell(TO, "patched", 1.0, 2.0)
+            assert not await teller.tell(TO, Phase.PATCHED, 1.0, 2.0)
             await left.wait()
-        assert not await teller.tell(TO, "patched", 1.0, 2.0)
+        assert not await teller.tell(TO, Phase.PATCHED, 1.0, 2.0)
 
     run(body())
 
@@ -120,7 +121,7 @@ def test_all_pods_told_at_once_take_turns_and_none_runs_out_of_time_while_it_wai
 
     async def body() -> None:
         async with _proxy(serve) as teller:
-            assert all(await asyncio.gather(*(teller.tell(TO, "patched", 1.0, 2.0) for _ in range(50))))
+            assert all(await asyncio.gather(*(teller.tell(TO, Phase.PATCHED, 1.0, 2.0) for _ in range(50))))
         assert most <= 4
 
     run(body())

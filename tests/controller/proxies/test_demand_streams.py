@@ -12,7 +12,7 @@ import pytest
 
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies import demand_streams as streams
-from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams, Line
+from knative_sponge.controller.proxies.demand_streams import Address, DemandChanged, DemandStreams
 from tests.controller.admission.webhook_kit import LOOPS
 from tests.controller.revision_kit import until
 from tests.local.fake_proxy import FakeProxy
@@ -24,15 +24,26 @@ class Heard:
     """Streams to proxies on one port of this machine, and every line heard."""
 
     def __init__(self, port: int) -> None:
-        self.lines: list[tuple[float | None, float]] = []
+        self.changes: list[DemandChanged] = []
+        self.fails = False
         self.streams = DemandStreams(random.Random(1), self._hear, port=port)
 
-    def _hear(self, _key: Key, before: Line | None, line: Line) -> None:
-        self.lines.append((None if before is None else before.want, line.want))
+    def _hear(self, change: DemandChanged) -> None:
+        if self.fails:
+            raise ZeroDivisionError
+        self.changes.append(change)
 
     @property
     def wants(self) -> list[float]:
-        return [want for _, want in self.lines]
+        return [change.after.want for change in self.changes]
+
+    @property
+    def steps(self) -> list[tuple[Key, float | None, float]]:
+        """Who spoke; what it wanted before and wants now."""
+        wanted = [None if change.before is None else change.before.want for change in self.changes]
+        return [
+            (change.key, before, want) for change, before, want in zip(self.changes, wanted, self.wants, strict=True)
+        ]
 
 
 def address(token: str = "secret", uid: str = "u1") -> Address:
@@ -73,11 +84,10 @@ def test_each_line_is_heard_with_the_one_before_it(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address()})
         await until(lambda: heard.wants == [1.0])
-        proxy.want(2.5, rate=7.0, curve=[[1.0, 3.0], [2.5, 0.0]], slack=0.4, something_new={"x": 1})
-        await until(lambda: heard.lines == [(None, 1.0), (1.0, 2.5)])
-        news = heard.streams.news(KEY)
-        assert news is not None
-        assert (news.line.rate, news.line.curve, news.line.slack) == (7.0, ((1.0, 3.0), (2.5, 0.0)), 0.4)
+        proxy.want(2.5, rate=7.0, curve=((1.0, 3.0), (2.5, 0.0)), slack=0.4)
+        await until(lambda: heard.steps == [(KEY, None, 1.0), (KEY, 1.0, 2.5)])
+        line = heard.changes[-1].after
+        assert (line.rate, line.curve, line.slack) == (7.0, ((1.0, 3.0), (2.5, 0.0)), 0.4)
         assert heard.streams.counts() == (1, 0)
 
     served(body)
@@ -89,7 +99,8 @@ def test_of_lines_that_come_together_the_last_counts(served: Any) -> None:
         await until(lambda: proxy.listeners == 1)
         proxy.say(b'{"cores":1,"want":2}\n{"cores":1,"want":3}\n{"cores":1,"wa')
         proxy.say(b'nt":4}\n')
-        await until(lambda: heard.wants[1:] == [3.0, 4.0])
+        await until(lambda: heard.wants[-1] == 4.0)
+        assert 2.0 not in heard.wants
 
     served(body)
 
@@ -111,13 +122,27 @@ def test_what_is_no_line_ends_the_stream_and_a_new_one_is_opened(said: bytes, se
     served(body)
 
 
-def test_news_are_kept_while_a_lost_stream_is_remade(served: Any) -> None:
+def test_what_a_pod_said_is_kept_while_a_lost_stream_is_remade(served: Any) -> None:
     async def body(proxy: FakeProxy, heard: Heard) -> None:
         heard.streams.follow({KEY: address()})
         await until(lambda: heard.wants == [1.0])
         proxy.break_streams()
-        assert heard.streams.news(KEY) is not None
-        await until(lambda: len(heard.wants) == 2)
+        assert heard.streams.counts() == (1, 0)
+        await until(lambda: heard.steps == [(KEY, None, 1.0), (KEY, 1.0, 1.0)])
+
+    served(body)
+
+
+def test_a_subscriber_that_fails_does_not_end_the_listening(served: Any) -> None:
+    async def body(proxy: FakeProxy, heard: Heard) -> None:
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context["exception"]))
+        heard.fails = True
+        heard.streams.follow({KEY: address()})
+        await until(lambda: failures)
+        heard.fails = False
+        await until(lambda: heard.wants)
+        assert {type(failure) for failure in failures} == {ZeroDivisionError}
 
     served(body)
 
@@ -144,13 +169,12 @@ def test_streams_are_not_given_up_for_what_held_up_the_listener(monkeypatch: pyt
         heard.streams.follow({KEY: address()})
         await until(lambda: heard.wants)
         beating = asyncio.create_task(beats())
-        connection = heard.streams._streams[KEY].connection
         for _ in range(3):
             time.sleep(0.5)  # noqa: ASYNC251 - nobody in this process runs meanwhile
             before = len(heard.wants)
             await until(lambda: len(heard.wants) >= before + 10)  # noqa: B023
         beating.cancel()
-        assert heard.streams._streams[KEY].connection is connection
+        assert proxy.asked == 1, "it is the first stream still"
 
     served(body)
 
@@ -161,7 +185,7 @@ def test_a_wrong_token_hears_nothing_and_is_not_live(served: Any) -> None:
         other = ("ns", "other")
         heard.streams.follow({KEY: address(token="guessed"), other: address()})
         await until(lambda: len(heard.wants) == 1)
-        assert heard.streams.news(KEY) is None
+        assert heard.steps == [(other, None, 1.0)]
         assert heard.streams.counts() == (1, 1)
 
     served(body)
@@ -172,10 +196,10 @@ def test_a_pod_that_was_replaced_is_asked_anew_and_one_that_left_is_forgotten(se
         heard.streams.follow({KEY: address(uid="u1")})
         await until(lambda: heard.wants == [1.0])
         heard.streams.follow({KEY: address(uid="u2")})
-        assert heard.streams.news(KEY) is None
-        await until(lambda: heard.lines == [(None, 1.0), (None, 1.0)])
+        assert heard.streams.counts() == (0, 1)
+        await until(lambda: heard.steps == [(KEY, None, 1.0), (KEY, None, 1.0)])
         heard.streams.follow({})
-        assert heard.streams.news(KEY) is None
+        assert heard.streams.counts() == (0, 0)
         await until(lambda: proxy.listeners == 0)
 
     served(body)

@@ -11,10 +11,11 @@ from knative_sponge.controller.cluster.capacity import managed
 from knative_sponge.controller.cluster.node import NodeView
 from knative_sponge.controller.cluster.pod import PodView, view
 from knative_sponge.controller.kube.resource import Key, Object
-from knative_sponge.controller.proxies.demand_streams import Line
+from knative_sponge.controller.proxies.demand_streams import DemandChanged
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.sizing.divider import Divider
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.wire.demand import DemandLine
 from tests.controller.sized_pod import running, sized
 from tests.controller.sizing.test_outage import Around, Store
 from tests.profile.virtual import run_virtual
@@ -72,7 +73,7 @@ class Stage(Around):
         self.store = Store()
         super().__init__(self.store)
         self.place = Place()
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, DemandLine] = {}
         self.rates = count(1)
         self.answers = asyncio.Event()
         """Do proxies answer when they are told?"""
@@ -123,8 +124,8 @@ class Stage(Around):
         """The pod says what it wants; what else it says is new each time."""
         before, rate = self.lines.get(name), float(next(self.rates))
         cores, curve = self.place.pods["default", name].size, ((0.1, rate), (0.9 * want, 0.0))
-        line = self.lines[name] = Line(cores=cores, want=want, rate=rate, curve=curve)
-        self.heard(("default", name), before, line)
+        line = self.lines[name] = DemandLine(cores=cores, want=want, rate=rate, curve=curve)
+        self.heard(DemandChanged(("default", name), before, line))
 
     def say_again(self) -> None:
         for name, line in self.lines.items():

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from knative_sponge.controller.cluster.pod import view
-from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.counts import PERIOD_S, PodCounts
+from knative_sponge.wire.demand import DemandLine
 from tests.controller.sized_pod import running
 
 REVISION = ("default", "hello-00002")
@@ -49,7 +49,7 @@ class World:
                 pod["metadata"]["name"] = f"p{number}"
                 seen = view(pod)
                 resizers[seen.key] = SimpleNamespace(pod=seen, machine=SimpleNamespace(target=1.0))
-                line = Line(
+                line = DemandLine(
                     cores=1.0,
                     want=self.want,
                     rate=self.rate / self.pods,

@@ -14,7 +14,6 @@ from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object
-from knative_sponge.controller.proxies.demand_streams import Line
 from knative_sponge.controller.sizing import claims, divider
 from knative_sponge.controller.sizing import pod_resizer as resizer
 from knative_sponge.controller.sizing.claims import PodDemand
@@ -22,6 +21,7 @@ from knative_sponge.controller.sizing.counts import PodCounts
 from knative_sponge.controller.sizing.cpsat import Refiner, RefineRules
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import Connected, NodeChanged, Target
+from knative_sponge.wire.demand import DemandLine
 from tests.controller.revision_kit import run, until
 from tests.controller.sized_pod import running
 from tests.controller.sizing.node_kit import NAMESPACE, Node, a_node, sizing
@@ -230,7 +230,7 @@ def test_what_a_pods_sandbox_takes_is_not_divided() -> None:
 
 def test_a_model_that_cannot_be_stops_no_count() -> None:
     pod = view(running(cpu="1", scaling="hybrid", max_cores="4"))
-    line = Line(cores=1.0, want=1.0, rate=2.0, slack=1.0, params=(0.0, 0.0, 0.0, 0.0), samples=50)
+    line = DemandLine(cores=1.0, want=1.0, rate=2.0, slack=1.0, params=(0.0, 0.0, 0.0, 0.0), samples=50)
     resizers: Any = {pod.key: SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))}
     changes: list[Any] = []
     counts = PodCounts(changes.append)

@@ -26,6 +26,7 @@ from knative_sponge.core.resizing.events import (
     WakeAt,
 )
 from knative_sponge.core.resizing.machine import PodResize, ResizePhase
+from knative_sponge.core.resizing.phase import Phase
 
 Mood = Literal["works", "defers", "refuses", "fails"]
 START = 1.0
@@ -194,7 +195,7 @@ class World:
         if not self.proxy_up:
             self.proxy_informed = False
             return Told(tell.phase, ok=False)
-        if tell.phase == "patched":
+        if tell.phase is Phase.PATCHED:
             self.proxy = self.proxy.patched(tell.cores)
         else:
             if tell.cores > self.proxy.cores:

@@ -10,6 +10,7 @@ import pytest
 
 from knative_sponge.core.resizing.events import Extra, Patch, Report, Seen, Target, Tell, WakeAt
 from knative_sponge.core.resizing.machine import PodResize, ResizePhase, ResizeRules
+from knative_sponge.core.resizing.phase import Phase
 from tests.core.resizing.resizing import commands, steady
 
 
@@ -19,7 +20,7 @@ def test_a_growth_is_patched_then_announced_then_told_when_status_shows_it() -> 
     assert commands(world) == [Patch(2.0)]
     assert (world.resize.phase, world.resize.committed) == (ResizePhase.PATCHING, 2.0)
     world.answer("done")
-    assert commands(world) == [Tell("patched", 2.0)]
+    assert commands(world) == [Tell(Phase.PATCHED, 2.0)]
     assert (world.resize.phase, world.resize.size, world.resize.committed) == (ResizePhase.PATCHED, 1.0, 2.0)
     world.sync()
     world.deliver()  # of the new spec, with the old status
@@ -29,19 +30,19 @@ def test_a_growth_is_patched_then_announced_then_told_when_status_shows_it() -> 
     assert commands(world) == []
     world.sync()
     world.deliver()
-    assert commands(world) == [Report("Resized", "CPU 1 → 2"), Tell("actuated", 2.0)]
+    assert commands(world) == [Report("Resized", "CPU 1 → 2"), Tell(Phase.ACTUATED, 2.0)]
     assert (world.resize.phase, world.resize.size) == (ResizePhase.STEADY, 2.0)
 
 
 def test_a_shrink_is_announced_before_it_is_patched_and_told_when_status_shows_it() -> None:
     world = steady()
     world.want(0.5)
-    assert commands(world) == [Tell("patched", 0.5), Patch(0.5)]
+    assert commands(world) == [Tell(Phase.PATCHED, 0.5), Patch(0.5)]
     assert (world.resize.size, world.resize.committed) == (0.5, 1.0)
     world.answer("done")
     assert commands(world) == []
     world.run(1)
-    assert commands(world) == [Report("Resized", "CPU 1 → 500m"), Tell("actuated", 0.5)]
+    assert commands(world) == [Report("Resized", "CPU 1 → 500m"), Tell(Phase.ACTUATED, 0.5)]
 
 
 def test_the_latest_target_wins_and_patches_keep_their_distance() -> None:
@@ -88,20 +89,23 @@ def test_a_size_that_the_kernel_rounds_is_in_force_and_told_as_it_was_asked_for(
 def test_a_controller_that_starts_during_a_growth_tells_the_old_size_then_what_comes() -> None:
     resize = PodResize(0.0)
     told = resize.handle(Seen(2.0, 1.0, progress="InProgress", generation=2, observed=2), 0.0)
-    assert [command for command in told if isinstance(command, Tell)] == [Tell("actuated", 1.0), Tell("patched", 2.0)]
+    assert [command for command in told if isinstance(command, Tell)] == [
+        Tell(Phase.ACTUATED, 1.0),
+        Tell(Phase.PATCHED, 2.0),
+    ]
     assert resize.phase is ResizePhase.IN_PROGRESS
 
 
 def test_a_controller_that_starts_during_a_shrink_tells_the_smaller_size() -> None:
     resize = PodResize(0.0)
     told = resize.handle(Seen(0.5, 1.0, generation=2, observed=2), 0.0)
-    assert [command for command in told if isinstance(command, Tell)] == [Tell("patched", 0.5)]
+    assert [command for command in told if isinstance(command, Tell)] == [Tell(Phase.PATCHED, 0.5)]
 
 
 def test_a_controller_that_starts_behind_a_shrink_and_a_deferred_growth_tells_what_the_kubelet_admitted() -> None:
     resize = PodResize(0.0)
     told = resize.handle(Seen(3.0, 2.0, "Deferred", "InProgress", generation=4, observed=4, allocated=1.0), 0.0)
-    assert [command for command in told if isinstance(command, Tell)] == [Tell("patched", 1.0)]
+    assert [command for command in told if isinstance(command, Tell)] == [Tell(Phase.PATCHED, 1.0)]
 
 
 def test_a_status_that_is_older_than_spec_is_no_news_for_a_proxy() -> None:
@@ -109,7 +113,7 @@ def test_a_status_that_is_older_than_spec_is_no_news_for_a_proxy() -> None:
     assert resize.handle(Seen(1.0, 1.0, generation=3, observed=2), 0.0) == [WakeAt(10.0)]
     assert resize.size is None
     told = resize.handle(Seen(1.0, 1.0, generation=3, observed=3), 0.1)
-    assert told == [Tell("actuated", 1.0), WakeAt(None)]
+    assert told == [Tell(Phase.ACTUATED, 1.0), WakeAt(None)]
 
 
 def test_a_status_from_before_a_shrink_confirms_no_growth_that_came_after_it() -> None:
@@ -141,7 +145,7 @@ def test_a_watch_that_is_behind_the_answer_to_a_patch_is_no_reason_for_another()
 
 def test_without_generations_in_the_status_what_is_shown_counts() -> None:
     resize = PodResize(0.0)
-    assert resize.handle(Seen(1.0, 1.0), 0.0) == [Tell("actuated", 1.0)]
+    assert resize.handle(Seen(1.0, 1.0), 0.0) == [Tell(Phase.ACTUATED, 1.0)]
     assert resize.phase is ResizePhase.STEADY
 
 

@@ -17,6 +17,7 @@ from knative_sponge.core.resizing.events import (
     Tell,
 )
 from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.phase import Phase
 from tests.core.resizing.resizing import commands, kinds, steady
 
 
@@ -28,7 +29,7 @@ def test_a_refused_shrink_is_taken_back_and_not_tried_again_for_a_minute(kind: F
     world.answer(kind)
     assert commands(world) == [
         Report("ResizeFailed", f"CPU 500m was refused: {kind}, it says"),
-        Tell("actuated", 1.0),
+        Tell(Phase.ACTUATED, 1.0),
     ]
     assert world.resize.floor(world.now) == 1.0
     world.run(59)
@@ -189,7 +190,7 @@ def test_a_proxy_that_was_not_reached_is_told_again_after_growing_waits() -> Non
     world.proxy_up = False
     world.tell(Connected())
     world.advance(100.0)
-    told_s = [at_s for at_s, command in world.commands if command == Tell("actuated", 1.0)]
+    told_s = [at_s for at_s, command in world.commands if command == Tell(Phase.ACTUATED, 1.0)]
     gaps = [later - earlier for earlier, later in pairwise(told_s)]
     assert gaps == pytest.approx([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0])
 
@@ -200,7 +201,7 @@ def test_a_shrink_does_not_wait_for_a_proxy_that_is_down() -> None:
     world.tell(Connected())
     commands(world)
     world.want(0.5)
-    assert commands(world) == [Tell("patched", 0.5), Patch(0.5)]
+    assert commands(world) == [Tell(Phase.PATCHED, 0.5), Patch(0.5)]
 
 
 def test_something_beside_the_cores_is_patched_until_it_was_accepted() -> None:

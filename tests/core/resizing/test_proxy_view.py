@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.demand.size import Size
+from knative_sponge.core.resizing.phase import Phase
 from knative_sponge.core.resizing.proxy_view import Briefing
 
 SIZES = st.sampled_from([0.5, 1.0, 1.5, 2.0])
@@ -25,7 +26,7 @@ def test_whatever_happens_the_proxy_ends_up_thinking_what_is_true(history: list[
     proxy, told = Size(3.0), None
     for briefing in [Briefing(1.0, None, shown=True), *history]:
         for tell in briefing.since(told):
-            proxy = proxy.patched(tell.cores) if tell.phase == "patched" else proxy.actuated(tell.cores)
+            proxy = proxy.patched(tell.cores) if tell.phase is Phase.PATCHED else proxy.actuated(tell.cores)
         told = briefing
         assert (proxy.cores, proxy.coming) == (briefing.cores, briefing.coming)
         assert briefing.since(told) == []
