@@ -22,12 +22,12 @@ from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
 from knative_sponge.controller.proxies.demand_streams import ADMIN_PORT
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.health import health_app, metrics_app
-from knative_sponge.controller.reporting.listener import Listener
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.revisions.activators import Activators
 from knative_sponge.controller.revisions.reconciler import Reconciler
 from knative_sponge.controller.sizing.sizer import Sizer
 from knative_sponge.core.allocation.growth import GrowthRules
+from knative_sponge.listener import Listener
 from knative_sponge.settings import ControllerSettings
 
 _log: Final = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
 from knative_sponge.proxy.knative.contract import Contract
 from knative_sponge.proxy.knative.drain import Drain, WaitForDrain
-from knative_sponge.proxy.knative.entrance import Entrance, Turns
+from knative_sponge.proxy.knative.entrance import ConcurrencySlots, Entrance
 from knative_sponge.proxy.knative.observe import Observed, Observers
 from knative_sponge.proxy.knative.readiness import Readiness
 from knative_sponge.proxy.knative.shims import HeaderShims
@@ -75,7 +75,7 @@ def data_app(
     relay: ASGIApp = Relay(upstream)
     if observers.inner:
         relay = Observed(relay, observers.inner)
-    app = relay if breaker is None else Turns(relay, breaker)
+    app = relay if breaker is None else ConcurrencySlots(relay, breaker)
     if inference is not None:
         app = _Fork(inference, app)
     app = Entrance(app, relay, breaker, stat)

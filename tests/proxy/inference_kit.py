@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.types import Message
-
+from knative_sponge.asgi import Message
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules

@@ -5,8 +5,7 @@ Fields follow what Go's queue-proxy sends (knative-contract §10, row 11).
 
 from __future__ import annotations
 
-from starlette.types import Send
-
+from knative_sponge.asgi import Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason, RequestFailed
 

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.departure import Departure
 from knative_sponge.proxy.http.exchange import HIGH_WATER, Exchange

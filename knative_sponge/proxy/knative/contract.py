@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason
 from knative_sponge.proxy.http.plain import deliver, error, text

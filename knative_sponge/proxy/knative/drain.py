@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
-from starlette.types import Receive, Scope, Send
-
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.proxy.http.plain import deliver
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.stat import StatReporter
 
@@ -46,8 +45,8 @@ class Entrance:
                 stat.leave(proxied)
 
 
-class Turns:
-    """ASGI layer: one exchange with the model server per request, in its turn."""
+class ConcurrencySlots:
+    """ASGI layer: each request holds one of the breaker's slots while `app` runs; it waits until one is free."""
 
     def __init__(self, app: ASGIApp, breaker: Breaker) -> None:
         self._app = app

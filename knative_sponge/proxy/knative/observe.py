@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Message, Receive, Scope, Send
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.headers import Pair
 from knative_sponge.proxy.http.plain import refusal

@@ -29,9 +29,13 @@ _Key = tuple[str, int, str, str, str]
 
 
 class RequestMetrics:
-    """Counts exchanges; `outer` and `inner` are observers (`observe`)."""
+    """Counts exchanges; `outer` and `inner` are observers (`observe`).
+
+    breaker: whose pending requests are shown; None shows none.
+    """
 
     def __init__(self, settings: ProxySettings, registry: CollectorRegistry, breaker: Breaker | None) -> None:
+        self.registry = registry
         self._invocation = Histogram(
             "kn_serving_invocation_duration_seconds",
             "The duration of task execution",

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from starlette.types import Receive, Scope, Send
-
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.proxy.http.plain import deliver, error
 

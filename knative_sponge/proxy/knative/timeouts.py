@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Message, Receive, Scope, Send
 from knative_sponge.errors import UpstreamTimeout
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope
-
+from knative_sponge.asgi import Receive, Scope
 from knative_sponge.errors import BadRequest
 
 

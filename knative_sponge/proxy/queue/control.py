@@ -46,7 +46,7 @@ class Resizing:
         self._patched_s = -math.inf
 
     @property
-    def settled(self) -> bool:
+    def size_confirmed(self) -> bool:
         """Is the size that is planned with the one in force, as far as anybody can know?"""
         return self._size.sure or time.monotonic() - self._patched_s > _UNDER_WAY_S
 

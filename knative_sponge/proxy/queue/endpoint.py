@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette.types import Receive, Scope, Send
-
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
 from knative_sponge.core.batching.events import (
@@ -92,10 +91,13 @@ class _Waiting:
 
 
 class InferenceEndpoint:
-    """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
+    """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels its request.
 
-    source: of the reply events made here. Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds)
-    of each successful one, on_change that queue or batches changed. settled: is the size that is planned with in force?
+    source: of the reply events made here.
+    concurrency_slot: entered for each upstream call (`knative.breaker`).
+    on_change: called when the queue or the batches changed.
+    on_sample: called with rows and seconds of each successful upstream call.
+    size_confirmed: whether the size that is planned with is in force.
     """
 
     def __init__(
@@ -106,6 +108,11 @@ class InferenceEndpoint:
         admission: Admission,
         metrics: Metrics,
         source: str = "/",
+        *,
+        concurrency_slot: contextlib.AbstractAsyncContextManager[None] | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None,
+        size_confirmed: Callable[[], bool] = lambda: True,
     ) -> None:
         self._codec = codec
         self._machine = machine
@@ -113,15 +120,15 @@ class InferenceEndpoint:
         self._admission = admission
         self._metrics = metrics
         self._source = source
+        self._concurrency_slot = contextlib.nullcontext() if concurrency_slot is None else concurrency_slot
+        self._on_change = on_change
+        self._on_sample = on_sample
+        self._size_confirmed = size_confirmed
         self._keys = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._batches: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self.turns: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
-        self.on_change: Callable[[], None] = lambda: None
-        self.on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None
-        self.settled: Callable[[], bool] = lambda: True
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request is batched; the others are relayed."""
@@ -190,7 +197,7 @@ class InferenceEndpoint:
 
     def _tell(self, event: BatcherEvent) -> None:
         self.tell(event)
-        self.on_change()
+        self._on_change()
 
     def tell(self, event: BatcherEvent) -> None:
         """Tell the machine, and do what it asks for; from outside it is told of CoresChanged."""
@@ -248,13 +255,13 @@ class InferenceEndpoint:
             self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
 
     async def _call(self, batch: int, works: tuple[Work, ...]) -> None:
-        async with self.turns:
+        async with self._concurrency_slot:
             members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
-            if not members:  # all of them gave up before their turn came
+            if not members:  # all of them gave up before a slot was free
                 return
             parts = [waiting.part for _, waiting in members]
             call = self._codec.merge(parts)
-            settled = self.settled()
+            confirmed_before = self._size_confirmed()
             started_s = time.monotonic()
             answer = await self._upstream.fetch(call)
             infer_s = max(time.monotonic() - started_s, _LEAST_S)
@@ -266,10 +273,10 @@ class InferenceEndpoint:
         good = 200 <= answer.status < 300
         exact = good and all(part.rows <= self._admission.most_rows for part in parts)
         # The slot is free: the next batch goes out before this one's answers are cut up.
-        self._tell(BatchDone(batch, infer_s, sample=exact and settled and self.settled()))
+        self._tell(BatchDone(batch, infer_s, sample=exact and confirmed_before and self._size_confirmed()))
         self._metrics.batch(rows, infer_s, ok=good)
         if exact:
-            self.on_sample(rows, infer_s)
+            self._on_sample(rows, infer_s)
         try:
             answers = self._shares(parts, answer)
         except RequestFailed as error:

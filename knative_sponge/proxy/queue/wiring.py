@@ -7,11 +7,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from starlette.routing import Route
 
 from knative_sponge import __version__
 from knative_sponge.codec.select import codec_for
@@ -24,6 +21,7 @@ from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import from_json, to_json
 from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.knative.breaker import Breaker
+from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.queue.control import Resizing, control_routes
 from knative_sponge.proxy.queue.demand import DemandFeed, Facts
@@ -47,8 +45,9 @@ logger = logging.getLogger(__name__)
 class Inference:
     """Everything that `knative-sponge.dev/slo` switches on in one proxy.
 
-    breaker: where upstream calls wait for their turn; None lets them go at once.
+    breaker: whose concurrency slots upstream calls wait for; None lets them go at once.
     stat: where all requests are counted, those that are not for the queue included.
+    request_metrics: what Knative counts; it is told of batched requests, and its registry holds the queue's metrics too.
     Raises SettingError when the settings contradict each other or the profile cannot be used.
     """
 
@@ -59,6 +58,7 @@ class Inference:
         upstream: Upstream,
         breaker: Breaker | None = None,
         stat: StatReporter | None = None,
+        request_metrics: RequestMetrics | None = None,
     ) -> None:
         if serving.slo_s is None:
             raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
@@ -86,7 +86,9 @@ class Inference:
             machine = FifoBatcher(rules, model, cores)
             max_cores = cores  # the baseline has no opinion: its size stays
         self._machine = machine
-        self.metrics = Metrics()
+        self.metrics = (
+            Metrics() if request_metrics is None else Metrics(request_metrics.registry, request_metrics.invoked)
+        )
         self.metrics_app = MetricsPage(self.metrics.registry)
         admission = Admission(
             slo_s=serving.slo_s,
@@ -96,14 +98,6 @@ class Inference:
             max_body=settings.max_body,
             most_rows=max(_MOST_ROWS, serving.max_batch),
         )
-        self.endpoint = InferenceEndpoint(
-            codec_for(serving.protocol),
-            machine,
-            upstream,
-            admission,
-            self.metrics,
-            source=source_of(settings.namespace, settings.configuration),
-        )
         min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)
         self._stat = stat
         self._estimator = DemandEstimator(CoresRules(min_cores, max_cores), self._batcher)
@@ -111,14 +105,19 @@ class Inference:
         self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
         most = math.inf if serving.max_cores is None else self._max_cores
         self._resizing = Resizing(cores, self._max_cores, self._resized, self._hook, most)
-        if breaker is not None:
-            self.endpoint.turns = breaker
-        self.endpoint.on_change = self._feed.poke
-        self.endpoint.on_sample = self._sampled
-        self.endpoint.settled = lambda: self._resizing.settled
-        self.admin_routes: Sequence[Route] = control_routes(
-            settings.control_token, self._feed, self._resizing, self.state
+        self.endpoint = InferenceEndpoint(
+            codec_for(serving.protocol),
+            machine,
+            upstream,
+            admission,
+            self.metrics,
+            source=source_of(settings.namespace, settings.configuration),
+            concurrency_slot=breaker,
+            on_change=self._feed.poke,
+            on_sample=self._sampled,
+            size_confirmed=lambda: self._resizing.size_confirmed,
         )
+        self.admin_routes = control_routes(settings.control_token, self._feed, self._resizing, self.state)
         for name, text, read in (
             ("sponge_queue_rows", "Rows that wait.", lambda: float(_rows(machine))),
             ("sponge_cores", "Cores that are planned with.", lambda: machine.cores),
