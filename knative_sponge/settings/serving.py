@@ -29,7 +29,6 @@ class ProtocolName(StrEnum):
     AUTO = "auto"
     V2 = "v2"
     V1 = "v1"
-    OPENAI = "openai"
     CLOUDEVENTS = "cloudevents"
     JSON_ARRAY = "json-array"
     NONE = "none"
