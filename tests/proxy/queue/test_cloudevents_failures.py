@@ -160,6 +160,27 @@ async def test_an_event_whose_deadline_passed_before_the_model_server_broke_is_n
 
 
 @on_loop
+async def test_an_event_that_the_network_made_late_is_not_delivered_again() -> None:
+    """Of 60 s nearly all had passed on arrival; its deadline, not its whole budget, ends what a repetition can save."""
+    kit = Kit(admission=Admission(slo_s=60.0, timeout_s=60.0, grace_s=20.0, max_network_share=0.999))
+    client = send(kit, 1, ce_time=in_s(-3600))
+    call = await kit.server.call(0)
+    await asyncio.sleep(0.07)  # the deadline passes
+    call.answer.set_exception(UpstreamBroken("broken"))
+    reply = await client
+    assert (reply.status, reply.reason) == (UNDELIVERABLE, b"upstream-error")
+
+
+@on_loop
+async def test_an_event_that_the_network_left_time_is_delivered_again() -> None:
+    kit = Kit(admission=Admission(slo_s=60.0, timeout_s=60.0))
+    client = send(kit, 1, ce_time=in_s(-40))
+    (await kit.server.call(0)).answer.set_exception(UpstreamBroken("broken"))
+    reply = await client
+    assert (reply.status, reply.reason) == (502, b"upstream-error")
+
+
+@on_loop
 async def test_a_malformed_event_is_not_delivered_again_and_told_what_is_wrong() -> None:
     kit = Kit()
     reply = await send(kit, 1, ce_type="")
