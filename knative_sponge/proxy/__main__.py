@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from knative_sponge.proxy.knative.request_metrics import RequestMetrics
     from knative_sponge.proxy.queue.wiring import Inference
 
-# What a plain queue-proxy does not need is imported where it is used: the kubelet probes a new pod at once.
+# What a plain queue-proxy does not need is imported where it is used: a pod is not ready before its proxy has started.
 
 logger = logging.getLogger("knative_sponge.proxy")
 
@@ -37,8 +37,8 @@ def main() -> int:
         serving = ServingSettings.from_env(os.environ)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
-        for doubt in settings.doubts:
-            logger.warning("%s", doubt)
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, serving))
     except (SettingError, OSError) as error:

@@ -125,11 +125,11 @@ class Servers:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL)
 
-        # Before the ports open: who can reach them may also ask the process to leave.
+        # Before the ports open: whoever can reach them may send a signal too.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave)
         await self.start()
-        # What start-up made lives as long as the process: no collection need look at it again.
+        # Objects of the start-up live as long as the process: no later collection need look at them.
         gc.collect()
         gc.freeze()
         await asked.wait()

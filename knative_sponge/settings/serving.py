@@ -35,7 +35,7 @@ class ProtocolName(StrEnum):
 
 
 class Late(StrEnum):
-    """What happens to a request that cannot make its deadline."""
+    """What happens to a request that cannot meet its deadline."""
 
     DROP = "drop"
     SERVE = "serve"
@@ -159,7 +159,7 @@ class ServingSettings:
     max_memory: int | None = _setting(_memory, None)
     """Bytes; None leaves memory alone."""
     late: Late = _setting(_choice(Late), Late.DROP)
-    """`drop` answers 504 as soon as a deadline is hopeless; `serve` serves it after all that can make theirs."""
+    """`drop` answers 504 as soon as a deadline cannot be met; `serve` serves such a request after all that can meet theirs."""
     defer: Defer = _setting(_choice(Defer), Defer.AUTO)
     """Whether a batch may wait inside its slack for companions."""
     objective: float = _setting(_share, 0.999)
@@ -171,7 +171,7 @@ class ServingSettings:
     priority: int = _setting(_whole(0, 9), 5)
     """Used when cores run short; higher wins."""
     max_network_share: float = _setting(_share_or_one, 0.9)
-    """A send time in the past uses up at most this share of the budget, so that a wrong clock cannot expire everything."""
+    """The time since a request was sent uses up at most this share of its budget: a wrong clock must not expire everything."""
 
     def __post_init__(self) -> None:
         if self.max_cores is not None and self.max_cores < self.min_cores:

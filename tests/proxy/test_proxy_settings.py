@@ -192,10 +192,10 @@ def test_the_port_that_ours_names_wins() -> None:
     ],
 )
 def test_what_gos_proxy_starts_with_too_is_doubted_but_taken(name: str, value: str, doubt: str) -> None:
-    (found,) = ProxySettings.from_env(KNATIVE | {name: value}).doubts
+    (found,) = ProxySettings.from_env(KNATIVE | {name: value}).warnings
     assert doubt in found
 
 
 def test_what_is_right_raises_no_doubt() -> None:
     env = KNATIVE | {"SERVING_LOGGING_CONFIG": '{"level": "info"}', "SERVING_LOGGING_LEVEL": "ERROR"}
-    assert ProxySettings.from_env(env).doubts == ()
+    assert ProxySettings.from_env(env).warnings == ()

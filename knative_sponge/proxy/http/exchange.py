@@ -128,7 +128,11 @@ class Exchange:
 
     # The application.
 
-    async def run(self, app: ASGIApp) -> None:
+    def start(self, app: ASGIApp) -> None:
+        """Call the application, in a task of its own."""
+        self.task = self._connection.loop.create_task(self._run(app))
+
+    async def _run(self, app: ASGIApp) -> None:
         """Call the application and see to it that the client is told how it ended."""
         try:
             await app(self.scope, self.receive, self.send)

@@ -27,8 +27,11 @@ _GONE: Final = error(
 )
 
 
-class Contract:
-    """ASGI layer: answers health checks and route probes, passes everything else to `app`."""
+class ProbeHandler:
+    """ASGI layer: answers health checks and route probes, and passes everything else to `app`.
+
+    Once the drain is over, everything else is refused (`draining`).
+    """
 
     def __init__(self, app: ASGIApp, readiness: Readiness, drain: Drain) -> None:
         self._app = app

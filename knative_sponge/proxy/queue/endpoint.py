@@ -36,12 +36,14 @@ from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamErr
 from knative_sponge.proxy.http.plain import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
-from knative_sponge.proxy.queue.events import admit, refusal, reply
+from knative_sponge.proxy.queue.events import check_reply_possible, refusal, reply
 from knative_sponge.proxy.queue.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-_LEAST_S = 1e-6  # of a measured call: clocks tick, and nothing takes no time
-_TIMER_SLACK_S = 0.0005  # loop timers count whole milliseconds: half of one spares a tick that would come too early
+_LEAST_S = 1e-6
+"""The shortest duration of a measured call: a coarse clock may show none."""
+_TIMER_SLACK_S = 0.0005
+"""Added to each timer: the loop counts whole milliseconds and would fire up to half of one too early."""
 
 
 class Machine(Protocol):
@@ -61,14 +63,14 @@ class Upstream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """What a request's deadline depends on besides its own headers.
+class RequestRules:
+    """What holds for every request, whatever its headers say.
 
     slo_s, timeout_s, max_network_share: see `core.deadline.deadline_of`.
-    grace_s: how long after its deadline a request is still answered by the model server; then it gets a 504.
-    serve_late: whether late requests are served for as long as the revision timeout.
+    grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
+    serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
-    most_rows: a request with more counts as so many: what is planned grows with rows, and it goes alone anyway.
+    most_rows: a request with more rows is planned as if it had so many. It goes alone anyway, and plans grow with rows.
     """
 
     slo_s: float
@@ -105,7 +107,7 @@ class InferenceEndpoint:
         codec: Codec,
         machine: Machine,
         upstream: Upstream,
-        admission: Admission,
+        rules: RequestRules,
         metrics: Metrics,
         source: str = "/",
         *,
@@ -117,7 +119,7 @@ class InferenceEndpoint:
         self._codec = codec
         self._machine = machine
         self._upstream = upstream
-        self._admission = admission
+        self._rules = rules
         self._metrics = metrics
         self._source = source
         self._concurrency_slot = contextlib.nullcontext() if concurrency_slot is None else concurrency_slot
@@ -139,11 +141,11 @@ class InferenceEndpoint:
         now, wall_now_s = time.monotonic(), time.time()
         head = _head(scope)
         try:
-            body = await read_body(scope, receive, self._admission.max_body)
+            body = await read_body(scope, receive, self._rules.max_body)
             if body is None:
                 return
             part = self._codec.parse(head, body)
-            admit(part, self._source)
+            check_reply_possible(part, self._source)
         except BadRequest as error:
             self._metrics.refused(Reason.BAD_REQUEST)
             await deliver(failure(error.reason, str(error), status=error.status), send)
@@ -152,9 +154,9 @@ class InferenceEndpoint:
             claims_of(head.headers, None if part.event is None else part.event.attributes),
             now=now,
             wall_now_s=wall_now_s,
-            slo_s=self._admission.slo_s,
-            timeout_s=self._admission.timeout_s,
-            max_network_share=self._admission.max_network_share,
+            slo_s=self._rules.slo_s,
+            timeout_s=self._rules.timeout_s,
+            max_network_share=self._rules.max_network_share,
         )
         self._metrics.admitted(deadline)
         await deliver(await self._answer(part, deadline, now), send)
@@ -176,12 +178,12 @@ class InferenceEndpoint:
         key = next(self._keys)
         waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
         self._waiting[key] = waiting
-        latest_s = arrived_s + self._admission.timeout_s
-        give_up_s = latest_s if self._admission.serve_late else min(deadline.at_s + self._admission.grace_s, latest_s)
+        latest_s = arrived_s + self._rules.timeout_s
+        give_up_s = latest_s if self._rules.serve_late else min(deadline.at_s + self._rules.grace_s, latest_s)
         work = Work(
             key,
             deadline.at_s,
-            rows=min(part.rows, self._admission.most_rows),
+            rows=min(part.rows, self._rules.most_rows),
             group=part.group,
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
@@ -191,7 +193,7 @@ class InferenceEndpoint:
             return await waiting.answer
         finally:
             self._waiting.pop(key, None)
-            if waiting.answer.cancelled():  # the client is gone: nobody pays for an answer that nobody reads
+            if waiting.answer.cancelled():  # the client is gone: no row of it need be computed
                 self._metrics.gone()
                 self._tell(Cancelled(key))
 
@@ -200,7 +202,7 @@ class InferenceEndpoint:
         self._on_change()
 
     def tell(self, event: BatcherEvent) -> None:
-        """Tell the machine, and do what it asks for; from outside it is told of CoresChanged."""
+        """Give the machine an event and carry out its commands. The only event from outside is CoresChanged."""
         self._execute(self._machine.handle(event, time.monotonic()))
 
     def _execute(self, commands: Sequence[BatcherCommand]) -> None:
@@ -231,7 +233,7 @@ class InferenceEndpoint:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
-            # Until its own deadline: the one that is planned with ends no later than the revision timeout.
+            # Until the request's own deadline. The planned one may be earlier: it is never after the revision timeout.
             left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
             waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
 
@@ -271,7 +273,7 @@ class InferenceEndpoint:
             self._tell(BatchRefused(batch))
             return
         good = 200 <= answer.status < 300
-        exact = good and all(part.rows <= self._admission.most_rows for part in parts)
+        exact = good and all(part.rows <= self._rules.most_rows for part in parts)
         # The slot is free: the next batch goes out before this one's answers are cut up.
         self._tell(BatchDone(batch, infer_s, sample=exact and confirmed_before and self._size_confirmed()))
         self._metrics.batch(rows, infer_s, ok=good)

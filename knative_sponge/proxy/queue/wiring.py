@@ -25,7 +25,7 @@ from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.queue.control import Resizing, control_routes
 from knative_sponge.proxy.queue.demand import DemandFeed, Facts
-from knative_sponge.proxy.queue.endpoint import Admission, InferenceEndpoint
+from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
 from knative_sponge.proxy.queue.events import source_of
 from knative_sponge.proxy.queue.hook import CpuHook
 from knative_sponge.proxy.queue.metrics import Metrics, MetricsPage
@@ -35,9 +35,9 @@ from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSe
 _MOST_ROWS = 1024
 _START_CORES = 1.0
 _INLINE = "{"
-"""A profile that begins so is JSON itself and no path."""
+"""How a profile begins that is JSON and no path."""
 _AHEAD_S = 0.1
-"""By how much the queue's own answer comes before the revision timeout's, which does not know an event's deadline."""
+"""The queue gives up so long before the revision timeout: only the queue's answer knows an event's deadline."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +63,17 @@ class Inference:
         if serving.slo_s is None:
             raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
         self._serving = serving
-        self._slots = min(serving.max_inflight, settings.container_concurrency or serving.max_inflight)
+        self._max_inflight = min(serving.max_inflight, settings.container_concurrency or serving.max_inflight)
         cores = settings.cores or serving.max_cores or _START_CORES
         max_cores = max(serving.max_cores or os.cpu_count() or 1, cores)
         self._max_cores = max_cores
         model = _model(settings)
-        max_rows = 1 if serving.protocol is ProtocolName.NONE else serving.max_batch  # nothing is merged: plan so
+        # Without merging a call has the rows of one request: plans must not count on larger calls.
+        max_rows = 1 if serving.protocol is ProtocolName.NONE else serving.max_batch
         self._batcher = Batcher(
             BatchRules(
                 max_rows=max_rows,
-                max_inflight=self._slots,
+                max_inflight=self._max_inflight,
                 serve_late=serving.late is Late.SERVE,
                 defer=DeferRules(mode=serving.defer.value),
             ),
@@ -82,15 +83,15 @@ class Inference:
         )
         machine: Batcher | FifoBatcher = self._batcher
         if settings.policy == "fifo":
-            rules = FifoRules(max_rows, settings.fifo_timeout_s, self._slots)
+            rules = FifoRules(max_rows, settings.fifo_timeout_s, self._max_inflight)
             machine = FifoBatcher(rules, model, cores)
-            max_cores = cores  # the baseline has no opinion: its size stays
+            max_cores = cores  # the baseline never asks for another size
         self._machine = machine
         self.metrics = (
             Metrics() if request_metrics is None else Metrics(request_metrics.registry, request_metrics.invoked)
         )
         self.metrics_app = MetricsPage(self.metrics.registry)
-        admission = Admission(
+        request_rules = RequestRules(
             slo_s=serving.slo_s,
             timeout_s=max(settings.timeout_s - _AHEAD_S, settings.timeout_s / 2),
             max_network_share=serving.max_network_share,
@@ -109,7 +110,7 @@ class Inference:
             codec_for(serving.protocol),
             machine,
             upstream,
-            admission,
+            request_rules,
             self.metrics,
             source=source_of(settings.namespace, settings.configuration),
             concurrency_slot=breaker,
@@ -181,7 +182,7 @@ class Inference:
         self._feed.poke()
 
     def _sampled(self, rows: int, seconds: float) -> None:
-        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, self._slots))
+        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, self._max_inflight))
 
 
 def _rows(machine: Batcher | FifoBatcher) -> int:
@@ -199,7 +200,7 @@ def _model(settings: ProxySettings) -> LatencyModel:
         text = settings.profile if inline else Path(settings.profile).read_text(encoding="utf-8")
         return from_json(json.loads(text), period_s=settings.cfs_period_s)
     except (OSError, ValueError, RecursionError, ProfileError) as error:
-        if inline:  # what the webhook wrote; nothing of it may keep a pod from starting
+        if inline:  # the webhook wrote it, and a fault of it must not keep a pod from starting
             logger.warning("SPONGE_PROFILE: not a latency profile (%s); starting without", error)
             return cold
         raise SettingError("SPONGE_PROFILE", settings.profile, f"a readable latency profile ({error})") from error
