@@ -42,7 +42,7 @@ class Observers:
     """Who is told of what.
 
     outer: each exchange with a client, from its arrival. inner: each request that is passed through to the model
-    server, from its turn.
+    server, from when it has its slot.
     """
 
     outer: Sequence[Observer] = ()
