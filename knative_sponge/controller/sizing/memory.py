@@ -1,7 +1,7 @@
 """Memory of pods whose annotations give it bounds: follows what their containers are measured to use, on the leader only.
 
-Kubelets are asked for what is in use, `core.memory` says what to ask for, and the pod's resizer carries it out with its
-patches.
+Kubelets are asked for what is in use, `core/allocation/memory.py` says what to ask for, and the pod's resizer carries it
+out with its patches.
 Memory must never be in the way of cores: the kubelet takes or leaves a pod's resize as a whole, so a growth goes no further
 than the node has unrequested memory, and one that waits or fails all the same is taken back.
 
