@@ -35,7 +35,7 @@ NAME: Final = PROFILES.names[0]
 log = logging.getLogger(__name__)
 
 Lookup = Callable[[str], Known | None]
-"""What is known of an image by its key (`profile.key_of`)."""
+"""What is known of an image by its key (`controller.profiles.profile.key_of`)."""
 
 
 class ConfigReader(Protocol):

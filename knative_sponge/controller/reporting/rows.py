@@ -32,8 +32,7 @@ class PodRow:
     met, missed: requests since the pod started. news_s: age of its last demand; None is never heard from.
     curve: (cores, rows per second expected to miss), cores ascending. params: gamma, delta, epsilon, eta of
     `core.latency.curve.LatencyParams`; None before the first demand. cost: the same of what batches cost
-    (`core/latency/credit.py`).
-    samples: calls they were learned from.
+    (`core/latency/credit.py`). samples: calls they were learned from.
 
     Raises ValueError for numbers that are not finite or below zero.
     """
