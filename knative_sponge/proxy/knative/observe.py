@@ -23,7 +23,7 @@ class Seen:
     """An exchange that is over.
 
     headers: of the request, as this layer was given them. received, sent: bytes of the bodies. probe: one of Knative's
-    or the kubelet's, by its fields (knative-contract §1.5, last paragraph).
+    or the kubelet's, by its fields (docs/knative-contract.md §1.5, last paragraph).
     """
 
     scope: Scope

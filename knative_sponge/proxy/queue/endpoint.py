@@ -1,4 +1,6 @@
-"""Deadline batching of inference requests: the shell around `core.batcher`. Decides nothing; it parses, waits and delivers.
+"""Deadline batching of inference requests: the shell around `core/batching/batcher.py`.
+
+Decides nothing; it parses, waits and delivers.
 
 One request's way: head → body → codec.parse → deadline → Arrived → (Dispatch: merge → upstream → split) → answer.
 """
@@ -49,7 +51,7 @@ class Machine(Protocol):
     """The batcher, or the baseline it is compared with."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
-        """See `core.batcher.Batcher.handle`."""
+        """See `core.batching.batcher.Batcher.handle`."""
         ...
 
 
@@ -65,7 +67,7 @@ class Upstream(Protocol):
 class Admission:
     """What a request's deadline depends on besides its own headers.
 
-    slo_s, timeout_s, max_network_share: see `core.deadline.deadline_of`.
+    slo_s, timeout_s, max_network_share: see `core.batching.deadline.deadline_of`.
     grace_s: how long after its deadline a request is still answered by the model server; then it gets a 504.
     serve_late: whether late requests are served for as long as the revision timeout.
     max_body: bytes of a request body.
