@@ -12,7 +12,7 @@ _WORK = frozenset({"POST", "PUT", "PATCH"})
 
 
 class AloneCodec:
-    """Codec for servers of any protocol (design §3, protocol `none`): requests wait by deadline, none are merged."""
+    """Codec for servers of any protocol (docs/design.md §3.1, protocol `none`): requests wait by deadline, none are merged."""
 
     name: str = "none"
 

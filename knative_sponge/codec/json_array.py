@@ -17,7 +17,7 @@ from knative_sponge.errors import BadRequest, UpstreamBroken
 
 
 class JsonArrayCodec:
-    """Codec of `POST <any path>` with body `[row, …]` and answer `[answer, …]` (design §3, protocol `json-array`)."""
+    """Codec of `POST <any path>` with body `[row, …]` and answer `[answer, …]` (docs/design.md §3.1, protocol `json-array`)."""
 
     name: str = "json-array"
 

@@ -16,7 +16,7 @@ from knative_sponge.errors import SettingError
 
 
 class AutoCodec:
-    """V2 or V1 by the path of each request (design §3, protocol `auto`).
+    """V2 or V1 by the path of each request (docs/design.md §3.1, protocol `auto`).
 
     It wants no other requests. It never merges bare arrays: no path says that a server takes rows.
     """

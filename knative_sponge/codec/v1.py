@@ -30,7 +30,7 @@ class PredictRequest:
 
 
 class V1Codec:
-    """Codec of `POST /v1/models/<model>[/versions/<version>|/labels/<label>]:predict` (design §3, protocol `v1`)."""
+    """Codec of `POST /v1/models/<model>[/versions/<version>|/labels/<label>]:predict` (docs/design.md §3.1, protocol `v1`)."""
 
     name: str = "v1"
 

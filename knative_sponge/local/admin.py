@@ -1,4 +1,4 @@
-"""A client of the proxy's admin port: demand in, cores out (docs/design.md); decides nothing."""
+"""A client of the proxy's admin port: demand in, cores out (docs/design.md §5.2); decides nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts the ASGI applications of the ports together, outermost layer first (knative-contract §1.6); opens no socket."""
+"""Puts the ASGI applications of the ports together, outermost layer first (docs/knative-contract.md §1.6); opens no socket."""
 
 from __future__ import annotations
 

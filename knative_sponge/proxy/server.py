@@ -30,7 +30,7 @@ class DataListener(Listener):
     """
 
     tunnel_grace_s: ClassVar[float] = 60.0
-    """How long connections that have switched protocols may hold up `stop` (knative-contract §1.11)."""
+    """How long connections that have switched protocols may hold up `stop` (docs/knative-contract.md §1.11)."""
 
     def __init__(
         self,

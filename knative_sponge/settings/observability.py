@@ -1,4 +1,4 @@
-"""What `OBSERVABILITY_CONFIG` asks of one proxy (knative-contract §1.12); unknown keys and keys for others are ignored."""
+"""What `OBSERVABILITY_CONFIG` asks of one proxy (docs/knative-contract.md §1.12); unknown keys and others' are ignored."""
 
 from __future__ import annotations
 

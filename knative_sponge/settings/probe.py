@@ -12,7 +12,7 @@ _ALLOWED = "the JSON of a Kubernetes Probe with httpGet, tcpSocket or grpc, or a
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One readiness check of the model server (knative-contract §1.4).
+    """One readiness check of the model server (docs/knative-contract.md §1.4).
 
     path: a GET of it must answer 200–399 (httpGet).
     period_s: 0 tries again until it passes; otherwise one attempt, repeated by whoever asks.

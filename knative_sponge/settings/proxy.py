@@ -1,4 +1,4 @@
-"""What the proxy is told about its pod: the variables of Knative (knative-contract §1.1) and ours, parsed only here."""
+"""What the proxy is told about its pod: the variables of Knative (docs/knative-contract.md §1.1) and ours, parsed only here."""
 
 from __future__ import annotations
 

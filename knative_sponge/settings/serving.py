@@ -24,7 +24,7 @@ INTERNAL: Final = frozenset({EFFECTIVE, PROXY})
 
 
 class ProtocolName(StrEnum):
-    """How requests are merged (design §3)."""
+    """How requests are merged (docs/design.md §3.1)."""
 
     AUTO = "auto"
     V2 = "v2"
@@ -138,7 +138,8 @@ def _setting(parse: Callable[[str], Any], default: Any, show: Callable[[Any], st
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """What a user sets for one revision (design §3). Field `max_batch` is annotation `…/max-batch`, env `SPONGE_MAX_BATCH`."""
+    """What a user sets for one revision (docs/design.md §3.1). Field `max_batch` is annotation `…/max-batch`,
+    env `SPONGE_MAX_BATCH`."""
 
     slo_s: float | None = _setting(_positive_duration, None, format_duration)
     """Seconds a request may take from client send to answer; None makes the proxy a plain queue-proxy."""

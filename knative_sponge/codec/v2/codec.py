@@ -43,7 +43,7 @@ class InferRequest:
 
 
 class V2Codec:
-    """Codec of `POST /v2/models/<model>[/versions/<version>]/infer` (design §3, protocol `v2`)."""
+    """Codec of `POST /v2/models/<model>[/versions/<version>]/infer` (docs/design.md §3.1, protocol `v2`)."""
 
     name: str = "v2"
 

@@ -1,4 +1,4 @@
-"""What every proxy asks for, kept up to date: one stream of JSON lines per pod (docs/design.md); nothing is decided here.
+"""What every proxy asks for, kept up to date: one stream of JSON lines per pod (docs/design.md §5.2); nothing is decided here.
 
 A stream that ends is opened again after a growing wait, one that says nothing for SILENCE_S is dead. What was heard last is
 kept with its time: how old news may be is the reader's to judge. At most CONNECTING connections are being made at once.

@@ -1,4 +1,4 @@
-"""The slow loop of `hybrid` revisions: how many pods each shall have (design §4, Two time scales). It writes nothing.
+"""The slow loop of `hybrid` revisions: how many pods each shall have (docs/design.md §4.10). It writes nothing.
 
 A count is known once a pod of the revision was heard and its model has learned something; it is kept while nobody speaks.
 """

@@ -1,4 +1,4 @@
-"""The fast loop: divides each node's cores among its managed pods and gives every pod its target (design §4, Divide).
+"""The fast loop: divides each node's cores among its managed pods and gives every pod its target (docs/design.md §4.8).
 
 A node is divided anew when something about it changed (and soon after a proxy wants another size), a short one twice a second.
 While cores suffice, sizes are kept for a while (`core/allocation/growth.py`). The proxies never wait for any of this.

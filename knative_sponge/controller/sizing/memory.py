@@ -1,13 +1,13 @@
-"""Memory of pods whose annotations give it bounds: follows what their containers are measured to use, on the leader only.
+"""Memory of pods whose annotations give it bounds: follows what their containers are measured to use. On the leader only.
 
-Kubelets are asked for what is in use, `core.memory` says what to ask for, and the pod's resizer carries it out with its
-patches.
-Memory must never be in the way of cores: the kubelet takes or leaves a pod's resize as a whole, so a growth goes no further
-than the node has unrequested memory, and one that waits or fails all the same is taken back.
+Kubelets are asked for the memory in use, `core/allocation/memory.py` says what to ask for, and the pod's resizer puts that into
+its patches. Memory must never be in the way of cores, and a kubelet takes or leaves a pod's resize as a whole. So a growth of
+memory goes no further than the node has memory that nobody requests, and a growth that waits or fails all the same is taken
+back.
 
 A container without a memory limit gets none, since a limit could kill it: only its request moves. Where request and limit are
-apart, the first move makes them one. A container that restarts when its memory is resized is left alone, and so is each one
-whose working set is not known.
+apart, the first move makes them one. Two kinds of containers are left alone: those that restart when their memory is resized,
+and those whose working set is not known.
 """
 
 from __future__ import annotations

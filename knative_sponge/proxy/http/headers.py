@@ -1,6 +1,6 @@
 """What happens to header fields on their way through: pure functions on lists of pairs, no sockets, no ASGI.
 
-Names are lower-case throughout, as ASGI has them; values, order and duplicates are kept. Source: knative-contract §1.9.
+Names are lower-case throughout, as ASGI has them; values, order and duplicates are kept. Source: docs/knative-contract.md §1.9.
 """
 
 from __future__ import annotations

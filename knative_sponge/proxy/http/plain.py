@@ -1,6 +1,6 @@
 """Answers of the proxy's own: the exact texts Knative's clients know, and one for each Reason. Decides nothing.
 
-Fields follow what Go's queue-proxy sends (knative-contract §10, row 11).
+Fields follow what Go's queue-proxy sends (docs/knative-contract.md §10, row 11).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many requests the proxy holds and how many exchanges the model server has at once (knative-contract §1.7).
+"""How many requests the proxy holds and how many exchanges the model server has at once (docs/knative-contract.md §1.7).
 
 The rule for `containerConcurrency` = cc > 0, for both ways a request can take:
 

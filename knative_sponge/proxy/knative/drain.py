@@ -1,4 +1,4 @@
-"""How the proxy leaves: it serves on until nobody asks any more (knative-contract §1.11); stops no server itself."""
+"""How the proxy leaves: it serves on until nobody asks any more (docs/knative-contract.md §1.11); stops no server itself."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ class Entrance:
     """ASGI layer: a request counts from here to the end of its answer, whatever it does meanwhile.
 
     A request that is marked as the kubelet's own (`K-Kubelet-Probe`) goes to `bypass` uncounted and unlimited
-    (knative-contract §1.5). Raises QueueFull; a refused request counts as an arrival.
+    (docs/knative-contract.md §1.5). Raises QueueFull; a refused request counts as an arrival.
     """
 
     def __init__(self, app: ASGIApp, bypass: ASGIApp, breaker: Breaker | None, stat: StatReporter | None) -> None:

@@ -22,7 +22,7 @@ class ExchangeRecord:
     """An exchange that is over.
 
     headers: of the request, as this layer was given them. received, sent: bytes of the bodies. probe: whether it is one of
-    Knative's or the kubelet's, by its fields (knative-contract §1.5, last paragraph).
+    Knative's or the kubelet's, by its fields (docs/knative-contract.md §1.5, last paragraph).
     """
 
     scope: Scope

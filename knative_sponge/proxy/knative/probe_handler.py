@@ -1,4 +1,4 @@
-"""Tells probes and ordinary requests apart and answers the probes exactly as Knative expects (knative-contract §1.5).
+"""Tells probes and ordinary requests apart and answers the probes exactly as Knative expects (docs/knative-contract.md §1.5).
 
 Probes never wait behind requests: nothing here queues, and nothing here reads a body.
 """

@@ -1,4 +1,4 @@
-"""Asks the model server whether it is ready, as the user's probe says (knative-contract §1.4); caches nothing."""
+"""Asks the model server whether it is ready, as the user's probe says (docs/knative-contract.md §1.4); caches nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One line per request, shaped by the operator's template (knative-contract §1.13); formats, and waits for nobody."""
+"""One line per request, shaped by the operator's template (docs/knative-contract.md §1.13); formats, and waits for nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics about users' requests, by the names Knative gives them (knative-contract §1.13).
+"""Prometheus metrics about users' requests, by the names Knative gives them (docs/knative-contract.md §1.13).
 
 Observed on Go's queue-proxy 1.21.1. What differs: a label that a client chooses freely has few values here
 (`server_address` is left out, `kn_route_tag` is bounded), and there are no `otel_scope_*` labels and no metrics of the

@@ -1,4 +1,4 @@
-"""What Knative's autoscaler asks each pod for on port 9090 (knative-contract §1.14). Decides nothing, counts no probe.
+"""What Knative's autoscaler asks each pod for on port 9090 (docs/knative-contract.md §1.14). Decides nothing, counts no probe.
 
 Arithmetic and encoding are pure; `StatReporter` publishes them once a second.
 """

@@ -1,4 +1,4 @@
-"""How long a request may take (knative-contract §1.8); says nothing about deadlines, which are the batcher's.
+"""How long a request may take (docs/knative-contract.md §1.8); says nothing about deadlines, which are the batcher's.
 
 Unlike Go's queue-proxy, a timeout in mid-answer cuts the connection instead of ending the body properly, so that nobody
 takes the answer for complete, and an unfinished upload does not keep the 504 from its client. As there, a connection

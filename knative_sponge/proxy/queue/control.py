@@ -77,7 +77,7 @@ class Resizing:
 def control_routes(
     token: str | None, feed: DemandFeed, resizing: Resizing, state: Callable[[], dict[str, Any]]
 ) -> Sequence[Route]:
-    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md). Without a token the first two are closed."""
+    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md §5.2). Without a token the first two are closed."""
 
     def allowed(request: Request) -> bool:
         given = request.headers.get("authorization", "")

@@ -14,7 +14,7 @@ from knative_sponge.core.demand.estimator import Demand, DemandEstimator
 from knative_sponge.core.latency.curve import LatencyParams
 
 _PERIOD_S = 0.1
-"""An estimate at least so often (design §4: every 100 ms)."""
+"""An estimate at least so often (docs/design.md §4.7: every 100 ms)."""
 _BEAT_S = 1.0
 """A message at least so often, changed or not."""
 _SPACING_S = 0.01
@@ -119,7 +119,7 @@ class DemandFeed:
 
 
 def _message(seq: int, demand: Demand, facts: Facts) -> dict[str, Any]:
-    """Version 1 (docs/design.md): names may be added, none is ever taken away."""
+    """Version 1 (docs/design.md §5.2): names may be added, none is ever taken away."""
     return {
         "v": 1,
         "seq": seq,

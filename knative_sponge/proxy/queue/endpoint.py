@@ -1,4 +1,6 @@
-"""Deadline batching of inference requests: the shell around `core.batcher`. Decides nothing; it parses, waits and delivers.
+"""Deadline batching of inference requests: the shell around `core/batching/batcher.py`.
+
+Decides nothing; it parses, waits and delivers.
 
 One request's way: head → body → codec.parse → deadline → Arrived → (Dispatch: merge → upstream → split) → answer.
 """
@@ -50,7 +52,7 @@ class Machine(Protocol):
     """The batcher, or the baseline it is compared with."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
-        """See `core.batcher.Batcher.handle`."""
+        """See `core.batching.batcher.Batcher.handle`."""
         ...
 
 
@@ -66,7 +68,7 @@ class Upstream(Protocol):
 class RequestRules:
     """What holds for every request, whatever its headers say.
 
-    slo_s, timeout_s, max_network_share: see `core.deadline.deadline_of`.
+    slo_s, timeout_s, max_network_share: see `core.batching.deadline.deadline_of`.
     grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
     serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
@@ -96,7 +98,7 @@ class InferenceEndpoint:
     """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels its request.
 
     source: of the reply events made here.
-    concurrency_slot: entered for each upstream call (`knative.breaker`).
+    concurrency_slot: entered for each upstream call (`Breaker`).
     on_change: called when the queue or the batches changed.
     on_sample: called with rows and seconds of each successful upstream call.
     size_confirmed: whether the size that is planned with is in force.

@@ -1,6 +1,6 @@
 """What eventing is told of a request that was a CloudEvent: a reply event, or a failure it acts rightly on.
 
-Sends nothing and decides nothing about the queue. Rules: knative-contract §7, CloudEvents 1.0.2 HTTP binding.
+Sends nothing and decides nothing about the queue. Rules: docs/knative-contract.md §7, CloudEvents 1.0.2 HTTP binding.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The connections to the model server: when one is reused, when a request may be sent again; knows neither ASGI nor queues.
 
-A request is sent twice only when its first try cannot have had an effect (design §6): it was never written, or it is
+A request is sent twice only when its first try cannot have had an effect (docs/design.md §6): it was never written, or it is
 idempotent and a reused connection, which the model server may close at any time, ended without a byte of an answer.
 """
 

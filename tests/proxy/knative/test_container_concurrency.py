@@ -1,4 +1,4 @@
-"""Container concurrency: who is refused, who waits, and when a slot comes back (knative-contract §1.7, §9 row 9)."""
+"""Container concurrency: who is refused, who waits, and when a slot comes back (docs/knative-contract.md §1.7, §9 row 9)."""
 
 from __future__ import annotations
 

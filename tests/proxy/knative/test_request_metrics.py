@@ -1,4 +1,4 @@
-"""What operators see of requests: Knative's metrics on the metrics port, and the request log (knative-contract §1.13)."""
+"""What operators see of requests: Knative's metrics on their port, and the request log (docs/knative-contract.md §1.13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a batch whose call fails, hangs or is answered with nonsense, and of a defect of ours (design §6)."""
+"""What becomes of a batch whose call fails, hangs or is answered with nonsense, and of a defect of ours (docs/design.md §6)."""
 
 from __future__ import annotations
 

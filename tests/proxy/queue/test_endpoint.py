@@ -1,4 +1,4 @@
-"""What must never happen (design §6), each by name, and what a client sees of a batch. Failing calls: test_batch_failures."""
+"""What must never happen (docs/design.md §6), each by name, and what a client sees. Failed calls: test_batch_failures."""
 
 from __future__ import annotations
 
