@@ -127,7 +127,7 @@ async def _something_under_way(stage: Stage) -> None:
     stage.resizer("a").handle(Connected())
 
 
-async def _a_hand_that_begins_anew(stage: Stage) -> None:
+async def _a_resizer_that_begins_anew(stage: Stage) -> None:
     stage.resizer("a")._begin_anew()
 
 
@@ -136,7 +136,7 @@ async def _a_hand_that_begins_anew(stage: Stage) -> None:
     [
         _more_cores, _more_cores_that_others_take, _others_take_more, _a_pod_waits, _another_pod, _a_pod_less,
         _other_bounds, _another_want, _somebody_resizes, _silence, _a_word_after_silence, _a_refusal,
-        _the_end_of_a_refusal, _what_was_needed_is_forgotten, _something_under_way, _a_hand_that_begins_anew,
+        _the_end_of_a_refusal, _what_was_needed_is_forgotten, _something_under_way, _a_resizer_that_begins_anew,
     ],
     ids=lambda happens: happens.__name__.strip("_").replace("_", " "),
 )  # fmt: skip

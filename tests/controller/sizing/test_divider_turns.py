@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.controller.sizing.divider_kit import NODE, Stage, staged
+from tests.controller.sizing.divider_kit import Stage, staged
 
 
 async def _running(stage: Stage, seconds: float) -> list[float]:
     """Let it run while the pods say again what they want. Returns when the node was divided, from the start."""
     loop = asyncio.get_running_loop()
-    begun_s, row, divided = loop.time(), stage.divider.nodes.get(NODE), []
+    begun_s, row, divided = loop.time(), stage.row, []
     for step in range(1, round(seconds * 100) + 1):
         if step % 100 == 0:
             stage.say_again()
         await asyncio.sleep(begun_s + step / 100 - loop.time())
-        if (now := stage.divider.nodes.get(NODE)) is not row:
+        if (now := stage.row) is not row:
             row = now
             divided.append(loop.time() - begun_s)
     return divided

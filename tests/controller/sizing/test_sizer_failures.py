@@ -51,7 +51,7 @@ def test_a_pod_that_vanishes_in_mid_resize_is_forgotten() -> None:
         node.proxies["a"].want(1.5)
         await until(lambda: node.cores("a") > 1.5)
         node.api.remove(PODS, "a", NAMESPACE)
-        await until(lambda: (NAMESPACE, "a") not in node.sizer.divider.resizers)
+        await until(lambda: (NAMESPACE, "a") not in node.sizer.divider.pods)
         node.proxies["b"].want(3.5)
         node.applies = True
         await until(lambda: node.in_force("b") == 3.5)
