@@ -1,7 +1,5 @@
-"""The cores and the memory of every managed pod, and the pod counts of hybrid revisions: from demands to resizes. On the leader.
+"""From demands to resizes, on the leader: the cores and the memory of every managed pod, and pod counts of hybrid revisions.
 
-What may not happen inside: no object but `pods/resize` is written, no pod is waited for by another, and what one pod or node
-brings about stops no other. `claims`, `retention`, `actuation`, `round_robin`, `quota_refusals` and both states do no I/O.
-Imports from the other rooms `cluster`, `proxies`, `profiles`, `reporting`, `kube` and `annotations`; never `admission` or
-`revisions`.
+What may not happen inside: nothing but `pods/resize` and events is written, and what is wrong with one pod or node stops no
+other. It imports `profiles`, `proxies`, `cluster`, `annotations`, `reporting` and `kube`, never `admission` or `revisions`.
 """

@@ -171,7 +171,11 @@ class Divider:
 
     def _heard(self, key: Key, _before: Line | None, line: Line) -> None:
         pod = self._pods.get(key)
-        if pod is not None and pod.hear(line, self._clock()):
+        if pod is None:
+            return
+        matters = pod.hear(line, self._clock())
+        pod.resizer.heard(line.cores)
+        if matters:
             self.touch(pod.resizer.pod.node)
 
     def _rests(self, name: str, now: float) -> bool:

@@ -43,12 +43,11 @@ class PodState:
         return now - (self._since_s if self._demand is None else self._demand.at_s)
 
     def hear(self, line: Line, now: float) -> bool:
-        """Take a line. Returns whether the division of the pod's node has to follow it now."""
-        known, resizer = self._demand, self._resizer
-        peak = self._lookback.add(now, line.want, line.rate, resizer.machine.accepted)
+        """Take a line. Returns whether the pod's node has to be divided: the want is another, or the pod was silent before."""
+        known = self._demand
+        peak = self._lookback.add(now, line.want, line.rate, self._resizer.machine.accepted)
         changed = known is None or line.want != known.line.want or peak != known.peak
         self._demand = PodDemand(line, peak, now, now if known is None or changed else known.since_s)
-        resizer.heard(line.cores)
         return changed or known is None or known.stale(now)
 
     def cores(self, hold: Hold, now: float) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -17,6 +17,7 @@ from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.divider import Divider
 from knative_sponge.controller.sizing.pod_resizer import Patched, PodResizer
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Division
 from tests.controller.sized_pod import running, sized
 from tests.controller.sizing.test_outage import FakeEffects, Store
 from tests.profile.virtual import run_virtual
@@ -67,6 +68,22 @@ class Streams:
         pass
 
 
+class Optimizer:
+    """Finds nothing better, once it may answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def refine(
+        self, _claims: Sequence[Claim], _capacity: float, _rules: DivideRules, greedy: Division
+    ) -> Division:
+        self.asked += 1
+        await self.answers.wait()
+        return greedy
+
+
 class Stage(FakeEffects):
     """Pods a and b of half a core each, whose sizes come into force as soon as they are patched."""
 
@@ -86,13 +103,13 @@ class Stage(FakeEffects):
 
         clock = asyncio.get_running_loop().time
         cluster: Any = self.place
-        optimizer: Any = None
+        self.optimizer = Optimizer()
         self.metrics = Metrics()
         self.divider = Divider(
             cluster,
             lambda pod: PodResizer(pod, self, clock),
             streams,
-            optimizer,
+            self.optimizer,
             self.metrics,
             QuotaRefusals(),
             clock=clock,
@@ -128,10 +145,10 @@ class Stage(FakeEffects):
         self.place.tell(self.place.pods.pop(("default", name)), None)
         del self.lines[name]
 
-    def say(self, name: str, want: float) -> None:
+    def say(self, name: str, want: float, curve: tuple[tuple[float, float], ...] = ()) -> None:
         """The pod says what it wants; what else it says is new each time."""
         before, rate = self.lines.get(name), float(next(self.rates))
-        cores, curve = self.place.pods["default", name].size, ((0.1, rate), (0.9 * want, 0.0))
+        cores, curve = self.place.pods["default", name].size, curve or ((0.1, rate), (0.9 * want, 0.0))
         line = self.lines[name] = Line(cores=cores, want=want, rate=rate, curve=curve)
         self.heard(("default", name), before, line)
 

@@ -149,6 +149,53 @@ def test_whatever_a_division_rests_on_has_the_node_divided_anew(happens: Callabl
     staged(body)
 
 
+@pytest.mark.parametrize(("silent_s", "keeps"), [(2.9, False), (3.1, True)])
+def test_a_pod_that_was_heard_and_then_says_nothing_for_3_s_keeps_its_size(silent_s: float, keeps: bool) -> None:
+    """Whatever its last line said: the other pod, which is heard, gets what the silent one leaves."""
+
+    async def body(stage: Stage) -> None:
+        stage.say("a", 3.0)
+        await stage.divided()
+        await asyncio.sleep(1.2)
+        stage.say("a", 3.0)
+        size = stage.resizer("a").machine.asked
+        assert size >= 3.0
+        await asyncio.sleep(silent_s)
+        stage.say("b", 7.5, curve=((0.1, 1000.0), (7.5, 0.0)))
+        for _ in range(4):
+            await stage.divided()
+            await asyncio.sleep(0.2)
+        asked = {name: stage.resizer(name).machine.asked for name in ("a", "b")}
+        assert (asked["a"] == size) == keeps
+        assert asked["b"] > 0.9 * (8.0 - size)
+        assert sum(asked.values()) <= 8.0
+
+    staged(body)
+
+
+def test_a_node_is_not_divided_while_a_better_division_is_looked_for() -> None:
+    cliff = ((0.1, 10.0), (4.9, 10.0), (5.0, 0.0))
+
+    async def body(stage: Stage) -> None:
+        await stage.settle()
+        sizes = {name: stage.resizer(name).machine.asked for name in ("a", "b")}
+        stage.optimizer.answers.clear()
+        for name in ("a", "b"):
+            stage.say(name, 5.0, cliff)
+        assert await stage.divided()
+        await asyncio.sleep(0.1)
+        stage.say("a", 6.0, cliff)
+        assert not await stage.divided()
+        assert stage.optimizer.asked == 1
+        assert sizes == {name: stage.resizer(name).machine.asked for name in ("a", "b")}
+        stage.optimizer.answers.set()
+        await asyncio.sleep(0.1)
+        assert max(stage.resizer(name).machine.asked for name in ("a", "b")) >= 5.0
+        assert await stage.divided()
+
+    staged(body)
+
+
 def test_a_size_that_was_kept_for_a_while_is_taken_back() -> None:
     async def body(stage: Stage) -> None:
         await stage.settle()

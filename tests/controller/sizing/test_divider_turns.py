@@ -89,6 +89,20 @@ def test_so_is_the_end_of_the_time_that_a_size_is_kept() -> None:
     run_along(body)
 
 
+def test_the_first_word_after_a_silence_has_the_node_divided_at_once() -> None:
+    """The pod kept its size meanwhile, whatever it wanted. What it says is what it said before."""
+
+    async def body(stage: Stage) -> None:
+        line = stage.lines.pop("a")
+        assert len(await _running(stage, 9.5)) == 1, "the silence was noticed"
+        stage.lines["a"] = line
+        stage.say("a", line.want)
+        first, *_ = await _running(stage, 5.0)
+        assert first < 0.05
+
+    run_along(body)
+
+
 def test_a_node_that_is_short_is_divided_twice_a_second() -> None:
     async def body(stage: Stage) -> None:
         for name in ("a", "b"):

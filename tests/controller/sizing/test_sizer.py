@@ -9,7 +9,7 @@ from itertools import groupby
 import pytest
 
 from knative_sponge.controller.kube.resource import EVENTS, PODS
-from knative_sponge.controller.sizing import pod_resizer
+from knative_sponge.controller.sizing import claims, pod_resizer
 from tests.controller.apiserver import Refused
 from tests.controller.revision_kit import run, until
 from tests.controller.sizing.node_kit import NAMESPACE, Node, a_node, on_a_node, sizing
@@ -248,6 +248,26 @@ def test_the_board_and_the_metrics_show_it_all() -> None:
 def _on_board(node: Node, field: str) -> object:
     document = node.board.as_json()
     return None if document is None else json.loads(document)["revisions"][0]["pods"][0][field]
+
+
+def test_a_revision_is_as_idle_as_its_busiest_pod_says_and_what_a_silent_pod_does_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(node: Node) -> None:
+        def idle_s() -> float | None:
+            return node.sizer.idle_s((NAMESPACE, "hello-00002"))
+
+        node.proxies["a"].want(0.5, idle_s=900.0)
+        await until(lambda: node.wanted("a") is not None)
+        assert idle_s() is None, "the other pod has not said it"
+        node.proxies["b"].want(0.5, idle_s=500.0)
+        await until(lambda: 500.0 <= (idle_s() or 0.0) < 600.0)
+        node.proxies["b"].want(0.5, running=1)
+        await until(lambda: idle_s() == 0.0)
+        monkeypatch.setattr(claims, "STALE_S", -1.0)
+        assert idle_s() is None
+
+    on_a_node(4.0, {"a": 0.5, "b": 0.5}, body)
 
 
 def test_a_proxy_that_restarted_is_told_its_size_again(monkeypatch: pytest.MonkeyPatch) -> None:
