@@ -83,7 +83,9 @@ class PodCounts:
             return
         most_cores = settings.max_cores
         if most_cores is None:
-            most_cores = max((nodes[h.pod.node].capacity for h in members if h.pod.node in nodes), default=0.0)
+            most_cores = max(
+                (nodes[name].capacity for name in {each.pod.node for each in members} & nodes.keys()), default=0.0
+            )
         most_cores = max(most_cores, settings.min_cores)
 
         def needed(load: float) -> int:
@@ -110,7 +112,7 @@ class PodCounts:
         before = count.pods
         try:
             fewest = needed(rate)
-            most = needed(_SPARE * rate) if fewest < before else fewest  # only for fewer pods it matters
+            most = needed(_SPARE * rate) if fewest < before else fewest  # it matters only where pods go
         except (ValueError, ArithmeticError) as error:
             _log.debug("%s/%s: no number of pods: %s", *key, error)  # its proxy says of its model what cannot be
             return
