@@ -140,7 +140,7 @@ class Process:
             idle=sizer.idle_s,
             pods_wanted=sizer.counts.wanted,
         )
-        sizer.recount = reconciler.wake
+        sizer.counts.subscribe(reconciler.wake)
         reporter = Reporter(kube, watches, recorder, metrics)
         rotation = Rotation(kube, settings)
         metrics.leads(True)
