@@ -15,7 +15,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 help:
 	@echo "make demo   serve a real model on this machine and compare four strategies (about 4 minutes the first time)"
 	@echo "make test   all tests"
-	@echo "make lint   formatting, lints, types, import borders"
+	@echo "make lint   formatting, lints, types, dead code, import borders"
 	@echo "make bench  the speed figures"
 	@echo "make e2e    a real cluster with Knative, the product on it, all end-to-end tests (docs/e2e.md)"
 	@echo "make cluster-up, make cluster-down   only the cluster"
@@ -30,10 +30,11 @@ test: $(VENV)/dev.stamp $(FOREIGN)/stamp
 	@SPONGE_FOREIGN_PYTHON=$(FOREIGN)/bin/python $(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/dev.stamp
-	@echo "==> ruff, mypy, import-linter"
+	@echo "==> ruff, mypy, vulture, import-linter"
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/python -m vulture knative_sponge
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 
 bench: $(VENV)/dev.stamp

@@ -31,7 +31,7 @@ _PATCH_S, _APPLY_S = 0.015, 0.115
 _TICK_S = 0.25
 _TAIL_S = 12.0
 _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
-"""Of `core.allocate.DivideRules`."""
+"""Of `core.allocation.divide.DivideRules`."""
 
 RULES = {
     "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, hold_s=5.0, patience_s=5.0),

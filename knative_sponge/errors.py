@@ -29,7 +29,7 @@ from typing import ClassVar, Final
 
 
 class Reason(StrEnum):
-    """Why a request was not answered by the model server (design §3).
+    """Why a request was not answered by the model server (docs/design.md §3.3).
 
     The value is the response header `sponge-reason`, the metric label and the word in logs and docs.
     """
@@ -54,7 +54,7 @@ class Reason(StrEnum):
         """The HTTP status for a CloudEvent, `left_s` seconds before its deadline; it tells eventing what to do next.
 
         Knative's eventing sends an event again after 404, 408, 409, 429, 5xx and silence, and hands it to the dead
-        letter sink at once after any other 4xx (knative-contract §7). No repetition saves an event that is late, so
+        letter sink at once after any other 4xx (docs/knative-contract.md §7). No repetition saves an event that is late, so
         that is `UNDELIVERABLE`; what failed with time left keeps `status`, or else the reason's own.
         """
         usual = self.status if status is None else status

@@ -46,7 +46,7 @@ class Sizing:
     def floor(self) -> tuple[float | None, bool]:
         """Least cores at which arriving rows can be served, and whether in batches fast enough for the most urgent.
 
-        None: no number of cores will do. As `core.demand.DemandEstimator` has it. Raises ValueError without a model.
+        None: no number of cores will do. As `core.demand.estimator.DemandEstimator` has it. Raises ValueError without a model.
         """
         cost = self.cost
         if cost is None:

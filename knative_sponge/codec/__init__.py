@@ -1,1 +1,5 @@
-"""How a protocol's requests are merged and its answers split: pure functions on bytes, no I/O."""
+"""How a protocol's requests are merged into one call, and how its answer is split: pure functions on bytes.
+
+No I/O, no clock and no scheduling happen here, and no number of a tensor is decoded.
+May import msgspec, `errors` and the core's reading of timestamps.
+"""

@@ -1,4 +1,4 @@
-"""A deadline queue without merging: every request is a call of its own, byte for byte. No body is read."""
+"""Requests that wait by deadline and are never merged: each is a call of its own, byte for byte. No body is read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import header
 
-# Requests that carry work. GET and the like are health checks, metadata and upgrades, and must not wait behind work.
+# Methods that carry work. Health checks, metadata and upgrades come by GET and the like and must not wait behind work.
 _WORK = frozenset({"POST", "PUT", "PATCH"})
 
 
 class AloneCodec:
-    """Codec for servers of any protocol (design §3, protocol `none`): requests wait by deadline, none are merged."""
+    """Codec for servers of any protocol (docs/design.md §3.1, protocol `none`): requests wait by deadline, none are merged."""
 
     name: str = "none"
 

@@ -92,7 +92,7 @@ class Answer:
 
 
 class Codec(Protocol):
-    """A protocol whose requests can be merged (design §3, annotation `protocol`)."""
+    """A protocol whose requests can be merged (docs/design.md §3.1, annotation `protocol`)."""
 
     name: str
 

@@ -5,8 +5,9 @@ known to speak of one request, one hop or telemetry (the lists below). Unknown h
 answer (`authorization`, `cookie`, `accept`, `content-type`, `x-api-key`, `ce-id`, an application's own) keeps requests
 apart.
 
-A merged call carries the headers its members share and nothing that is one member's alone: no member's trace, deadline
-or address is blamed for all. It asks for `accept-encoding: identity`, because a compressed answer cannot be split.
+A merged call carries the headers that its members share, and no header of one member alone: a trace, deadline or address
+of one request would be wrong for the others. It asks for `accept-encoding: identity`, because a compressed answer cannot
+be split.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ _ONE_REQUEST = _HOP | {
 }
 _ONE_REQUEST_PREFIXES = (b"x-b3-", b"x-datadog-", b"x-envoy-", b"x-sponge-")
 
-# What describes the whole merged answer and would be false, or another client's, on a share of it.
+# Headers of the whole merged answer that would be false on a share of it, or would belong to another client.
 _WHOLE_ANSWER = _HOP | {
     b"content-digest",
     b"content-md5",

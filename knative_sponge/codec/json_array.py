@@ -1,8 +1,8 @@
 """Servers that take a bare JSON array of rows and answer with an array of as many: merge, split. Bytes in, bytes out.
 
-Nothing in such a request says that the server works row by row, so this codec is never chosen by itself.
-Sent alone, byte for byte as received: any body but a JSON array of rows of equal structure. Refused is only a body that
-is not JSON.
+Nothing in such a request says that the server works row by row, so this codec is used only when it is asked for by name.
+Any body but a JSON array of rows of equal structure is sent alone, byte for byte as received. Only a body that is not
+JSON is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from knative_sponge.errors import BadRequest, UpstreamBroken
 
 
 class JsonArrayCodec:
-    """Codec of `POST <any path>` with body `[row, …]` and answer `[answer, …]` (design §3, protocol `json-array`)."""
+    """Codec of `POST <any path>` with body `[row, …]` and answer `[answer, …]` (docs/design.md §3.1, protocol `json-array`)."""
 
     name: str = "json-array"
 
     def wants(self, head: RequestHead) -> bool:
-        """Every POST; what its body is shows in `parse`."""
+        """Every POST: only `parse` sees what the body is."""
         return head.method == "POST"
 
     def parse(self, head: RequestHead, body: bytes) -> Part:

@@ -1,4 +1,4 @@
-"""Which codec a protocol setting means, and the codec that decides by request path. No protocol is spoken here."""
+"""Which codec belongs to which protocol setting, and the codec that decides by request path. No body is read here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 from knative_sponge.codec.alone import AloneCodec
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.codec.cloudevents.batched import CloudEventsCodec
-from knative_sponge.codec.cloudevents.unwrap import NoticeCodec, UnwrapCodec
+from knative_sponge.codec.cloudevents.unwrap import EventAwareCodec, UnwrapCodec
 from knative_sponge.codec.json_array import JsonArrayCodec
 from knative_sponge.codec.v1 import V1Codec
 from knative_sponge.codec.v2.codec import V2Codec
@@ -16,9 +16,9 @@ from knative_sponge.errors import SettingError
 
 
 class AutoCodec:
-    """V2 or V1 by the path of each request (design §3, protocol `auto`).
+    """V2 or V1 by the path of each request (docs/design.md §3.1, protocol `auto`).
 
-    Other requests it does not want. It never merges bare arrays: no path says that a server takes rows.
+    It wants no other requests. It never merges bare arrays: no path says that a server takes rows.
     """
 
     name: str = "auto"
@@ -32,7 +32,7 @@ class AutoCodec:
         return any(codec.wants(head) for codec in self._codecs)
 
     def parse(self, head: RequestHead, body: bytes) -> Part:
-        """As the codec of the path does; alone when none wants it."""
+        """As the codec of the path does; a request that no codec wants goes alone."""
         return self._codec(head).parse(head, body)
 
     def merge(self, parts: Sequence[Part]) -> Call:
@@ -54,7 +54,7 @@ _CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType(
         V1Codec.name: lambda: UnwrapCodec(V1Codec()),
         CloudEventsCodec.name: CloudEventsCodec,
         JsonArrayCodec.name: lambda: UnwrapCodec(JsonArrayCodec()),
-        AloneCodec.name: lambda: NoticeCodec(AloneCodec()),
+        AloneCodec.name: lambda: EventAwareCodec(AloneCodec()),
     }
 )
 

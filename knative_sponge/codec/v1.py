@@ -1,7 +1,7 @@
 """KServe V1 and TensorFlow Serving row format: merge `instances`, split `predictions`. Bytes in, bytes out.
 
-Sent alone, byte for byte as received: the columnar form (`inputs`), requests without rows or whose rows differ in
-structure, compressed bodies, repeated keys. Refused is only a body that is not JSON.
+These requests are sent alone, byte for byte as received: the columnar form (`inputs`), requests without rows or whose
+rows differ in structure, compressed bodies, repeated keys. Only a body that is not JSON is refused.
 An answer's members beside `predictions` go to every client unchanged, so a server that puts other lists of rows there
 must not be served this way.
 """
@@ -30,7 +30,7 @@ class PredictRequest:
 
 
 class V1Codec:
-    """Codec of `POST /v1/models/<model>[/versions/<version>|/labels/<label>]:predict` (design §3, protocol `v1`)."""
+    """Codec of `POST /v1/models/<model>[/versions/<version>|/labels/<label>]:predict` (docs/design.md §3.1, protocol `v1`)."""
 
     name: str = "v1"
 

@@ -2,6 +2,6 @@
 
 What may not happen inside: no request of a user passes through here and the proxy never waits for it, so every part may
 be down without an answer being lost. Nothing is imported from the other shells (proxy, local, sim, profile, cli). Only
-`kube` talks to the API server; `review`, `pod`, `known`, `service` and `certificate` are pure and do no I/O at all. No pod's
-content, key or token reaches a log.
+`kube` talks to the API server; `admission_review`, `pod`, `profile`, `service` and `certificate` are pure and do no I/O at all.
+No pod's content, key or token reaches a log.
 """

@@ -12,7 +12,6 @@ import sys
 from typing import Final
 
 import uvloop
-from kubernetes.aio.config import ConfigException
 
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.process import Process
@@ -35,7 +34,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))
-    except (OSError, ConfigException) as error:
+    except (OSError, SettingError) as error:
         print(f"knative-sponge autoscaler: {error}", file=sys.stderr)
         return 1
     except Exception:

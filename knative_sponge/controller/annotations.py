@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from knative_sponge.codec.select import codec_for
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.errors import SettingError
-from knative_sponge.settings.serving import ANNOTATION_PREFIX, ProtocolName, ServingSettings
+from knative_sponge.settings.serving import ANNOTATION_PREFIX, ServingSettings
 
 CLASS: Final = "sponge.knative-sponge.dev"
 """Our PodAutoscaler class."""
@@ -34,8 +33,6 @@ ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
 SLO_ANNOTATION: Final = "knative-sponge.dev/slo"
 SCALING_ANNOTATION: Final = "knative-sponge.dev/scaling"
 
-_PROTOCOL: Final = ANNOTATION_PREFIX + "protocol"
-
 
 def ours(autoscaler: Object) -> bool:
     """Is this PodAutoscaler of our class and not being deleted?"""
@@ -56,8 +53,6 @@ def read_settings(annotations: Mapping[str, str]) -> ServingSettings:
         if not isinstance(value, str):
             raise SettingError(key, value, "a text; put the value in quotes")
     try:
-        # Before the others: the settings know the names of protocols that no codec speaks yet.
-        codec_for((annotations.get(_PROTOCOL) or ProtocolName.AUTO).strip())
         return ServingSettings.from_annotations(annotations)
     except SettingError as error:
         if error.name.startswith(ANNOTATION_PREFIX):

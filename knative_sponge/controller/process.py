@@ -21,12 +21,12 @@ from knative_sponge.controller.kube.lease import Elector
 from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.health import health_app, metrics_app
-from knative_sponge.controller.reporting.listener import Listener
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.revisions.activators import Activators
 from knative_sponge.controller.revisions.reconciler import Reconciler
 from knative_sponge.controller.sizing.sizer import Sizer
 from knative_sponge.core.allocation.growth import GrowthRules
+from knative_sponge.listener import Listener
 from knative_sponge.settings import ControllerSettings
 from knative_sponge.wire.http import ADMIN_PORT
 
@@ -140,7 +140,7 @@ class Process:
             idle=sizer.idle_s,
             pods_wanted=sizer.counts.wanted,
         )
-        sizer.recount = reconciler.wake
+        sizer.counts.subscribe(reconciler.wake)
         reporter = Reporter(kube, watches, recorder, metrics)
         rotation = Rotation(kube, settings)
         metrics.leads(True)

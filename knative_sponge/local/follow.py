@@ -50,8 +50,8 @@ class Resized:
 class Follower:
     """Follows one proxy's demand stream, each line at once; a newer line replaces one that waits.
 
-    The order is the model server's (design §4): growth is in force before anyone is told, so that threads are added to
-    cores that are there; before a shrink the proxy is told, so that it lowers threads first. Without the proxy's answer
+    The order is the model server's (docs/design.md §4.11): growth is in force before anyone is told, so that threads are added
+    to cores that are there; before a shrink the proxy is told, so that it lowers threads first. Without the proxy's answer
     nothing shrinks. When the stream ends the last size stays, and the stream is opened again.
     """
 

@@ -9,8 +9,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import uvloop
-from starlette.types import ASGIApp
 
+from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import SettingError
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
 from knative_sponge.proxy.knative.line_writer import LineWriter
@@ -22,9 +22,10 @@ from knative_sponge.settings import ProxySettings, ServingSettings
 from knative_sponge.settings.observability import PROMETHEUS
 
 if TYPE_CHECKING:
+    from knative_sponge.proxy.knative.request_metrics import RequestMetrics
     from knative_sponge.proxy.queue.wiring import Inference
 
-# What a plain queue-proxy does not need is imported where it is used: the kubelet probes a new pod at once.
+# What a plain queue-proxy does not need is imported where it is used: a pod is not ready before its proxy has started.
 
 logger = logging.getLogger("knative_sponge.proxy")
 
@@ -36,8 +37,8 @@ def main() -> int:
         serving = ServingSettings.from_env(os.environ)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
-        for doubt in settings.doubts:
-            logger.warning("%s", doubt)
+        for warning in settings.warnings:
+            logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, serving))
     except (SettingError, OSError) as error:
@@ -50,6 +51,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
     upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
     breaker = breaker_for(settings.container_concurrency)
     stat = StatReporter(settings.pod)
+    request_metrics = _request_metrics(settings, breaker)
     inference = None
     if serving.slo_s is not None:
         from knative_sponge.proxy.queue.wiring import Inference  # noqa: PLC0415
@@ -60,11 +62,15 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
                 "it to the deadlines",
                 settings.container_concurrency, breaker.capacity, serving.max_batch,
             )  # fmt: skip
-        inference = Inference(settings, serving, upstream, breaker, stat)
+        inference = Inference(settings, serving, upstream, breaker, stat, request_metrics)
     lines = LineWriter(sys.stdout.fileno())
-    metrics_app, outer, inner = _request_metrics(settings, breaker, inference)
+    outer: list[Observer] = []
+    inner: list[Observer] = []
+    if request_metrics is not None:
+        outer.append(request_metrics.outer)
+        inner.append(request_metrics.inner)
     if settings.observability.request_log is not None:
-        outer = [*outer, _request_log(settings, settings.observability.request_log, lines)]
+        outer.append(_request_log(settings, settings.observability.request_log, lines))
     servers = build(
         settings,
         upstream=upstream,
@@ -73,7 +79,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
         breaker=breaker,
         stat=stat,
         observers=Observers(outer, inner),
-        metrics_app=metrics_app,
+        metrics_app=_metrics_app(inference, request_metrics),
         finish=None if inference is None else inference.close,
     )
     stat.start()
@@ -84,25 +90,26 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
     lines.close()
 
 
-def _request_metrics(
-    settings: ProxySettings, breaker: Breaker | None, inference: Inference | None
-) -> tuple[ASGIApp | None, list[Observer], list[Observer]]:
-    """What the metrics port serves, and the outer and inner observers that this needs.
-
-    The deadline queue's own metrics are always served; those about users' requests when Knative asks for them.
-    """
+def _request_metrics(settings: ProxySettings, breaker: Breaker | None) -> RequestMetrics | None:
+    """Those about users' requests; None unless Knative asks for them."""
     if settings.observability.request_metrics != PROMETHEUS:
-        return None if inference is None else inference.metrics_app, [], []
+        return None
     from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
     from knative_sponge.proxy.knative.request_metrics import RequestMetrics  # noqa: PLC0415
+
+    return RequestMetrics(settings, CollectorRegistry(), breaker)
+
+
+def _metrics_app(inference: Inference | None, request_metrics: RequestMetrics | None) -> ASGIApp | None:
+    """What the metrics port serves; None leaves it closed. The deadline queue's own metrics are always served."""
+    if inference is not None:
+        return inference.metrics_app
+    if request_metrics is None:
+        return None
     from knative_sponge.proxy.queue.metrics import MetricsPage  # noqa: PLC0415
 
-    registry = CollectorRegistry() if inference is None else inference.metrics.registry
-    metrics = RequestMetrics(settings, registry, breaker)
-    if inference is not None:
-        inference.metrics.on_invoked = metrics.invoked
-    return MetricsPage(registry), [metrics.outer], [metrics.inner]
+    return MetricsPage(request_metrics.registry)
 
 
 def _request_log(settings: ProxySettings, template: str, lines: LineWriter) -> Observer:

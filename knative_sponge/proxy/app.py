@@ -1,4 +1,4 @@
-"""Puts the ASGI applications of the ports together, outermost layer first (knative-contract §1.6); opens no socket."""
+"""Puts the ASGI applications of the ports together, outermost layer first (docs/knative-contract.md §1.6); opens no socket."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
-from knative_sponge.proxy.knative.contract import Contract
 from knative_sponge.proxy.knative.drain import Drain, WaitForDrain
-from knative_sponge.proxy.knative.entrance import Entrance, Turns
+from knative_sponge.proxy.knative.entrance import ConcurrencySlots, Entrance
 from knative_sponge.proxy.knative.observe import Observed, Observers
+from knative_sponge.proxy.knative.probe_handler import ProbeHandler
 from knative_sponge.proxy.knative.readiness import Readiness
 from knative_sponge.proxy.knative.shims import HeaderShims
 from knative_sponge.proxy.knative.stat import StatReporter
@@ -24,7 +24,7 @@ from knative_sponge.settings import ProxySettings
 
 
 class InferenceHandler(Protocol):
-    """The deadline queue in front of the model server.
+    """The deadline queue in front of the model server, as the data port's application sees it.
 
     It may raise RequestFailed before it answers. A client that leaves cancels the call.
     """
@@ -38,10 +38,10 @@ class InferenceHandler(Protocol):
         ...
 
 
-class _Fork:
-    """ASGI application: inference requests to the queue, all others to the model server.
+class _Router:
+    """ASGI application: passes inference requests to the queue, all others to the model server.
 
-    What may become another protocol is never queued: there is no batch of it.
+    A request that offers to switch protocols is never queued: another protocol cannot be batched.
     """
 
     def __init__(self, inference: InferenceHandler, relay: ASGIApp) -> None:
@@ -65,9 +65,9 @@ def data_app(
 ) -> ASGIApp:
     """What the data port serves. No path of it is ours: all belong to the user's application.
 
-    breaker: the one that `inference` takes its turns from; by default one of its own as the settings say.
+    breaker: shared with `inference`; None makes one as the settings say.
     stat: where requests are counted; None counts nothing.
-    observers: who is told of exchanges.
+    observers: who is told of exchanges; None tells nobody.
     """
     if breaker is None:
         breaker = breaker_for(settings.container_concurrency)
@@ -75,9 +75,9 @@ def data_app(
     relay: ASGIApp = Relay(upstream)
     if observers.inner:
         relay = Observed(relay, observers.inner)
-    app = relay if breaker is None else Turns(relay, breaker)
+    app = relay if breaker is None else ConcurrencySlots(relay, breaker)
     if inference is not None:
-        app = _Fork(inference, app)
+        app = _Router(inference, app)
     app = Entrance(app, relay, breaker, stat)
     app = HeaderShims(app, upstream.authority)
     app = Timeouts(
@@ -86,7 +86,7 @@ def data_app(
         start_s=settings.response_start_timeout_s,
         idle_s=settings.idle_timeout_s,
     )
-    app = Contract(app, Readiness(settings.probes, detect_http2=settings.detect_http2), drain)
+    app = ProbeHandler(app, Readiness(settings.probes, detect_http2=settings.detect_http2), drain)
     return Observed(app, observers.outer) if observers.outer else app
 
 

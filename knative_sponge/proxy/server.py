@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
-import uvicorn
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
 
+from knative_sponge.asgi import ASGIApp
+from knative_sponge.listener import Listener
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
@@ -23,20 +22,15 @@ from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings
 
-_KEEP_ALIVE_S = 600
-"""Of the ports that stock uvicorn serves; Go's clients reuse a connection that was idle for 90 s."""
 
+class DataListener(Listener):
+    """A port of users' requests: it speaks what a transparent proxy must, and waits for ever for requests in flight.
 
-class Listener(uvicorn.Server):
-    """One port. Unlike uvicorn's own server it takes no signals and has no ticking loop: `Servers` starts and stops it.
-
-    http: protocol class, or uvicorn's name of one.
-    grace_s: how long requests in flight may hold up `stop`; None is for ever.
-    certificates: of a port that speaks TLS.
+    certificates: of a port that speaks TLS; their files are followed while it listens.
     """
 
     tunnel_grace_s: ClassVar[float] = 60.0
-    """How long connections that have switched protocols may hold up `stop` (knative-contract §1.11)."""
+    """How long connections that have switched protocols may hold up `stop` (docs/knative-contract.md §1.11)."""
 
     def __init__(
         self,
@@ -44,63 +38,32 @@ class Listener(uvicorn.Server):
         host: str | None,
         port: int,
         *,
-        http: type[asyncio.Protocol] | str = "httptools",
-        grace_s: int | None = 1,
         certificates: Certificates | None = None,
+        http: type[HttpProtocol] = HttpProtocol,
+        grace_s: int | None = None,
     ) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=http,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=_KEEP_ALIVE_S,
-                timeout_graceful_shutdown=grace_s,
-            )
-        )
-        self._host = host
-        self._port = port
+        tls = None if certificates is None else certificates.context
+        super().__init__(app, host, port, http=http, tls=tls, grace_s=grace_s)
         self._certificates = certificates
-        self._socket: socket.socket | None = None
 
     async def start(self) -> None:
         """Listen. Raises OSError when the address cannot be had."""
-        self._socket = _bind(self._host, self._port)
-        self.config.load()
+        await super().start()
         if self._certificates is not None:
-            self.config.ssl = self._certificates.context
             self._certificates.start()
-        self.lifespan = self.config.lifespan_class(self.config)
-        await self.startup(sockets=[self._socket])
 
     async def stop(self) -> None:
-        """Accept no more connections, close idle ones, finish what is in flight."""
-        if self._socket is None:
-            return
+        """As `Listener.stop`; connections that have switched protocols are cut when their grace is over."""
         if self._certificates is not None:
             self._certificates.stop()
         cutting = asyncio.get_running_loop().call_later(self.tunnel_grace_s, self._cut_tunnels)
-        await self.shutdown(sockets=[self._socket])
+        await super().stop()
         cutting.cancel()
-        self._socket = None
 
     def _cut_tunnels(self) -> None:
         for connection in list(self.server_state.connections):
             if isinstance(connection, HttpProtocol):
                 connection.cut_tunnel()
-
-    @property
-    def port(self) -> int:
-        """The port in use, once started."""
-        assert self._socket is not None
-        port: int = self._socket.getsockname()[1]
-        return port
 
 
 class Servers:
@@ -126,12 +89,10 @@ class Servers:
     ) -> None:
         host = settings.host
         self.drain = drain
-        self.data = Listener(data, host, settings.serving_port, http=HttpProtocol, grace_s=None)
-        self.tls: Listener | None = None
+        self.data = DataListener(data, host, settings.serving_port)
+        self.tls: DataListener | None = None
         if certificates is not None:
-            self.tls = Listener(
-                data, host, settings.tls_port, http=HttpProtocol, grace_s=None, certificates=certificates
-            )
+            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates)
         self.admin = Listener(admin, host, settings.admin_port)
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
@@ -164,11 +125,11 @@ class Servers:
                 loop.remove_signal_handler(number)
                 signal.signal(number, signal.SIG_DFL)
 
-        # Before the ports open: who can reach them may also ask the process to leave.
+        # Before the ports open: whoever can reach them may send a signal too.
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, leave)
         await self.start()
-        # What start-up made lives as long as the process: no collection need look at it again.
+        # Objects of the start-up live as long as the process: no later collection need look at them.
         gc.collect()
         gc.freeze()
         await asked.wait()
@@ -200,13 +161,3 @@ def build(
         certificates=Certificates.mounted(settings),
         finish=finish,
     )
-
-
-def _bind(host: str | None, port: int) -> socket.socket:
-    """A listening socket; without a host, on all interfaces of both families where the system has both."""
-    if host is None:
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", port))
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address, family=family)

@@ -1,4 +1,8 @@
-"""What can be set, one frozen dataclass per program; annotations and environment are parsed here and nowhere else."""
+"""What can be set, one frozen dataclass per program: names, units, defaults, what is allowed.
+
+Annotations and environment are parsed here and nowhere else; nothing is acted on, and nothing is read a second time.
+May import `core.quantity` and `errors`.
+"""
 
 from knative_sponge.settings.controller import ControllerSettings
 from knative_sponge.settings.observability import Observability

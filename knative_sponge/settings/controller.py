@@ -68,7 +68,7 @@ class ControllerSettings:
 
 
 _RENEWAL_S: Final = 40.0
-"""How long a renewal takes: a new authority is trusted everywhere before a certificate of it is shown."""
+"""The longest a renewal takes: a new authority must be trusted everywhere before a certificate of it is shown."""
 
 
 def _name(text: str) -> str:

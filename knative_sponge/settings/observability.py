@@ -1,4 +1,4 @@
-"""What `OBSERVABILITY_CONFIG` asks of one proxy (knative-contract §1.12); unknown keys and keys for others are ignored."""
+"""What `OBSERVABILITY_CONFIG` asks of one proxy (docs/knative-contract.md §1.12); unknown keys and others' are ignored."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ PROMETHEUS: Final = "prometheus"
 
 @dataclass(frozen=True, slots=True)
 class Observability:
-    """Who may look on."""
+    """What operators want to see of one proxy."""
 
     request_metrics: str = NONE
-    """Protocol of the metrics about users' requests; only `prometheus` and `none` are spoken."""
+    """Protocol of the metrics about users' requests; only `prometheus` and `none` are offered."""
     metrics_port: int | None = None
-    """Where Prometheus finds them when it is not the usual port."""
+    """Port of these metrics; None is the usual one."""
     request_log: str | None = None
     """Template of one line per request on stdout; None logs nothing."""
     log_probes: bool = False
     """Probes are logged too."""
     tracing: str = NONE
-    """Protocol of traces; none is spoken, trace headers pass through."""
+    """Protocol of traces; none is offered, trace headers pass through."""
 
 
 def parse_observability(text: str) -> Observability:

@@ -1,4 +1,4 @@
-"""What a readiness probe checks, parsed from the JSON of a Kubernetes Probe; running one is the proxy's business."""
+"""What a readiness probe checks, parsed from the JSON of a Kubernetes Probe; nothing is probed here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ALLOWED = "the JSON of a Kubernetes Probe with httpGet, tcpSocket or grpc, or a
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One readiness check of the model server (knative-contract §1.4).
+    """One readiness check of the model server (docs/knative-contract.md §1.4).
 
     path: a GET of it must answer 200–399 (httpGet).
     period_s: 0 tries again until it passes; otherwise one attempt, repeated by whoever asks.
@@ -61,7 +61,7 @@ def _probe(entry: Mapping[str, Any], default_host: str, default_port: int) -> Pr
     if not 0 < port < 65536 or period_s < 0:
         raise ValueError
     return Probe(
-        # gRPC's has no host: it is always asked of the pod itself.
+        # A grpc probe names no host: it always asks the pod itself.
         host=(service is None and action.get("host")) or default_host,
         port=port,
         path=path,

@@ -1,4 +1,4 @@
-"""What the proxy is told about its pod: the variables of Knative (knative-contract §1.1) and ours, parsed only here."""
+"""What the proxy is told about its pod: the variables of Knative (docs/knative-contract.md §1.1) and ours, parsed only here."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class ProxySettings:
     """None is the newest."""
     drain_quiet_s: float = 30.0
     """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
-    doubts: tuple[str, ...] = field(default=(), compare=False)
-    """What was set but cannot be meant, or is not served; to be logged, since Go's queue-proxy starts with it too."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """Settings that are unlikely to be meant, or are not followed. They are logged; Go's queue-proxy starts with them too."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ProxySettings:
@@ -101,7 +101,7 @@ class ProxySettings:
             probes = parse_probes(env.get("SERVING_READINESS_PROBE", ""), settings.upstream_host, settings.user_port)
         except ValueError as error:
             raise SettingError("SERVING_READINESS_PROBE", env["SERVING_READINESS_PROBE"], str(error)) from error
-        return replace(settings, probes=probes, doubts=tuple(_doubts(env, settings)))
+        return replace(settings, probes=probes, warnings=tuple(_warnings(env, settings)))
 
 
 def _read(env: Mapping[str, str], name: str, parse: Callable[[str], Any]) -> Any:
@@ -195,8 +195,8 @@ def _limit(text: str) -> float | None:
     return _count(text) or None
 
 
-def _doubts(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
-    """See `ProxySettings.doubts`."""
+def _warnings(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
+    """See `ProxySettings.warnings`."""
     if not env["USER_PORT"].isdecimal():
         yield f"USER_PORT: {env['USER_PORT']!r} is no port number; requests go to port {settings.user_port}"
     if settings.log_level.lower() not in _LOG_LEVELS:

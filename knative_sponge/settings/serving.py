@@ -24,19 +24,18 @@ INTERNAL: Final = frozenset({EFFECTIVE, PROXY})
 
 
 class ProtocolName(StrEnum):
-    """How requests are merged (design §3)."""
+    """How requests are merged (docs/design.md §3.1)."""
 
     AUTO = "auto"
     V2 = "v2"
     V1 = "v1"
-    OPENAI = "openai"
     CLOUDEVENTS = "cloudevents"
     JSON_ARRAY = "json-array"
     NONE = "none"
 
 
 class Late(StrEnum):
-    """What happens to a request that cannot make its deadline."""
+    """What happens to a request that cannot meet its deadline."""
 
     DROP = "drop"
     SERVE = "serve"
@@ -139,7 +138,8 @@ def _setting(parse: Callable[[str], Any], default: Any, show: Callable[[Any], st
 
 @dataclass(frozen=True, slots=True)
 class ServingSettings:
-    """What a user sets for one revision (design §3). Field `max_batch` is annotation `…/max-batch`, env `SPONGE_MAX_BATCH`."""
+    """What a user sets for one revision (docs/design.md §3.1). Field `max_batch` is annotation `…/max-batch`,
+    env `SPONGE_MAX_BATCH`."""
 
     slo_s: float | None = _setting(_positive_duration, None, format_duration)
     """Seconds a request may take from client send to answer; None makes the proxy a plain queue-proxy."""
@@ -160,7 +160,7 @@ class ServingSettings:
     max_memory: int | None = _setting(_memory, None)
     """Bytes; None leaves memory alone."""
     late: Late = _setting(_choice(Late), Late.DROP)
-    """`drop` answers 504 as soon as a deadline is hopeless; `serve` serves it after all that can make theirs."""
+    """`drop` answers 504 as soon as a deadline cannot be met; `serve` serves such a request after all that can meet theirs."""
     defer: Defer = _setting(_choice(Defer), Defer.AUTO)
     """Whether a batch may wait inside its slack for companions."""
     objective: float = _setting(_share, 0.999)
@@ -172,7 +172,7 @@ class ServingSettings:
     priority: int = _setting(_whole(0, 9), 5)
     """Used when cores run short; higher wins."""
     max_network_share: float = _setting(_share_or_one, 0.9)
-    """A send time in the past uses up at most this share of the budget, so that a wrong clock cannot expire everything."""
+    """The time since a request was sent uses up at most this share of its budget: a wrong clock must not expire everything."""
 
     def __post_init__(self) -> None:
         if self.max_cores is not None and self.max_cores < self.min_cores:

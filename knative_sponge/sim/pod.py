@@ -36,7 +36,7 @@ class Machine(Protocol):
     """The batcher, or the baseline."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
-        """See `core.batcher.Batcher.handle`."""
+        """See `core.batching.batcher.Batcher.handle`."""
         ...
 
 

@@ -7,7 +7,7 @@ import pytest
 from knative_sponge.codec.base import Answer, RequestHead
 from knative_sponge.codec.select import codec_for
 from knative_sponge.errors import SettingError
-from knative_sponge.settings import ProtocolName
+from knative_sponge.settings import ProtocolName, ServingSettings
 
 V2, V1 = b"/v2/models/m/infer", b"/v1/models/m:predict"
 TENSOR = b'{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","data":[1]}]}'
@@ -17,16 +17,19 @@ def post(target: bytes, *headers: tuple[bytes, bytes]) -> RequestHead:
     return RequestHead("POST", target, headers)
 
 
-@pytest.mark.parametrize("name", ["auto", "v2", "v1", "cloudevents", "json-array", "none"])
-def test_a_codec_has_the_name_of_its_protocol(name: str) -> None:
-    assert codec_for(ProtocolName(name)).name == name
+@pytest.mark.parametrize("name", ProtocolName)
+def test_every_protocol_that_can_be_set_has_a_codec_of_its_name(name: ProtocolName) -> None:
+    assert codec_for(name).name == name
 
 
 def test_a_protocol_without_codec_is_refused_with_what_is_allowed() -> None:
-    with pytest.raises(SettingError) as refused:
-        codec_for(ProtocolName.OPENAI)
     allowed = "auto, v2, v1, cloudevents, json-array, none"
+    with pytest.raises(SettingError) as refused:
+        codec_for("openai")
     assert str(refused.value) == f"protocol: 'openai' is not allowed; expected one of {allowed}"
+    with pytest.raises(SettingError) as refused:
+        ServingSettings.from_env({"SPONGE_PROTOCOL": "openai"})
+    assert str(refused.value) == f"SPONGE_PROTOCOL: 'openai' is not allowed; expected one of {allowed}"
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_a_pod_that_is_told_of_while_the_work_ends_gets_no_hand_that_nobody_clos
             pod["status"]["podIP"] = LOCAL
             node.watches.pods._put(key_of(pod), node.watches.pods._keep(pod))
             assert sizer.cluster.pods
-            assert not sizer.divider.resizers
+            assert not sizer.divider.pods
 
     run(body())
 
@@ -193,8 +193,8 @@ def test_hands_that_were_there_before_everything_was_listed_are_closed_too() -> 
 
             node.api.before = refuse
             async with sizing(node) as sizer:
-                await until(lambda: sizer.divider.resizers)
-            (resizer,) = sizer.divider.resizers.values()
-            assert resizer._closed
+                await until(lambda: sizer.divider.pods)
+            (pod,) = sizer.divider.pods.values()
+            assert pod.resizer._closed
 
     run(body())

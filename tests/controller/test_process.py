@@ -260,3 +260,19 @@ def test_the_program_says_which_setting_is_missing() -> None:
         assert b"Traceback" not in said
 
     run(body())
+
+
+def test_the_program_says_that_no_cluster_is_configured(tmp_path: Path) -> None:
+    async def body() -> None:
+        env = {key: text for key, text in os.environ.items() if key != "KUBERNETES_SERVICE_HOST"}
+        env |= {"POD_NAME": "one", "POD_NAMESPACE": SPACE, "SPONGE_QUEUE_PROXY_IMAGE": "proxy"}
+        env |= {"KUBECONFIG": str(tmp_path / "none")}
+        program = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "knative_sponge.controller", env=env, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await program.communicate()
+        assert program.returncode == 1
+        assert f"KUBECONFIG: '{tmp_path / 'none'}' is not allowed".encode() in said
+        assert b"Traceback" not in said
+
+    run(body())

@@ -116,4 +116,4 @@ def test_the_sidecar_has_nothing_of_the_other_programs() -> None:
         for file in copied_packages(sidecar)
         if "images" not in file.parts
     }
-    assert parts == {"__init__.py", "errors.py", "codec", "core", "proxy", "settings", "wire"}
+    assert parts == {"__init__.py", "asgi.py", "errors.py", "listener.py", "codec", "core", "proxy", "settings", "wire"}

@@ -1,4 +1,4 @@
-"""Stands in for the proxy: its admin port as docs/design.md fixes it, on real sockets; serves no inference.
+"""Stands in for the proxy: its admin port as docs/design.md §5.2 fixes it, on real sockets; serves no inference.
 
 In a test it runs inside the loop; as `python -m tests.local.fake_proxy` it takes the proxy's environment and writes
 what happens, one JSON line each, to the file FAKE_PROXY_LOG. `POST /want {"want": 1.2, ...}` on the admin port makes

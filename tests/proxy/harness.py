@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec
 
 import uvloop
-from starlette.types import ASGIApp
 
+from knative_sponge.asgi import ASGIApp
 from knative_sponge.proxy.app import InferenceHandler, data_app
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.knative.drain import Drain
-from knative_sponge.proxy.server import Listener
+from knative_sponge.proxy.server import DataListener
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings
 from tests.proxy.wire import LOCAL, Wire, body_of
@@ -129,7 +129,7 @@ def ok(body: bytes = b"ok", *fields: bytes) -> bytes:
 @asynccontextmanager
 async def serving(app: ASGIApp, protocol: type[HttpProtocol] = HttpProtocol) -> AsyncIterator[int]:
     """Any ASGI application behind the proxy's protocol; the port."""
-    listener = Listener(app, LOCAL, 0, http=protocol, grace_s=1)
+    listener = DataListener(app, LOCAL, 0, http=protocol, grace_s=1)
     await listener.start()
     try:
         yield listener.port

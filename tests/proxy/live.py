@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
+from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.queue.wiring import Inference
 from knative_sponge.proxy.server import Servers, build
@@ -149,8 +150,10 @@ def proxy_settings(model_port: int, **changed: Any) -> ProxySettings:
 
 
 @asynccontextmanager
-async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIterator[Live]:
-    """serving: annotations without prefix, over an SLO of 5 s and at most 4 cores."""
+async def live(
+    serving: dict[str, str] | None = None, *, request_metrics: RequestMetrics | None = None, **proxy: Any
+) -> AsyncIterator[Live]:
+    """serving: annotations without prefix, over an SLO of 5 s and at most 4 cores. proxy: changed settings."""
     model = EchoModel()
     await model.start()
     settings = proxy_settings(model.port, **proxy)
@@ -164,6 +167,7 @@ async def live(serving: dict[str, str] | None = None, **proxy: Any) -> AsyncIter
         upstream,
         breaker,
         stat,
+        request_metrics,
     )
     servers = build(
         settings,

@@ -1,14 +1,14 @@
-"""Knative's conformance list (knative-contract §9) against the real process.
+"""Knative's conformance list (docs/knative-contract.md §9) against the real process.
 
-One test per line of §9 that is HTTP/1.1; gRPC (18) needs HTTP/2. In other files, where time or memory is the subject:
+One test per line of it that is HTTP/1.1; gRPC (18) needs HTTP/2. In other files, where time or memory is the subject:
 
      2  ten seconds of trying, one loop for all callers: test_readiness (`gives_up`, `share_one_check`)
-     8  what a leaving pod tells each kind of probe: test_contract, test_server (`draining`)
+     8  what a leaving pod tells each kind of probe: test_probe_handler, test_server (`draining`)
     19  means and rates of the Stat: test_stat
     22  every variable that must be there: test_proxy_settings
     23  100 MiB each way: test_server
 
-What was observed of Go beyond that list (§10): test_go_behaviour.
+What was observed of Go beyond that list (docs/knative-contract.md §10): test_go_behaviour.
 """
 
 from __future__ import annotations

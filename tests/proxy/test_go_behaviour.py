@@ -1,8 +1,8 @@
-"""What was observed of Go's queue-proxy (knative-contract §10), against the real process, where no other file has it.
+"""What was observed of Go's queue-proxy (docs/knative-contract.md §10), against the real process, where no other file has it.
 
 In other files: 2 test_timeouts · 3 test_relay_failures · 4 test_identity · 5 test_identity (`nothing_is_added`) ·
 6 test_streaming (`trailers_of_a_request`) · 7 test_informational, test_streaming (`overtakes`) · 8, 21 test_refusals ·
-9 test_half_close · 10, 12 test_switching · 11, 12 test_contract · 14, 15, 16 test_headers · 18 test_server, test_stat ·
+9 test_half_close · 10, 12 test_switching · 11, 12 test_probe_handler · 14, 15, 16 test_headers · 18 test_server, test_stat ·
 19 test_tunnel · 20 test_timeouts · 22 test_proxy_settings · 23 test_relay_failures.
 """
 

@@ -179,7 +179,7 @@ def test_the_port_that_ours_names_wins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "doubt"),
+    ("name", "value", "warned_of"),
     [
         ("USER_PORT", "http", "'http' is no port number"),
         ("USER_PORT", "no-such-service", "requests go to port 0"),
@@ -191,11 +191,11 @@ def test_the_port_that_ours_names_wins() -> None:
         ("OBSERVABILITY_CONFIG", '{"tracing": {"protocol": "grpc"}}', "traces are not written"),
     ],
 )
-def test_what_gos_proxy_starts_with_too_is_doubted_but_taken(name: str, value: str, doubt: str) -> None:
-    (found,) = ProxySettings.from_env(KNATIVE | {name: value}).doubts
-    assert doubt in found
+def test_what_gos_proxy_starts_with_too_is_warned_of_but_taken(name: str, value: str, warned_of: str) -> None:
+    (found,) = ProxySettings.from_env(KNATIVE | {name: value}).warnings
+    assert warned_of in found
 
 
 def test_what_is_right_raises_no_doubt() -> None:
     env = KNATIVE | {"SERVING_LOGGING_CONFIG": '{"level": "info"}', "SERVING_LOGGING_LEVEL": "ERROR"}
-    assert ProxySettings.from_env(env).doubts == ()
+    assert ProxySettings.from_env(env).warnings == ()

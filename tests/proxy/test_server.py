@@ -18,8 +18,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.upstream.pool import Upstream

@@ -1,4 +1,4 @@
-"""What the rules are worth, in virtual time with the papers' own models: the claims of docs/design.md that can be checked."""
+"""What the rules are worth, in virtual time with the papers' models: the claims of docs/design.md §4 that can be checked."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ _ANY = msgspec.json.Decoder(msgspec.Raw)
 
 
 class CloudEventsCodec:
-    """Codec of events that are merged as events (design §3, protocol `cloudevents`). An event is a row."""
+    """Codec of events that are merged as events (docs/design.md §3.1, protocol `cloudevents`). An event is a row."""
 
     name: str = "cloudevents"
 

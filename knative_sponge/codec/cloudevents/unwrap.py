@@ -1,5 +1,5 @@
 """CloudEvents in front of a model server that does not know them: an event's data is a request of another codec's
-protocol. Merges and splits nothing itself, and makes no reply events; that takes a clock.
+protocol. Merges and splits nothing itself. Makes no reply events: they need a clock.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from knative_sponge.errors import BadRequest
 class UnwrapCodec:
     """Codec whose requests may come as events: they are merged with each other and with plain requests.
 
-    The model server never sees that a request was an event, also when it goes alone: its answers, and so the reply
-    events, are the same whether or not there was company.
+    The model server never sees that a request was an event, not even when it goes alone. So its answers, and the reply
+    events made of them, do not depend on the batch.
     """
 
     def __init__(self, inner: Codec) -> None:
@@ -28,7 +28,7 @@ class UnwrapCodec:
         return self._inner.wants(head)
 
     def parse(self, head: RequestHead, body: bytes) -> Part:
-        """As the inner codec does, of an event's data. Raises BadRequest also for what is no valid event."""
+        """As the inner codec does, of an event's data. Raises BadRequest for an invalid event too."""
         event = read_event(head, body)
         if event is None:
             return self._inner.parse(head, body)
@@ -46,10 +46,10 @@ class UnwrapCodec:
         return self._inner.split(parts, answer)
 
 
-class NoticeCodec(UnwrapCodec):
-    """Codec for servers of any protocol: events are noticed, for their deadline and their failures, and sent as they came.
+class EventAwareCodec(UnwrapCodec):
+    """Codec for servers of any protocol: events are read for their deadline and their failures, and sent as they came.
 
-    What is no valid event is a request like any other here: judging it is the server's business.
+    A request that is no valid event is a request like any other: the server judges it.
     """
 
     def parse(self, head: RequestHead, body: bytes) -> Part:

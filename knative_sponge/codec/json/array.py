@@ -1,6 +1,6 @@
 """One JSON array as bytes: what is inside, and where to cut it between rows. No number is decoded.
 
-The text is JSON already: only then do commas count elements.
+The text must be valid JSON: only then do commas count elements.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _NONFINITE = (
 )
 _LONE_SURROGATE = re.compile(rb"((?<!\\)(?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _DATA = b'"data"'
-# Far above what tensors need, far below what would hold up the event loop.
+# Far more than tensors need, and far less than would hold up the event loop.
 _MOST_LIFTED = 1000
 _MOST_WALKED = 10_000
 _COLON_ARRAY = re.compile(rb"\s*+:\s*+(?=\[)")
@@ -227,7 +227,7 @@ def _lift(text: bytes) -> tuple[bytes, list[tuple[int, int]]]:
     """Replace each flat array after a key `data` by a mark.
 
     In JSON an unescaped `"data"` before a colon ends a key, and an array without quotes, brackets and braces inside is
-    over at its first `]`: no other knowledge of the text is needed. What is left after many stays where it is.
+    over at its first `]`: no other knowledge of the text is needed. Arrays beyond `_MOST_LIFTED` stay where they are.
     """
     spans: list[tuple[int, int]] = []
     if b"\x7f" in text:

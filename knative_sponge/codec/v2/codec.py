@@ -3,10 +3,10 @@
 Specification: Open Inference Protocol (REST) and its binary tensor data extension. The first dimension of every tensor
 counts rows, so only models that batch along it may be served this way; an answer of other row counts is refused.
 
-Sent alone, byte for byte as received: whatever is not known to merge. That is stateful requests and those with a
-priority or timeout of their own, shared memory, inputs without rows or of different row counts, compressed bodies,
-repeated keys, data whose form the shape does not explain. Refused is only what no server can accept: a body that is not
-JSON, and a shape that contradicts its data.
+A request that is not known to merge is sent alone, byte for byte as received: stateful requests, requests with a priority
+or timeout of their own, shared memory, inputs without rows or of different row counts, compressed bodies, repeated keys,
+data whose form the shape does not explain. Only what no server can accept is refused: a body that is not JSON, and a
+shape that contradicts its data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from knative_sponge.errors import BadRequest, UpstreamBroken
 
 _PATH = re.compile(rb"/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer(?:\?.*)?", re.DOTALL)
 _JSON_LENGTH = b"inference-header-content-length"
-# What Triton and others take as the request's own: state, urgency, patience.
+# Parameters that Triton and others apply to the whole call: with one of them a request cannot share a call.
 _OWN_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
 
 
@@ -43,7 +43,7 @@ class InferRequest:
 
 
 class V2Codec:
-    """Codec of `POST /v2/models/<model>[/versions/<version>]/infer` (design §3, protocol `v2`)."""
+    """Codec of `POST /v2/models/<model>[/versions/<version>]/infer` (docs/design.md §3.1, protocol `v2`)."""
 
     name: str = "v2"
 

@@ -17,7 +17,7 @@ NULL = b"null"
 
 
 class Form(Enum):
-    """How the data stands; only tensors of one form can be joined."""
+    """How the data is written; only tensors of one form can be joined."""
 
     FLAT = "flat"
     NESTED = "nested"
@@ -142,7 +142,7 @@ def _read_json(array: Array, datatype: str, shape: Shape) -> tuple[Form, memoryv
             return Form.FLAT, array.inner
         if skeleton.is_nested(shape, leaf):
             return Form.NESTED, array.inner
-    # Strings and literals may be an encoding that some server knows; too few or too many numbers are wrong anywhere.
+    # Some server may take strings or literals as an encoding of its own. A wrong count of numbers is wrong everywhere.
     if not set(b"Stn") & set(skeleton.form) and (leaves := skeleton.leaves()) is not None:
         _expect(leaves, wanted)
     return None

@@ -1,4 +1,4 @@
-"""What V2 says of any tensor: its shape, the bytes its data takes, where rows of binary data end. No JSON objects."""
+"""What holds for every V2 tensor: its shape, the size of its data, where rows of binary data end. No JSON objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ITEM_BYTES: Mapping[str, int] = MappingProxyType(
         "FP64": 8,
     }
 )
-"""Bytes of one element in binary form; BYTES has none, each of its elements says its own."""
+"""Bytes of one element in binary form. BYTES is not here: each of its elements says its own length."""
 
 _SHAPE = re.compile(rb"\[(?:\d{1,18}(?:,\d{1,18})*+)?\]")
 _PREFIX = struct.Struct("<I")

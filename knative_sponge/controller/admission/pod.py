@@ -35,7 +35,7 @@ class _KeepStock(Exception):
 
 
 Room = Callable[[Object], float | None]
-"""Cores that a pod may ask for at its start, as far as nodes go (`nodeview.start_room`); None is not known."""
+"""Cores that a pod may ask for at its start, as far as nodes go (`node.start_room`); None is not known."""
 
 
 def nothing_known(_key: str) -> Known | None:

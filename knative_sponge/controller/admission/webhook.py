@@ -26,8 +26,8 @@ from knative_sponge.controller.admission.certificate import CertificateError, Ce
 from knative_sponge.controller.admission.pod import Room, endless, nothing_known, review_pod
 from knative_sponge.controller.admission.service import mutate_service, validate_service
 from knative_sponge.controller.profiles.store import Lookup
-from knative_sponge.controller.reporting.listener import Listener
 from knative_sponge.errors import KubeError
+from knative_sponge.listener import Listener
 from knative_sponge.settings.controller import ControllerSettings
 
 LARGEST_REVIEW: Final = 4 * 2**20

@@ -1,6 +1,6 @@
 """A pod of a revision as a value: what sizes it, where it runs, whom to talk to. Pure, and it holds nothing back to the wire.
 
-Works on pods as the API server has them, and on what `podslim.slim` left of them, with the same result.
+Works on pods as the API server has them, and on what `pod_fields.slim` left of them, with the same result.
 """
 
 from __future__ import annotations

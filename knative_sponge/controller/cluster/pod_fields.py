@@ -1,4 +1,4 @@
-"""What the informer decodes of a pod, and what it holds: what `podview` and the other readers of pods look at. Pure.
+"""What the informer decodes of a pod, and what it holds: what `pod` and the other readers of pods look at. Pure.
 
 Environment, probes, volumes and who wrote which field are nine tenths of a pod, and on a large cluster there are thousands.
 """

@@ -52,7 +52,7 @@ def footprint(pod: Object) -> PodRequest:
 
 
 def kept_of_pod(item: Object) -> Object:
-    """Its `footprint`, and of a pod of a revision what `podslim.slim` leaves; of others only who they are.
+    """Its `footprint`, and of a pod of a revision what `pod_fields.slim` leaves; of others only who they are.
 
     A cluster has many pods, and they are large. All are watched as one: one that gets or loses the label of a revision is
     in one place at any time.

@@ -22,7 +22,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from knative_sponge.controller.kube.resource import Object, Resource, Verb
 from knative_sponge.controller.kube.wire import Text, lines, read_event, read_object, read_page
-from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable
+from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable, SettingError
 
 RETRY_S: Final = (0.2, 30.0)
 """First and longest wait before a call that failed is tried again (`core/backoff.py`)."""
@@ -75,12 +75,18 @@ class Kube:
 
     @classmethod
     async def connect(cls) -> Kube:
-        """In a cluster by its service account, elsewhere by `$KUBECONFIG` or `~/.kube/config`."""
+        """In a cluster by its service account, elsewhere by `$KUBECONFIG` or `~/.kube/config`. Raises SettingError without
+        one."""
         configuration = Configuration()
-        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        try:
+            if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+                kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            else:
+                await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except kube_config.ConfigException as error:
+            raise SettingError(
+                "KUBECONFIG", os.environ.get("KUBECONFIG"), f"a cluster's configuration ({error})"
+            ) from error
         return cls(_client(configuration))
 
     @classmethod

@@ -39,7 +39,8 @@ class ModelCollector:
         self._port = port
 
     async def collect(self, pods: Mapping[str, str]) -> None:
-        """One round. pods: IP address of one pod by image key (`known.key_of`). A pod that fails is passed over."""
+        """One round. pods: IP address of one pod by image key, as `controller.profiles.profile.key_of` has it. A pod
+        that fails is passed over."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def one(key: str, ip: str) -> None:

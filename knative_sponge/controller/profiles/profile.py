@@ -37,7 +37,7 @@ _REFRESH_S: Final = 3600.0
 class Known:
     """What pods of one image have learned.
 
-    model: their latency model, JSON of `core.profile` in few digits. cores: a size to start with; None is not known.
+    model: their latency model, JSON of `core/latency/profile.py` in few digits. cores: a size to start with; None is not known.
     seen_s: when it was learned, Unix seconds in whole minutes. params, cost, samples: the model's curves of latency and of
     costs, and how many measurements it stands for.
     """
@@ -61,7 +61,7 @@ def key_of(image: str, namespace: str, service: str) -> str:
 
 
 def known(model: Mapping[str, Any], cores: float | None, now: float) -> Known:
-    """From a model as `core.profile.to_json` gives it; the least visited regions are left out where it is too long.
+    """From a model as `core.latency.profile.to_json` gives it; the least visited regions are left out where it is too long.
 
     now: Unix seconds. Raises ProfileError.
     """

@@ -35,7 +35,7 @@ NAME: Final = PROFILES.names[0]
 log = logging.getLogger(__name__)
 
 Lookup = Callable[[str], Known | None]
-"""What is known of an image by its key (`known.key_of`)."""
+"""What is known of an image by its key (`controller.profiles.profile.key_of`)."""
 
 
 class ConfigReader(Protocol):
@@ -150,7 +150,7 @@ class ProfileKeeper:
         return new.samples >= min(old.samples, _ENOUGH) and is_news(old, new)
 
     def learn(self, key: str, model: Mapping[str, Any], cores: float | None) -> None:
-        """Pods of the image with this key have this model (`core.profile.to_json`); cores: a size they did with, if known.
+        """Pods of the image with this key have this model (`core.latency.profile.to_json`); cores: a size that did, if known.
 
         A model of few measurements is not taken in place of one of many: its pod has only begun.
         """

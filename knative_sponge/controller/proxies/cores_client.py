@@ -1,4 +1,4 @@
-"""Tells a proxy its size (docs/design.md, `PUT /sponge/v1/cores`); whether it heard is all that is known afterwards."""
+"""Tells a proxy its size (docs/design.md §5.2, `PUT /sponge/v1/cores`); whether it heard is all that is known afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every proxy asks for, kept up to date: one stream of demands per pod (docs/design.md); nothing is decided here.
+"""What every proxy asks for, kept up to date: one stream of demands per pod (docs/design.md §5.2); nothing is decided here.
 
 A stream that ends is opened again after a growing wait, one that says nothing for SILENCE_S is dead. At most CONNECTING
 connections are being made at once.

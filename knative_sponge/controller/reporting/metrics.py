@@ -25,8 +25,7 @@ class Metrics:
     """Counts of one controller process. Revisions and nodes are labels only as long as they are not forgotten."""
 
     def __init__(self) -> None:
-        self.look: Callable[[], None] | None = None
-        """Sets what would cost too much to set with each change; called before anything is shown, until `leads(False)`."""
+        self._measure: Callable[[], None] | None = None
         self.registry = CollectorRegistry()
         reconciles = Counter(
             "sponge_reconciles", "Looks at one PodAutoscaler, by outcome.", ["outcome"], registry=self.registry
@@ -71,7 +70,7 @@ class Metrics:
         )
         streams = Gauge(
             "sponge_demand_streams",
-            "Pods by how well they are heard: live, stale (connected but silent), down.",
+            "Pods by how well they are heard: live (within 3 s), stale (once, but not lately), down (never).",
             ["state"],
             registry=self.registry,
         )
@@ -85,12 +84,17 @@ class Metrics:
         """This replica became leader, or stopped being it; what only the leader knows is then nobody's."""
         self._leader.set(yes)
         if not yes:
-            self.look = None
+            self._measure = None
             self.stock_proxies({})
             self.broken_webhooks(0)
             self.streams(live=0, stale=0, down=0)
             for gauge in (*self._revision, *self._node):
                 gauge.clear()
+
+    def publish(self, measure: Callable[[], None]) -> None:
+        """Call `measure` before anything is shown, until `leads(False)`: it sets what would cost too much to set with each
+        change."""
+        self._measure = measure
 
     def stock_proxies(self, pods: Mapping[str, int]) -> None:
         """Pods per why; reasons that are left out are zero."""
@@ -144,8 +148,8 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
-        if self.look is not None:
-            self.look()
+        if self._measure is not None:
+            self._measure()
         return generate_latest(self.registry)
 
     def _gauges(self, labels: list[str], **texts: str) -> tuple[Gauge, ...]:

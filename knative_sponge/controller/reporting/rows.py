@@ -31,8 +31,8 @@ class PodRow:
     batches with the model server. slack_s: what 95 % of requests have left at least when they arrive; None before any.
     met, missed: requests since the pod started. news_s: age of its last demand; None is never heard from.
     curve: (cores, rows per second expected to miss), cores ascending. params: gamma, delta, epsilon, eta of
-    `core.curve.LatencyParams`; None before the first demand. cost: the same of what batches cost (`core/latency/credit.py`).
-    samples: calls they were learned from.
+    `core.latency.curve.LatencyParams`; None before the first demand. cost: the same of what batches cost
+    (`core/latency/credit.py`). samples: calls they were learned from.
 
     Raises ValueError for numbers that are not finite or below zero.
     """

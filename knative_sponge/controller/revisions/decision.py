@@ -97,7 +97,7 @@ Action = CreateService | ChangeService | SetReplicas | WriteStatus | RequeueAfte
 
 
 def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
-    """The actions that bring the revision nearer to what it shall be (knative-contract §3.8); none when it is there.
+    """The actions that bring the revision nearer to what it shall be (docs/knative-contract.md §3.8); none when it is there.
 
     now: wall clock, as status times have it.
 

@@ -1,8 +1,8 @@
 """When a revision that is in use may go to zero pods, and when it wakes; pure functions of what is known.
 
-Knative's rule for its own class (knative-contract §3.5), on requests instead of concurrency: idle for its stable window, then
-behind the activator for the grace period, then no pods. What wakes it is a request that waits in an activator; so nothing
-sleeps while the activators cannot be seen.
+Knative's rule for its own class (docs/knative-contract.md §3.5), on requests instead of concurrency: idle for its stable
+window, then behind the activator for the grace period, then no pods. What wakes it is a request that waits in an activator;
+so nothing sleeps while the activators cannot be seen.
 """
 
 from __future__ import annotations

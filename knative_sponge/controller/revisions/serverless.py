@@ -20,7 +20,7 @@ class Mode(StrEnum):
 
 
 def wanted(autoscaler: Object, mode: Mode) -> Object:
-    """The SKS of a PodAutoscaler, as Knative's own classes make it (knative-contract §3.4)."""
+    """The SKS of a PodAutoscaler, as Knative's own classes make it (docs/knative-contract.md §3.4)."""
     metadata = autoscaler["metadata"]
     spec = autoscaler["spec"]
     annotations = {key: text for key, text in (metadata.get("annotations") or {}).items() if key != METRIC_ANNOTATION}

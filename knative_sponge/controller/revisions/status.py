@@ -1,7 +1,7 @@
 """What a PodAutoscaler of our class reports to Knative, computed from what is known; nothing is written here.
 
-Knative copies it to the Revision and makes that ready by it (knative-contract §3.3). The rule that matters most: until the
-revision was ready once nothing is False, or the Revision fails with "Initial scale was never achieved". So it is False only
+Knative copies it to the Revision and makes that ready by it (docs/knative-contract.md §3.3). The rule that matters most: until
+the revision was ready once nothing is False, or the Revision fails with "Initial scale was never achieved". So it is False only
 when the revision was given up: then that is the truth.
 """
 

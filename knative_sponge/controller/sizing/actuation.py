@@ -1,7 +1,7 @@
-"""Gives the pods of one node their targets, in the order that never takes more cores than there are. Decides no division.
+"""Gives the pods of one node their targets, so that they never take more cores than there are. Decides no division.
 
-Shrinks go out first. A growth goes out as soon as there is room for all of it, counting what the API server has accepted; when
-no shrink is about to go, it takes what room there is.
+Shrinks are patched first. A growth is patched as soon as all of it fits beside what the other pods have asked for. Where no
+shrink is about to be patched, a growth takes as much as fits.
 """
 
 from __future__ import annotations
@@ -10,45 +10,48 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from knative_sponge.controller.kube.resource import Key
-from knative_sponge.controller.sizing.claims import PodDemand, bounds
+from knative_sponge.controller.sizing.claims import bounds
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.divide import Claim, Division
 from knative_sponge.core.allocation.growth import GrowthRules, grown, shrunk
 from knative_sponge.core.quantity import format_cores
 
 _LEAST_STEP: Final = 0.02
+"""Cores below which a part of a growth is not worth a patch."""
 _GRAIN: Final = 0.0005
+"""Half a millicore: sizes that differ by less are the same."""
 _LEAST_MISSES: Final = 0.005
-"""Rows per second."""
+"""Rows per second below which misses do not count."""
 _SOON_S: Final = 0.1
+"""A growth waits for a shrink that may be patched within this time."""
 _WORTH_IT: Final = 0.5
-"""A growth takes at least this share of itself rather than wait for a shrink that goes within the spacing of patches."""
+"""Where a shrink may be patched within the spacing of patches, a growth waits for it rather than take less than this share."""
 
 
 def actuate(
     claims: Sequence[Claim],
     capacity: float,
     division: Division,
-    resizers: Mapping[Key, PodResizer],
-    demands: Mapping[Key, PodDemand],
+    pods: Mapping[Key, PodState],
     now: float,
     rules: GrowthRules,
     quotas: QuotaRefusals,
 ) -> None:
-    """Aim every resizer of a node. capacity: cores of the node that its managed pods can have in all."""
+    """Give every pod of `claims` that is still among `pods` its target. capacity: cores of the node for its managed pods."""
     present = [
-        (resizer, each, division.sizes[each.key])
+        (pod.resizer, each, division.sizes[each.key])
         for each in claims
-        if isinstance(each.key, tuple) and (resizer := resizers.get(each.key)) is not None
+        if isinstance(each.key, tuple) and (pod := pods.get(each.key)) is not None
     ]
     lows = {each.key: bounds(resizer.pod, resizer.machine, capacity, now)[0] for resizer, each, _ in present}
     above_least = capacity - sum(lows.values())
 
-    def aim(resizer: PodResizer, each: Claim, size: float, need: float) -> None:
-        demand = demands.get(resizer.pod.key)
+    def set_target(resizer: PodResizer, each: Claim, size: float, need: float) -> None:
+        demand = pods[resizer.pod.key].demand
         since_s = now if demand is None else demand.since_s
-        if size < resizer.machine.asked:  # until now it was kept
+        if size < resizer.machine.asked:  # until now the pod held its size
             since_s = max(since_s, min(now, resizer.sized_s + rules.hold_s))
         resizer.set_target(
             size, need, max(size, min(each.high, lows[each.key] + above_least)), _why(each, size), since_s
@@ -60,7 +63,7 @@ def actuate(
     unmet = sum(size - resizer.machine.asked for resizer, _, size in growing) - room
     shrinking = []
     margins = spare
-    if unmet > 0.0:  # what others wait for is nobody's margin
+    if unmet > 0.0:  # cores that a growth waits for are no margin for others
         margins = min(spare, sum(_gives(resizer, size, now) for resizer, _, size in present) - unmet)
     for resizer, each, size in present:
         asked = resizer.machine.asked
@@ -68,17 +71,17 @@ def actuate(
             given = shrunk(asked, size, margins, rules) if size < asked else size
             margins -= given - size
             spare -= given - size
-            aim(resizer, each, given, given)
+            set_target(resizer, each, given, given)
             if given < asked - _GRAIN:
                 shrinking.append(resizer.machine)
-    # One that cannot be patched for long (a webhook that fails, a kubelet that errs) is not waited for.
+    # No growth waits for a shrink that cannot be patched for long, as with a webhook that fails or a kubelet that errs.
     soon = any(machine.patches_by(now + _SOON_S) for machine in shrinking)
     later = any(machine.patches_by(now + machine.rules.min_spacing_s) for machine in shrinking)
     growing.sort(key=lambda found: (-found[1].weight, found[2] - found[0].machine.asked))
     for resizer, each, size in growing:
         asked = resizer.machine.asked
         if size - asked > room + _GRAIN:
-            # What shrinks wakes the division when it has; until then the pod keeps what it asked for.
+            # The node is divided again when a shrink was accepted. Until then the pod keeps what it has asked for.
             waits = soon or room < _LEAST_STEP or (later and room < _WORTH_IT * (size - asked))
             given = asked if waits else round(asked + room - _GRAIN, 3)
         elif quotas.tight(resizer.pod.key[0], now):
@@ -88,11 +91,11 @@ def actuate(
             given = grown(asked, size, each.high, min(spare, room - (size - asked)), rules, late=late)
             spare -= given - size
         room -= given - asked
-        aim(resizer, each, given, size)
+        set_target(resizer, each, given, size)
 
 
 def _gives(resizer: PodResizer, size: float, now: float) -> float:
-    """Cores that a shrink to `size` frees within the spacing of patches."""
+    """Cores that a shrink to `size` frees, if it may be patched within the spacing of patches."""
     machine = resizer.machine
     return max(0.0, machine.asked - size) if machine.patches_by(now + machine.rules.min_spacing_s) else 0.0
 

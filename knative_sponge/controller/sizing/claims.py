@@ -1,4 +1,19 @@
-"""What a pod may claim of its node, from its settings, its proxy's last word and the state of its resize. Pure."""
+"""What a pod claims of its node, from its settings, what its proxy said last and the state of its resize. Pure.
+
+Words that this room uses for the cores of one pod, each for one thing:
+
+    want        its proxy says that it needs so much now (`want` of a demand line)
+    peak        the largest want of late (`core/allocation/lookback.py`)
+    hold        what a claim keeps beyond the want: the present size, the peak, or nothing (`retention.py`)
+    claim       what the pod asks of its node in one division
+    size        what the division gives it
+    target      its size, or a size on the way there; a growth may go beyond it (`core/allocation/growth.py`)
+    need        what of the target is not taken ahead of need
+    asked       the API server has accepted it, or may yet accept it
+    accepted    the API server has accepted it
+    in force    the pod's status shows it
+    actuation   resizers are given their targets (`actuation.py`)
+"""
 
 from __future__ import annotations
 
@@ -12,18 +27,26 @@ from knative_sponge.core.resizing.machine import PodResize
 from knative_sponge.wire.demand import DemandLine
 
 STALE_S: Final = 3.0
-"""A proxy speaks every second. One that was silent for longer keeps its size."""
+"""A proxy sends a line every second. A pod whose last line is older than this keeps its size."""
 _MIDDLE: Final = 5
-"""The priority of a revision that names none; each step above it makes a missed row count twice as much."""
+"""The priority of a revision that names none. Each step above it makes a missed row count twice as much."""
 
 
 class PodDemand(msgspec.Struct, frozen=True, gc=False):
-    """A pod's last word. want: the largest need of late. at_s: when `line` came. since_s: when either need last changed."""
+    """What a pod's proxy said last.
+
+    line: its last line. peak: the largest want of late, in cores. at_s: when the line came. since_s: when the want or the peak
+    changed last. Both in monotonic seconds.
+    """
 
     line: DemandLine
-    want: float
+    peak: float
     at_s: float
     since_s: float = 0.0
+
+    def stale(self, now: float) -> bool:
+        """Is the line too old to resize the pod by?"""
+        return now - self.at_s > STALE_S
 
 
 def bounds(pod: PodView, machine: PodResize, capacity: float, now: float) -> tuple[float, float]:
@@ -40,21 +63,21 @@ def bounds(pod: PodView, machine: PodResize, capacity: float, now: float) -> tup
 
 
 def claim(
-    pod: PodView, machine: PodResize, demand: PodDemand | None, want: float | None, capacity: float, now: float
+    pod: PodView, machine: PodResize, demand: PodDemand | None, cores: float | None, capacity: float, now: float
 ) -> Claim:
-    """The claim: `want` cores; of a pod without news, that it keeps its size."""
+    """The claim for `cores`. Without them or without a demand, the pod keeps its size. capacity: see `bounds`."""
     settings = pod.settings
     assert settings is not None
     low, high = bounds(pod, machine, capacity, now)
     present = machine.asked
     weight = 2.0 ** (settings.priority - _MIDDLE)
-    if demand is None or want is None or now - demand.at_s > STALE_S:
+    if demand is None or cores is None:
         return Claim(pod.key, present, (), present, low, high, weight, shrinkable=False)
-    return Claim(pod.key, want, _falling(demand.line.curve), present, low, high, weight)
+    return Claim(pod.key, cores, _falling(demand.line.curve), present, low, high, weight)
 
 
 def _falling(curve: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-    """The points that a claim takes: cores rise, misses do not. A proxy's rounding may make two of them one."""
+    """The points that a claim takes: cores rise, misses do not. A proxy's rounding may make one point of two."""
     last, least = 0.0, float("inf")
     for cores, misses in curve:
         if not (cores > last and 0 <= misses <= least):

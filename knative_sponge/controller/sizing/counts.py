@@ -1,6 +1,7 @@
-"""The slow loop of `hybrid` revisions: how many pods each shall have (design §4, Two time scales). It writes nothing.
+"""The slow loop of `hybrid` revisions: how many pods each shall have (docs/design.md §4.10). It writes nothing.
 
-A count is known once a pod of the revision was heard and its model has learned something; it is kept while nobody speaks.
+A revision has a count once all its pods were heard and a latency model was learned from some calls. The count stays as it is
+while a pod is silent.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Final
 
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.reporting.rows import NodeRow
-from knative_sponge.controller.sizing.claims import STALE_S, PodDemand
+from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.core.allocation.fleet import best
 from knative_sponge.core.allocation.pod_count import PodCount
 from knative_sponge.core.latency.curve import LatencyParams
@@ -23,61 +25,67 @@ from knative_sponge.settings.serving import Scaling
 _log: Final = logging.getLogger(__name__)
 
 PERIOD_S: Final = 2.0
-"""Between two looks; what they see has to last before a count follows (`core/allocation/pod_count.py`)."""
+"""Between two looks. What they see has to last before a count follows it (`core/allocation/pod_count.py`)."""
 _SPARE: Final = 1.2
+"""Pods are taken away only if the others could carry so many times the rate."""
 _CAUTION: Final = 1.5
-"""From the median to what batches are sized with, where the spread is not known: e^{2σ} for a σ of 0.2."""
+"""Batches are sized with so many times the median latency, where its spread is not known: e^{2σ} for a σ of 0.2."""
 _FEWEST: Final = 5
-"""Measurements below which a model is a guess still."""
+"""A latency model that was learned from fewer calls is a guess."""
 _LACKING: Final = 0.1
-"""Share of its want that a pod must lack before its node counts as too small for it."""
+"""A pod's node is too small for it where its peak is above its target by more than this share."""
 
 
 class PodCounts:
-    """Counts by revision. changed: told each revision whose count is another."""
+    """Counts by revision."""
 
-    def __init__(self, changed: Callable[[Key], None]) -> None:
-        self._changed = changed
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Key], None]] = []
         self._counts: dict[Key, PodCount] = {}
 
+    def subscribe(self, subscriber: Callable[[Key], None]) -> None:
+        """Tell each revision whose count has changed."""
+        self._subscribers.append(subscriber)
+
     def wanted(self, key: Key) -> int | None:
-        """Pods that a revision shall have; None where only its annotations count."""
+        """Pods that a revision shall have; None where that follows from its annotations alone."""
         count = self._counts.get(key)
         return None if count is None else count.pods
 
-    async def look(
-        self,
-        resizers: Mapping[Key, PodResizer],
-        demands: Mapping[Key, PodDemand],
-        nodes: Mapping[str, NodeRow],
-        now: float,
-    ) -> None:
-        """Look at all pods; each revision takes up to some milliseconds, and others have their turn in
-        between. now: monotonic seconds."""
-        by_revision: dict[Key, list[PodResizer]] = defaultdict(list)
-        for resizer in resizers.values():
-            if resizer.pod.settings is not None and resizer.pod.settings.scaling is Scaling.HYBRID:
-                by_revision[resizer.pod.key[0], resizer.pod.revision].append(resizer)
+    async def look(self, pods: Mapping[Key, PodState], nodes: Mapping[str, NodeRow], now: float) -> None:
+        """Look at all pods. now: monotonic seconds.
+
+        A revision takes up to some milliseconds, so other tasks run after each.
+        """
+        by_revision: dict[Key, list[PodState]] = defaultdict(list)
+        for pod in pods.values():
+            view = pod.resizer.pod
+            if view.settings is not None and view.settings.scaling is Scaling.HYBRID:
+                by_revision[view.key[0], view.revision].append(pod)
         for key in [key for key in self._counts if key not in by_revision]:
             del self._counts[key]
         for key, members in by_revision.items():
-            heard = [demands[resizer.pod.key] for resizer in members if resizer.pod.key in demands]
-            if len(heard) == len(members) and all(now - demand.at_s <= STALE_S for demand in heard):
-                self._decide(key, members, heard, nodes, now)
+            demands = [pod.demand for pod in members if pod.demand is not None and not pod.demand.stale(now)]
+            if len(demands) == len(members):
+                self._decide(key, [pod.resizer for pod in members], demands, nodes, now)
                 await asyncio.sleep(0)
 
     def _decide(
-        self, key: Key, members: list[PodResizer], heard: list[PodDemand], nodes: Mapping[str, NodeRow], now: float
+        self, key: Key, members: list[PodResizer], demands: list[PodDemand], nodes: Mapping[str, NodeRow], now: float
     ) -> None:
+        """members, demands: of each pod of the revision."""
         settings = members[0].pod.settings
-        wisest = max(heard, key=lambda demand: demand.line.samples).line
-        slacks = [demand.line.slack for demand in heard if demand.line.slack is not None and demand.line.slack > 0]
-        rate = sum(demand.line.rate for demand in heard)
+        lines = [demand.line for demand in demands]
+        wisest = max(lines, key=lambda line: line.samples)
+        slacks = [line.slack for line in lines if line.slack is not None and line.slack > 0]
+        rate = sum(line.rate for line in lines)
         if settings is None or wisest.params is None or wisest.samples < _FEWEST or not slacks:
             return
         most_cores = settings.max_cores
         if most_cores is None:
-            most_cores = max((nodes[h.pod.node].capacity for h in members if h.pod.node in nodes), default=0.0)
+            most_cores = max(
+                (nodes[name].capacity for name in {each.pod.node for each in members} & nodes.keys()), default=0.0
+            )
         most_cores = max(most_cores, settings.min_cores)
 
         def needed(load: float) -> int:
@@ -97,20 +105,22 @@ class PodCounts:
         if count is None:
             count = self._counts[key] = PodCount(len(members))
         short = any(
-            demand.want > (resizer.machine.target or demand.want) * (1 + _LACKING) and nodes[resizer.pod.node].short
-            for resizer, demand in zip(members, heard, strict=True)
+            demand.peak > (resizer.machine.target or demand.peak) * (1 + _LACKING) and nodes[resizer.pod.node].short
+            for resizer, demand in zip(members, demands, strict=True)
             if resizer.pod.node in nodes
         )
         before = count.pods
         try:
             fewest = needed(rate)
-            most = needed(_SPARE * rate) if fewest < before else fewest  # only for fewer pods it matters
+            most = needed(_SPARE * rate) if fewest < before else fewest  # it matters only where pods go
         except (ValueError, ArithmeticError) as error:
-            _log.debug("%s/%s: no number of pods: %s", *key, error)  # what its proxy says of its model cannot be
+            _log.debug("%s/%s: no number of pods: %s", *key, error)  # its proxy says of its model what cannot be
             return
-        # Pods that were asked for and are not there may never be: no room, or a bound of the user's. A count that went on
-        # without them would take minutes to come back, and so would one far below what the user keeps.
+        # Pods that were asked for and are not there may never come: there is no room, or the user has set a bound. A count
+        # that grew without them would take minutes to fall again. A count far below what the user keeps would take minutes
+        # to grow.
         short = short and len(members) >= before
         most = max(most, before) if len(members) > before else most
         if count.update(fewest, most, short, now) != before:
-            self._changed(key)
+            for subscriber in self._subscribers:
+                subscriber(key)

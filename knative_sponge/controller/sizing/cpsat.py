@@ -1,8 +1,9 @@
 """CP-SAT's answer to a division that the greedy rule could not prove best, from a process of its own.
 
-OR-Tools takes a second to import, tens of megabytes and a core while it solves, so nothing of it is loaded into the
-controller: `Refiner` starts `python -m knative_sponge.controller.sizing.cpsat` on first need and speaks JSON lines with
-it. It never waits beyond its deadline and never raises for the solver's sake; without an answer the greedy division stands.
+OR-Tools takes a second to import, tens of megabytes, and a core while it solves. So nothing of it is loaded into the
+controller: `Refiner` starts `python -m knative_sponge.controller.sizing.cpsat` on first need and speaks JSON lines with it.
+The refiner never waits beyond its deadline and never raises because of the solver. Without an answer the greedy division
+stands.
 
     request: {"id":1,"budget":4000,"limit_s":0.2,"pods":[{"xs":[100,400],"ys":[3.5,0.0],"size":250}]}   millicores, misses
     answer:  {"id":1,"sizes":[400],"bound":0.0}, or "sizes":null; the line {"ready":true} comes first
@@ -29,19 +30,18 @@ logger = logging.getLogger(__name__)
 
 _LINE_BYTES: Final = 1 << 20
 CLOSING_S: Final = 0.5
-"""A process that was killed has ended by then, unless its machine is in trouble; nobody waits for it longer. The leader's
-work must end within a third of its lease, which lasts three seconds at least."""
+"""Longest wait for the end of a process that was killed. It ends sooner unless its machine is in trouble. The leader's work
+must end within a third of its lease, which lasts three seconds at least."""
 _LARGEST: Final = 1 << 50
-"""Of the objective. Doubles hold it exactly, and the sums that CP-SAT checks stay below its 2⁶²."""
+"""Bound of the objective. Doubles hold it exactly, and the sums that CP-SAT checks stay below its bound of 2⁶²."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefineRules:
     """Times in seconds.
 
-    limit_s: what the solver may take. deadline_s: longest wait for it, queueing and its start included. start_s: until it
-    must be ready. again_s: pause before another start after one that failed. command: what is started instead of this
-    module.
+    limit_s: what the solver may take. deadline_s: longest wait for it, queueing and its start included. start_s: what its start
+    may take. again_s: pause before another start after one that failed. command: is started instead of this module.
     """
 
     limit_s: float = 0.2
@@ -86,11 +86,11 @@ class Refiner:
             async with asyncio.timeout(self._rules.deadline_s) as bound, self._turn:
                 left_s = (bound.when() or math.inf) - asyncio.get_running_loop().time()
                 if queued and left_s < self._rules.limit_s:
-                    return greedy  # to ask and not to wait for the answer costs the process, and all nodes its start
+                    return greedy  # an answer that nobody waits for costs the process, and all nodes its next start
                 spending = await self._ask(problem, greedy)
         except TimeoutError:
             return greedy
-        except (OSError, ValueError, TypeError, KeyError) as error:  # it has ended, or what it wrote is no answer
+        except (OSError, ValueError, TypeError, KeyError) as error:  # the process has ended, or wrote what is no answer
             logger.warning("the solver's process failed: %s", error or type(error).__name__)
             self._kill()
             return greedy
@@ -102,7 +102,7 @@ class Refiner:
         return replace(greedy, exact=refined.exact)
 
     async def close(self) -> None:
-        """End the process, if there is one, and wait for its end, but not for long. It is not started again."""
+        """End the process, if there is one, and wait CLOSING_S at most for its end. It is not started again."""
         self._not_before = math.inf
         try:
             async with asyncio.timeout(CLOSING_S):
@@ -128,13 +128,13 @@ class Refiner:
         try:
             await _write(process, request)
             answer = await _read(process)
-        except asyncio.CancelledError:  # late; its answer must not be taken for the next one's
+        except asyncio.CancelledError:  # the answer is late, and must not be taken for that to the next question
             self._kill()
             raise
         return _spending(answer, self._sent, problem)
 
     async def _start(self) -> asyncio.subprocess.Process | None:
-        """The process once it is ready, None if it cannot be. Starting goes on when the caller no longer waits."""
+        """The process once it is ready; None where it cannot be started. The start goes on when the caller no longer waits."""
         if self._starting is None:
             if asyncio.get_running_loop().time() < self._not_before:
                 return None
@@ -209,12 +209,12 @@ def _spending(answer: dict[str, Any], wanted: int, problem: Problem) -> Spending
 
 
 def solve(request: dict[str, Any]) -> dict[str, Any]:
-    """Least misses, then least millicores, exactly: each pod lies on one segment of its curve. Lookback OR-Tools.
+    """Least misses, then least millicores, exactly: each pod lies on one segment of its curve. Needs OR-Tools.
 
-    The two goals are one integer: misses in steps of the whole that could be saved, times more than all millicores. A
-    segment is chosen by a literal and filled by so many millicores; that is the tightest model there is, its relaxation is
-    the hull that the greedy rule works on. Present sizes are not its business: `Problem.finish` does the same for its
-    answer as for the greedy one.
+    The two goals are one integer: misses in steps of all that could be saved, times more than all millicores. A literal
+    chooses a segment, and an integer says how many millicores of it are filled. That is the tightest model there is: its
+    relaxation is the hull that the greedy rule works on. Present sizes do not count here: `Problem.finish` looks at them in
+    this answer as in the greedy one.
     """
     from ortools.sat.python import cp_model  # noqa: PLC0415 - only in the process of its own
 
@@ -257,9 +257,9 @@ def solve(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(lines: Iterable[str]) -> None:
-    """Answer each line on the standard output until there are no more: the controller has ended then."""
+    """Answer each line on the standard output, until the lines end because the controller has ended."""
     os.nice(5)  # the controller's loop comes first
-    from ortools.sat.python import cp_model  # noqa: F401, PLC0415 - imported before anybody waits for an answer
+    from ortools.sat.python import cp_model  # noqa: F401, PLC0415 - imported before an answer is waited for
 
     print(json.dumps({"ready": True}), flush=True)
     for line in lines:

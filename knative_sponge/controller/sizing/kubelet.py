@@ -1,7 +1,7 @@
-"""What containers use of their memory, asked of their nodes' kubelets; nothing is decided here, and nobody else is asked.
+"""Asks kubelets how much memory the containers of their nodes use. Asks nobody else, and decides nothing.
 
-The token goes only to a kubelet whose certificate the cluster's authority has signed for the node's address. Kubelets with
-certificates that they made themselves are not read: whoever answered in their place would get the token.
+The token goes only to a kubelet whose certificate was signed by the cluster's authority for the node's address. A kubelet with
+a certificate that it made itself is not asked: anybody could answer in its place and get the token.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 PORT: Final = 10250
 _ANSWER_S: Final = 3.0
 _LARGEST: Final = 8 * 2**20
-"""Of an answer. A node with 250 pods sends about 1 MiB."""
+"""Bytes of an answer at most. A node with 250 pods sends about 1 MiB."""
 _SAMPLE: Final = re.compile(r"^container_memory_working_set_bytes\{([^}\n]*)\} ([0-9.e+]+)(?: |$)", re.MULTILINE)
 _LABEL: Final = re.compile(r'(\w+)="([^"\\]*)"')
 
 
 class Kubelets:
-    """`async with` it, then ask. account: directory of the token and of the authority's certificate. port: of kubelets."""
+    """Use it with `async with`. account: directory of the token and of the authority's certificate. port: of kubelets."""
 
     def __init__(self, account: Path = ACCOUNT, port: int = PORT) -> None:
         self._account = account
@@ -49,7 +49,7 @@ class Kubelets:
     async def working_sets(self, address: str) -> Mapping[Place, int]:
         """Bytes that each container of a node keeps in use, by the node's InternalIP.
 
-        Raises KubeError with the status that the kubelet answered, and KubeUnreachable for all else.
+        Raises KubeError with the status that the kubelet answered, and KubeUnreachable where there is no such answer.
         """
         host = f"[{address}]" if ":" in address else address
         url = f"https://{host}:{self._port}/metrics/resource"
@@ -70,10 +70,10 @@ class Kubelets:
             raise KubeUnreachable(f"GET {url}: {type(error).__name__}: {error}") from error
 
     async def _trusting(self) -> aiohttp.ClientSession:
-        """The session, with the authority of now."""
+        """The session that trusts the authority that `ca.crt` names now."""
         authority = self._read("ca.crt")
         if self._session is None or authority != self._authority:
-            # Not `create_default_context`: from Python 3.13 on it refuses what clusters' authorities commonly leave out.
+            # From Python 3.13 on, `create_default_context` asks for fields that clusters' authorities commonly leave out.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(cadata=authority)
             before, self._authority = self._session, authority
@@ -92,7 +92,7 @@ class Kubelets:
 
 
 def working_sets(text: str) -> Mapping[Place, int]:
-    """The same, from the text of `/metrics/resource`; lines that are not understood are left out."""
+    """Bytes by container, from the text of `/metrics/resource`. Lines that are not understood are left out."""
     found: dict[Place, int] = {}
     for labels, value in _SAMPLE.findall(text):
         named = dict(_LABEL.findall(labels))

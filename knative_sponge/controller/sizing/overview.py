@@ -1,12 +1,13 @@
-"""How all revisions stand, for the board and the metrics: gathered from those who know it; nothing is decided here."""
+"""How all revisions, pods and nodes stand, for the board and the metrics. Gathered from the divider and the watches; decides
+nothing."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from knative_sponge.controller.annotations import SERVICE_LABEL, ours, read_settings
-from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.reporting.board import Board
@@ -14,48 +15,52 @@ from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow, PodRow, RevisionRow
 from knative_sponge.controller.reporting.why import why
 from knative_sponge.controller.sizing.divider import Divider
-from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import ServingSettings
 
 
 class Overviews:
-    """Makes the rows."""
+    """Makes the rows and the sums. clock: monotonic seconds."""
 
     def __init__(
-        self, cluster: ClusterCapacity, divider: Divider, watches: Watches, metrics: Metrics, clock: Callable[[], float]
+        self, divider: Divider, watches: Watches, metrics: Metrics, board: Board, clock: Callable[[], float]
     ) -> None:
-        self._cluster = cluster
         self._divider = divider
         self._watches = watches
         self._metrics = metrics
+        self._board = board
         self._clock = clock
         self._shown: set[Key] = set()
         self._shown_nodes: set[str] = set()
 
-    def publish(self, board: Board) -> None:
-        """Let the board and the metrics show everything; whoever asks them pays for it."""
-        board.publish(self.rows)
-        self._metrics.look = self._measure
+    def publish(self) -> None:
+        """Let the board and the metrics show everything. It is gathered each time that somebody asks them."""
+        self._board.publish(self.rows)
+        self._metrics.publish(self._measure)
+
+    def clear(self) -> None:
+        """Let the board show nothing any more. The metrics show nothing once this replica leads no more."""
+        self._board.clear()
 
     def _measure(self) -> None:
         """Put the sums into the metrics."""
         shown: set[Key] = set()
-        for key, resizers in self._by_revision().items():
-            if self._settings(key, resizers) is None:
+        for key, pods in self._by_revision().items():
+            if self._settings(key, pods) is None:
                 continue
             shown.add(key)
             self._metrics.revision(
                 *key,
-                cores=sum(resizer.pod.in_force or 0.0 for resizer in resizers),
-                wanted=sum(self._want(resizer) for resizer in resizers),
-                pods=len(resizers),
-                pods_wanted=self._wanted_pods(key, len(resizers)),
+                cores=sum(pod.resizer.pod.in_force or 0.0 for pod in pods),
+                wanted=sum(map(_wanted, pods)),
+                pods=len(pods),
+                pods_wanted=self._wanted_pods(key, len(pods)),
             )
         for key in self._shown - shown:
             self._metrics.forget_revision(*key)
         self._shown = shown
-        nodes = self._divider.nodes
+        nodes = self._divider.rows()
         for name, row in nodes.items():
             self._metrics.node(
                 name, allocatable=row.allocatable, reserved=row.reserved, divided=row.divided, short=row.short
@@ -63,36 +68,39 @@ class Overviews:
         for name in self._shown_nodes - nodes.keys():
             self._metrics.forget_node(name)
         self._shown_nodes = set(nodes)
-        live, silent = self._divider.streams.counts()
-        self._metrics.streams(live=live, stale=0, down=silent)
+        now = self._clock()
+        streams = Counter(_stream(pod, now) for pod in self._divider.pods.values())
+        self._metrics.streams(live=streams["live"], stale=streams["stale"], down=streams["down"])
 
     def rows(self) -> tuple[list[RevisionRow], list[NodeRow]]:
-        """Everything as it is now, by name; revisions whose annotations cannot be read are left out."""
-        found = (self._row(key, resizers) for key, resizers in sorted(self._by_revision().items()))
-        nodes = self._divider.nodes
+        """Everything as it is now, by name. Revisions whose annotations cannot be read are left out."""
+        nodes = self._divider.rows()
+        by_revision = self._by_revision()
+        found = [self._row(key, by_revision[key], nodes) for key in sorted(by_revision)]
         return [row for row in found if row is not None], [nodes[name] for name in sorted(nodes)]
 
-    def _by_revision(self) -> dict[Key, list[PodResizer]]:
-        by_revision: dict[Key, list[PodResizer]] = defaultdict(list)
+    def _by_revision(self) -> dict[Key, list[PodState]]:
+        by_revision: dict[Key, list[PodState]] = defaultdict(list)
         for key, autoscaler in self._watches.autoscalers.objects.items():
             if ours(autoscaler):
                 by_revision[key] = []
-        for resizer in self._divider.resizers.values():
-            by_revision[resizer.pod.key[0], resizer.pod.revision].append(resizer)
+        for pod in self._divider.pods.values():
+            view = pod.resizer.pod
+            by_revision[view.key[0], view.revision].append(pod)
         return by_revision
 
-    def _row(self, key: Key, resizers: list[PodResizer]) -> RevisionRow | None:
+    def _row(self, key: Key, pods: list[PodState], nodes: Mapping[str, NodeRow]) -> RevisionRow | None:
         namespace, name = key
         metadata = self._metadata(key)
-        settings = self._settings(key, resizers)
+        settings = self._settings(key, pods)
         if settings is None:
             return None
-        pods = tuple(self._pod(resizer) for resizer in sorted(resizers, key=lambda resizer: resizer.pod.key))
-        wanted = self._wanted_pods(key, len(pods))
+        rows = tuple(self._pod(pod) for pod in sorted(pods, key=lambda pod: pod.resizer.pod.key))
+        wanted = self._wanted_pods(key, len(rows))
         return RevisionRow(
             namespace=namespace,
             name=name,
-            service=resizers[0].pod.service if resizers else (metadata.get("labels") or {}).get(SERVICE_LABEL, ""),
+            service=pods[0].resizer.pod.service if pods else (metadata.get("labels") or {}).get(SERVICE_LABEL, ""),
             slo_s=settings.slo_s,
             priority=settings.priority,
             scaling=settings.scaling,
@@ -101,35 +109,30 @@ class Overviews:
             min_cores=settings.min_cores,
             max_cores=settings.max_cores,
             wanted_pods=wanted,
-            why=why(pods, wanted, self._divider.nodes.get),
-            pods=pods,
+            why=why(rows, wanted, nodes.get),
+            pods=rows,
         )
 
     def _metadata(self, key: Key) -> Object:
         return (self._watches.autoscalers.get(key) or {}).get("metadata") or {}
 
-    def _settings(self, key: Key, resizers: list[PodResizer]) -> ServingSettings | None:
-        return resizers[0].pod.settings if resizers else _settings(self._metadata(key).get("annotations") or {})
-
-    def _want(self, resizer: PodResizer) -> float:
-        demand = self._divider.demands.get(resizer.pod.key)
-        return resizer.machine.asked if demand is None else demand.want
+    def _settings(self, key: Key, pods: list[PodState]) -> ServingSettings | None:
+        return pods[0].resizer.pod.settings if pods else _settings(self._metadata(key).get("annotations") or {})
 
     def _wanted_pods(self, key: Key, present: int) -> int:
         autoscaler = self._watches.autoscalers.get(key)
         wanted: int | None = ((autoscaler or {}).get("status") or {}).get("desiredScale")
         return present if wanted is None or wanted < 0 else wanted
 
-    def _pod(self, resizer: PodResizer) -> PodRow:
-        pod, machine = resizer.pod, resizer.machine
-        demand = self._divider.demands.get(pod.key)
+    def _pod(self, state: PodState) -> PodRow:
+        pod, machine, demand = state.resizer.pod, state.resizer.machine, state.demand
         line = None if demand is None else demand.line
         return PodRow(
             name=pod.key[1],
             node=pod.node,
             cores=pod.in_force or 0.0,
             target=machine.target or machine.asked,
-            want=self._want(resizer),
+            want=_wanted(state),
             phase=machine.phase,
             pending=pod.message if pod.pending else "",
             rate=0.0 if line is None else line.rate,
@@ -144,6 +147,18 @@ class Overviews:
             cost=None if line is None else line.cost,
             samples=0 if line is None else line.samples,
         )
+
+
+def _wanted(pod: PodState) -> float:
+    """Cores that the pod wants or wanted of late; without a word from its proxy, the size that it was given."""
+    return pod.resizer.machine.asked if pod.demand is None else pod.demand.peak
+
+
+def _stream(pod: PodState, now: float) -> Literal["live", "stale", "down"]:
+    """How well the pod is heard: now; once but not lately; never."""
+    if pod.demand is None:
+        return "down"
+    return "stale" if pod.demand.stale(now) else "live"
 
 
 def _settings(annotations: dict[str, str]) -> ServingSettings | None:

@@ -1,4 +1,4 @@
-"""One pod's resize carried out: what its state machine asks for, in order. Decides no size; another pod is never waited for."""
+"""Carries out the resize of one pod: what its state machine asks for, in order. Decides no size, and waits for no other pod."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.pod import PodView, resize_body
@@ -37,58 +38,91 @@ from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 _log: Final = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Patched:
+    """The API server has accepted a size of `cores`.
+
+    freed: cores that the patch gives back; below 0 where it takes some. waited_s: seconds from when the pod needed another size
+    to the patch; None where it needed none. took_s: seconds that the API server took. answer: the pod as the API server has it.
+    """
+
+    cores: float
+    freed: float
+    waited_s: float | None
+    took_s: float
+    answer: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The API server has not accepted a patch. memory: bytes that were part of it and are given up; None where none are."""
+
+    kind: FailureKind
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    """The resize is in another phase now. applied_s: seconds since the patch, where its size is in force now; else None."""
+
+    phase: ResizePhase
+    applied_s: float | None = None
+
+
 class ResizeEffects(Protocol):
-    """What a resizer works with, and whom it tells."""
+    """What a resizer works with, and whom it tells what has happened."""
 
     kube: Kube
 
     def tell(self, pod: PodView, phase: Phase, cores: float, reach: float) -> Awaitable[bool]:
-        """Tell the proxy; did it hear?"""
-        ...
-
-    def patched(self, resizer: PodResizer, cores: float, answer: Object) -> None:
-        """The API server accepted a size; the machine is told next."""
-        ...
-
-    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
-        """The API server did not accept a size, for reasons of this kind."""
+        """Tell the proxy. Returns whether it heard."""
         ...
 
     def report(self, resizer: PodResizer, report: Report) -> None:
         """Tell people."""
         ...
 
-    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
-        """Its phase is another."""
+    def patched(self, resizer: PodResizer, event: Patched) -> None:
+        """The API server has accepted a size. The resizer's machine is told next."""
+        ...
+
+    def refused(self, resizer: PodResizer, event: Refused) -> None:
+        """The API server has not accepted a patch. The resizer's machine is told next."""
+        ...
+
+    def phase_changed(self, event: PhaseChanged) -> None:
+        """The machine of a resizer is in another phase."""
         ...
 
 
 class PodResizer:
-    """The resizer on one pod, from its first sight until `close`."""
+    """The resizer of one pod, from the pod's first sight until `close`. Others read its attributes and write none.
 
-    def __init__(self, pod: PodView, around: ResizeEffects, clock: Callable[[], float]) -> None:
+    clock: monotonic seconds.
+    """
+
+    def __init__(self, pod: PodView, effects: ResizeEffects, clock: Callable[[], float]) -> None:
         self.pod = pod
         self.machine = PodResize(clock())
-        self.reach = pod.size
-        """The most cores that one resize could give the pod now."""
-        self.why = ""
-        """Why it was last given another target, in words."""
-        self.wanted_s: float | None = None
-        """When that was asked for; None once it was patched."""
-        self.patched_s: float | None = None
-        """When it was patched; None once it is in force."""
         self.sized_s = -math.inf
-        """When it was last given another size, or a larger one was asked for."""
+        """When another size was accepted last, or a larger one was asked for."""
         self.memory: int | None = None
-        """Bytes that the next patch gives the pod beside its cores; None leaves them as they are."""
-        self.refused_memory: int | None = None
-        """Bytes that the API server refused last; whoever asked for them takes note and resets it."""
-        self.since_s = self.told_s = clock()
+        """Bytes that the next patch gives the pod beside its cores; None leaves its memory as it is."""
+        self._reach = pod.size
+        """The most cores that one resize could give the pod now."""
+        self._why = ""
+        """Why it was given its target, in words."""
+        self._needed_s: float | None = None
+        """Since when it needs another size than the one that was asked for; None where it does not."""
+        self._patch_s: float | None = None
+        """When the last patch was sent; None once its size is in force."""
+        self._told_s = clock()
         self._told_reach = 0.0
-        self._aimed_s = -math.inf
+        self._target_s = -math.inf
+        """When `set_target` was called last."""
         self._agreed: float | None = None
-        """What the proxy said of its size, if it was right and nothing has happened since."""
-        self._around = around
+        """What the proxy said of its size, if that was right and nothing has happened since."""
+        self._effects = effects
         self._clock = clock
         self._commands: deque[ResizeCommand] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -101,19 +135,22 @@ class PodResizer:
         self.handle(pod.seen())
 
     def set_target(self, cores: float, need: float, reach: float, why: str, since_s: float) -> None:
-        """The pod shall have `cores` now. need: what it shall have in the end, without what it takes ahead of need. reach: see
-        the attribute. since_s: when its need last changed; where that was known the last time, something else has changed
-        just now."""
+        """The pod shall have `cores` now.
+
+        need: what it shall have in the end, without what it takes ahead of need. reach: the most cores that one resize could
+        give it. why: for people. since_s: when its want or peak changed last; if that was before the last call, the reason for
+        another target is younger, and the target counts as needed since now.
+        """
         now = self._clock()
-        changed_s, self._aimed_s = since_s if since_s > self._aimed_s else now, now
-        self.reach = reach
+        changed_s, self._target_s = since_s if since_s > self._target_s else now, now
+        self._reach = reach
         machine = self.machine
         if abs(need - machine.asked) <= _GRAIN:
-            self.wanted_s = None
-        elif self.wanted_s is None:
-            self.wanted_s = changed_s
+            self._needed_s = None
+        elif self._needed_s is None:
+            self._needed_s = changed_s
         if machine.target is None or abs(cores - machine.target) > _GRAIN:
-            self.why = why
+            self._why = why
             self.handle(Target(cores, min(need, cores)))
         elif machine.need != min(need, cores):
             self.handle(Target(machine.target, min(need, cores)))
@@ -121,21 +158,21 @@ class PodResizer:
             self.handle(Connected())
 
     def resize_memory(self, size: int) -> None:
-        """The pod shall have `size` bytes of memory as well: with the next patch, which is due now."""
+        """The pod shall have `size` bytes of memory. They go with the next patch, which is due now."""
         self.memory = size
         self.handle(Extra(due=True))
 
     def heard(self, cores: float) -> None:
-        """What the proxy plans with. Where that is wrong, as after a restart of its container, it is told anew."""
+        """The proxy plans with so many cores. A proxy that is wrong, as after a restart of its container, is told again."""
         if cores == self._agreed:
             return
-        machine, quiet_s = self.machine, self._clock() - self.told_s
+        machine, quiet_s = self.machine, self._clock() - self._told_s
         if self.busy or quiet_s < _SETTLE_S or machine.size is None:
             return
         expected = (machine.size, self.pod.size) if machine.phase is not ResizePhase.STEADY else (machine.size,)
         if not any(each is not None and abs(each - cores) < _ROUNDING for each in expected):
             _log.info("%s/%s plans with %s cores: telling it again", *self.pod.key, format_cores(cores))
-            self.told_s = self._clock()
+            self._told_s = self._clock()
             self.handle(Connected())
         else:
             self._agreed = cores
@@ -167,7 +204,7 @@ class PodResizer:
         if self._commands and self._task is None:
             self._task = asyncio.create_task(self._work(), name=f"resize {self.pod.key[0]}/{self.pod.key[1]}")
         if self.machine.phase is not before:
-            self._around.moved(self, before)
+            self._effects.phase_changed(PhaseChanged(self.machine.phase, self._applied_s(before)))
 
     def close(self) -> None:
         """Stop for good; a patch that is under way may still be applied."""
@@ -176,6 +213,14 @@ class PodResizer:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+
+    def _applied_s(self, before: ResizePhase) -> float | None:
+        """Seconds since the patch whose size has come into force with this change of phase."""
+        waited = before in (ResizePhase.PATCHED, ResizePhase.IN_PROGRESS)
+        if self._patch_s is None or not waited or self.machine.phase is not ResizePhase.STEADY:
+            return None
+        patch_s, self._patch_s = self._patch_s, None
+        return self._clock() - patch_s
 
     def _wake(self, at_s: float | None) -> None:
         if self._timer is not None:
@@ -192,12 +237,13 @@ class PodResizer:
                     case PatchSize(cores):
                         self.handle(await self._patch(cores))
                     case Tell(phase, cores):
-                        reach = self._told_reach = self.reach
-                        ok = await self._around.tell(self.pod, phase, cores, reach)
-                        self.told_s = self._clock()
+                        reach = self._told_reach = self._reach
+                        ok = await self._effects.tell(self.pod, phase, cores, reach)
+                        self._told_s = self._clock()
                         self.handle(Told(phase, ok))
-                    case Report() as report:
-                        self._around.report(self, report)
+                    case Report(kind, message) as report:
+                        explained = kind == "Resized" and self._why
+                        self._effects.report(self, Report(kind, f"{message}: {self._why}") if explained else report)
         except Exception:
             # A pod that is not understood must not stop the others.
             _log.exception("%s/%s: resizing failed", *self.pod.key)
@@ -208,42 +254,46 @@ class PodResizer:
             self._task = None
 
     def _begin_anew(self) -> None:
-        """Another machine that knows what was seen last: nobody may think that the pod takes no cores."""
+        """Put another machine in place of the one that failed. It sees the pod at once, or the pod would seem to have no
+        cores."""
         if self._closed:
             return
         now = self._clock()
         self.machine = PodResize(now)
         self.machine.next_allowed_s = now + _AGAIN_S
         for command in self.machine.handle(self.pod.seen(), now):
-            if isinstance(command, WakeAt):  # all else is told and tried again when the proxy speaks or a target comes
+            if isinstance(command, WakeAt):  # the rest is asked for again when the proxy speaks or a target comes
                 self._wake(command.at_s)
 
     async def _patch(self, cores: float) -> ResizeEvent:
         namespace, name = self.pod.key
-        kube = self._around.kube
-        self.patched_s = self._clock()
+        sent_s = self._patch_s = self._clock()
         memory = self.memory
         body = resize_body(self.pod, cores, memory)
         try:
-            answer = await kube.patch(POD_RESIZE, name, body, namespace, kind=Patch.STRATEGIC, read=read_pod)
+            answer = await self._effects.kube.patch(
+                POD_RESIZE, name, body, namespace, kind=Patch.STRATEGIC, read=read_pod
+            )
         except KubeError as error:
-            kind = _kind(error)
-            if memory is not None and kind in ("refused", "quota"):
-                # Tried again without memory: whether the cores were at fault shows then.
-                kind = "conflict"
-                self._leave_memory(memory)
-                self.refused_memory = memory
-            self._around.refused(self, kind)
-            log = logging.INFO if kind in ("conflict", "gone") else logging.WARNING
-            _log.log(log, "%s/%s to %s cores: %s", namespace, name, format_cores(cores), error)
-            return PatchFailed(cores, kind, str(error))
+            return self._patch_failed(cores, memory, error)
         if memory is not None:
             self._leave_memory(memory)
-        waited_s = 0.0 if self.wanted_s is None else self.patched_s - self.wanted_s
-        _log.info("%s/%s: %s cores after %.3f s: %s", namespace, name, format_cores(cores), waited_s, self.why)
-        self.sized_s = self._clock()
-        self._around.patched(self, cores, answer)
+        waited_s, self._needed_s = None if self._needed_s is None else sent_s - self._needed_s, None
+        _log.info("%s/%s: %s cores after %.3f s: %s", namespace, name, format_cores(cores), waited_s or 0.0, self._why)
+        now = self.sized_s = self._clock()
+        self._effects.patched(self, Patched(cores, self.machine.asked - cores, waited_s, now - sent_s, answer))
         return PatchDone(cores, answer["metadata"].get("generation", 0))
+
+    def _patch_failed(self, cores: float, memory: int | None, error: KubeError) -> ResizeEvent:
+        kind, refused_memory = _kind(error), None
+        if memory is not None and kind in ("refused", "quota"):
+            # The patch is sent again without memory. Whether the cores were at fault shows then.
+            kind, refused_memory = "conflict", memory
+            self._leave_memory(memory)
+        self._effects.refused(self, Refused(kind, refused_memory))
+        log = logging.INFO if kind in ("conflict", "gone") else logging.WARNING
+        _log.log(log, "%s/%s to %s cores: %s", *self.pod.key, format_cores(cores), error)
+        return PatchFailed(cores, kind, str(error))
 
     def _leave_memory(self, carried: int) -> None:
         if self.memory == carried:
@@ -252,11 +302,13 @@ class PodResizer:
 
 
 _AGAIN_S: Final = 5.0
-"""Without a patch after one that nobody understood."""
+"""No patch is sent for so long after a failure that is not understood."""
 _SETTLE_S: Final = 1.5
-"""What a proxy says of its size may have been written before it was told."""
+"""A line that comes so soon after the proxy was told its size may have been written before."""
 _ROUNDING: Final = 0.0015
+"""Cores by which the size that a proxy says may differ from the one that it was told."""
 _GRAIN: Final = 0.0005
+"""Half a millicore: sizes that differ by less are the same."""
 
 
 def _kind(error: KubeError) -> FailureKind:

@@ -1,4 +1,4 @@
-"""Whose turn it is, when each of many shall have one now and then and all of them at once would take too long. Pure."""
+"""Spreads the turns of many over a period: each has one, and never all at once, as that would take too long. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 
 class RoundRobin:
-    """period_s: everybody has a turn once in so many seconds; in a round, one after the other."""
+    """In each round of `period_s` seconds everybody has one turn, in the order of their names as given."""
 
     def __init__(self, period_s: float) -> None:
         if not period_s > 0:
@@ -18,7 +18,7 @@ class RoundRobin:
         self._had = 0
 
     def due(self, everybody: Callable[[], Iterable[str]], now: float) -> tuple[str, ...]:
-        """Who has a turn now. everybody: asked at the begin of each round. now: seconds, never falling."""
+        """Who has a turn now. everybody: called at the begin of each round. now: seconds, never falling."""
         share = (now - self._begun_s) / self._period_s
         if share >= 1:
             rest = self._round[self._had :]

@@ -1,5 +1,4 @@
-"""The sizes of all pods, on the leader: puts the fast loop, the resizers, the proxies and the solver together. Decides
-nothing."""
+"""The sizes of all pods, on the leader: puts divider, resizers, proxies and solver together. Decides no size."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Event, Recorder
-from knative_sponge.controller.kube.resource import Key, Object
+from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.profiles.collector import ModelCollector
 from knative_sponge.controller.profiles.profile import key_of
 from knative_sponge.controller.profiles.store import ProfileKeeper
@@ -24,16 +23,16 @@ from knative_sponge.controller.proxies.cores_client import CoresClient
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics, ResizeOutcome
-from knative_sponge.controller.sizing.claims import STALE_S
 from knative_sponge.controller.sizing.counts import PERIOD_S, PodCounts
 from knative_sponge.controller.sizing.cpsat import Refiner
 from knative_sponge.controller.sizing.divider import Divider
 from knative_sponge.controller.sizing.kubelet import Kubelets
 from knative_sponge.controller.sizing.memory import MemorySizer
 from knative_sponge.controller.sizing.overview import Overviews
-from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
+from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.growth import GrowthRules
-from knative_sponge.core.resizing.events import FailureKind, QuotaFreed, Report, ReportKind
+from knative_sponge.core.resizing.events import QuotaFreed, Report, ReportKind
 from knative_sponge.core.resizing.machine import ResizePhase
 from knative_sponge.core.resizing.phase import Phase
 from knative_sponge.wire.http import ADMIN_PORT
@@ -43,11 +42,12 @@ _log: Final = logging.getLogger(__name__)
 _PUBLISH_S: Final = 1.0
 _LEARN_S: Final = 15.0
 _SILENT_S: Final = 30.0
+"""A pod that says nothing for so long is reported."""
 _SILENT_AGAIN_S: Final = 600.0
+"""It is reported again after so long."""
 _REPEAT_S: Final = 10.0
-"""A revision's events of one kind are at least so far apart: a surge resizes often, and each event is an object."""
+"""Between two events of one kind about a revision: a surge resizes often, and each event is an object in the API server."""
 _OUTCOMES: Final[dict[ResizePhase, ResizeOutcome]] = {
-    ResizePhase.STEADY: "done",
     ResizePhase.DEFERRED: "deferred",
     ResizePhase.INFEASIBLE: "infeasible",
     ResizePhase.ERROR: "error",
@@ -55,9 +55,9 @@ _OUTCOMES: Final[dict[ResizePhase, ResizeOutcome]] = {
 
 
 class Sizer:
-    """`run` it on the leader only, beside `Watches.run`. Satisfies `resizer.ResizeEffects`.
+    """`run` it on the leader only, beside `Watches.run`. Satisfies `pod_resizer.ResizeEffects`.
 
-    port: of the proxies' admin server. clock: monotonic seconds.
+    port: of the proxies' admin server. growth: see `GrowthRules`. clock: monotonic seconds.
     """
 
     def __init__(
@@ -78,37 +78,37 @@ class Sizer:
         self._watches = watches
         self._recorder = recorder
         self._metrics = metrics
-        self._board = board
         self._clock = clock
-        self._teller = CoresClient(port)
+        self._cores_client = CoresClient(port)
         self._refiner = Refiner()
         self._reported: dict[tuple[str, str, str], float] = {}
+        """When people were told last, by namespace, revision and reason."""
         self._recording: set[asyncio.Task[object]] = set()
         self.cluster = ClusterCapacity(watches.pods, watches.nodes, self._touch, clock)
+        self._quotas = QuotaRefusals()
         self.divider = Divider(
             self.cluster,
             lambda pod: PodResizer(pod, self, clock),
             lambda heard: DemandStreams(rng, heard, port=port, clock=clock),
             self._refiner,
             metrics,
+            self._quotas,
             growth=growth,
             clock=clock,
         )
-        self.recount: Callable[[Key], None] = lambda _key: None
-        """Told each revision that shall have another number of pods."""
-        self.counts = PodCounts(self._recount)
+        self.counts = PodCounts()
         self._kubelets = Kubelets()
-        self._memory = MemorySizer(self.cluster, self.divider.resizers, self._kubelets, self.report, clock=clock)
-        self._overviews = Overviews(self.cluster, self.divider, watches, metrics, clock)
+        self._memory = MemorySizer(self.cluster, self.divider.pods, self._kubelets, self.report, clock=clock)
+        self._overviews = Overviews(self.divider, watches, metrics, board, clock)
         self._keeper = keeper
         self._collector = ModelCollector(keeper, port=port)
 
     async def run(self) -> None:
-        """Until cancelled. Nothing is divided before everything was listed: cores of pods unseen would be given away."""
+        """Until cancelled. Nothing is divided before everything was listed, or the cores of unseen pods would be given away."""
         try:
             async with self._kubelets, asyncio.TaskGroup() as group:
                 await self._watches.wait()
-                # Thousands of pods stay for long. Each look of the garbage collector at them would stop everything for 0.2 s.
+                # Thousands of pods stay for long. A garbage collection that looks at them would stop everything for 0.2 s.
                 gc.freeze()
                 group.create_task(self.divider.run(), name="divider")
                 group.create_task(self._publish(), name="publish")
@@ -119,53 +119,44 @@ class Sizer:
             self.divider.close()
             for task in self._recording:
                 task.cancel()
-            self._board.clear()
+            self._overviews.clear()
             await self._refiner.close()
 
     async def tell(self, pod: PodView, phase: Phase, cores: float, reach: float) -> bool:
-        """See `resizer.ResizeEffects`."""
-        return await self._teller.tell(Address(pod.ip, pod.token, pod.uid), phase, cores, reach)
-
-    def patched(self, resizer: PodResizer, cores: float, answer: Object) -> None:
-        """See `resizer.ResizeEffects`."""
-        now = self._clock()
-        namespace = resizer.pod.key[0]
-        if cores < resizer.machine.asked and self.divider.quotas.tight(namespace, now):
-            for other in self.divider.resizers.values():
-                if other is not resizer and other.pod.key[0] == namespace:
-                    other.handle(QuotaFreed())
-        if resizer.wanted_s is not None:
-            assert resizer.patched_s is not None
-            self._metrics.patch_lag(resizer.patched_s - resizer.wanted_s)
-            resizer.wanted_s = None
-        self._watches.pods.learn(answer)
-        self.divider.touch(resizer.pod.node)
-        _log.debug("%s/%s: patch took %.3f s", *resizer.pod.key, now - (resizer.patched_s or now))
-
-    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
-        """See `resizer.ResizeEffects`."""
-        if kind == "quota":
-            self.divider.quotas.refused(resizer.pod.key[0], self._clock())
-
-    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
-        """See `resizer.ResizeEffects`."""
-        phase = resizer.machine.phase
-        if (
-            phase is ResizePhase.STEADY
-            and before in (ResizePhase.PATCHED, ResizePhase.IN_PROGRESS)
-            and resizer.patched_s is not None
-        ):
-            self._metrics.applied_lag(self._clock() - resizer.patched_s)
-            resizer.patched_s = None
-        elif phase in (ResizePhase.STEADY, ResizePhase.PATCHED):
-            return
-        if (outcome := _OUTCOMES.get(phase)) is not None:
-            self._metrics.resized(outcome)
+        """See `pod_resizer.ResizeEffects`."""
+        return await self._cores_client.tell(Address(pod.ip, pod.token, pod.uid), phase, cores, reach)
 
     def report(self, resizer: PodResizer, report: Report) -> None:
-        """See `resizer.ResizeEffects`."""
-        note = f"{report.message}: {resizer.why}" if report.kind == "Resized" and resizer.why else report.message
-        self._report(resizer.pod, report.kind, note, _REPEAT_S)
+        """See `pod_resizer.ResizeEffects`."""
+        self._report(resizer.pod, report.kind, report.message, _REPEAT_S)
+
+    def patched(self, resizer: PodResizer, event: Patched) -> None:
+        """See `pod_resizer.ResizeEffects`."""
+        namespace = resizer.pod.key[0]
+        if event.freed > 0 and self._quotas.tight(namespace, self._clock()):
+            for key, other in self.divider.pods.items():
+                if key != resizer.pod.key and key[0] == namespace:
+                    other.resizer.handle(QuotaFreed())
+        if event.waited_s is not None:
+            self._metrics.patch_lag(event.waited_s)
+        self._watches.pods.learn(event.answer)
+        self.divider.touch(resizer.pod.node)
+        _log.debug("%s/%s: patch took %.3f s", *resizer.pod.key, event.took_s)
+
+    def refused(self, resizer: PodResizer, event: Refused) -> None:
+        """See `pod_resizer.ResizeEffects`."""
+        if event.kind == "quota":
+            self._quotas.refused(resizer.pod.key[0], self._clock())
+        if event.memory is not None:
+            self._memory.refused(resizer, event.memory)
+
+    def phase_changed(self, event: PhaseChanged) -> None:
+        """See `pod_resizer.ResizeEffects`."""
+        if event.applied_s is not None:
+            self._metrics.applied_lag(event.applied_s)
+            self._metrics.resized("done")
+        elif (outcome := _OUTCOMES.get(event.phase)) is not None:
+            self._metrics.resized(outcome)
 
     def _report(self, pod: PodView, reason: ReportKind | Literal["NoNews"], note: str, repeat_s: float) -> None:
         key = (pod.key[0], pod.revision, reason)
@@ -181,31 +172,27 @@ class Sizer:
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    def _recount(self, revision: Key) -> None:
-        self.recount(revision)
-
     def _touch(self, node: str) -> None:
         self.divider.touch(node)
 
     async def _publish(self) -> None:
         counted_s = float("-inf")
         while True:
-            self._overviews.publish(self._board)
+            self._overviews.publish()
             now = self._clock()
             if now - counted_s >= PERIOD_S:
                 counted_s = now
-                self._look_for_silence(now)
-                await self.counts.look(self.divider.resizers, self.divider.demands, self.divider.nodes, now)
+                self._report_silent_pods(now)
+                await self.counts.look(self.divider.pods, self.divider.rows(), now)
             await asyncio.sleep(_PUBLISH_S)
 
-    def _look_for_silence(self, now: float) -> None:
+    def _report_silent_pods(self, now: float) -> None:
         self._reported = {key: at_s for key, at_s in self._reported.items() if now - at_s < _SILENT_AGAIN_S}
-        for resizer in self.divider.resizers.values():
-            demand = self.divider.demands.get(resizer.pod.key)
-            heard_s = resizer.since_s if demand is None else demand.at_s
-            if now - heard_s >= _SILENT_S and resizer.pod.ready:
-                note = f"nothing was heard from its proxy for {now - heard_s:.0f} s; it keeps its size"
-                self._report(resizer.pod, "NoNews", note, _SILENT_AGAIN_S)
+        for pod in self.divider.pods.values():
+            view, silent_s = pod.resizer.pod, pod.silent_s(now)
+            if silent_s >= _SILENT_S and view.ready:
+                note = f"nothing was heard from its proxy for {silent_s:.0f} s; it keeps its size"
+                self._report(view, "NoNews", note, _SILENT_AGAIN_S)
 
     async def _learn(self) -> None:
         while True:
@@ -214,27 +201,30 @@ class Sizer:
             await self._keeper.flush(time.time())
 
     def _teachers(self) -> dict[str, str]:
-        """Of each image whose model is worth asking for, the address of the pod whose model rests on the most measurements."""
+        """For each image whose latency model is worth asking for, the address of the pod that has learned from most calls."""
         best: dict[str, tuple[int, str, Key]] = {}
-        for resizer in self.divider.resizers.values():
-            demand = self.divider.demands.get(resizer.pod.key)
-            if demand is not None:
-                key = key_of(resizer.pod.image, resizer.pod.key[0], resizer.pod.service)
-                best[key] = max(
-                    best.get(key, (0, "", ("", ""))), (demand.line.samples, resizer.pod.ip, resizer.pod.key)
-                )
-        demands, now = self.divider.demands, time.time()
-        return {key: ip for key, (_, ip, pod) in best.items() if ip and self._keeper.lacks(key, demands[pod].line, now)}
+        for pod in self.divider.pods.values():
+            if (demand := pod.demand) is not None:
+                view = pod.resizer.pod
+                key = key_of(view.image, view.key[0], view.service)
+                best[key] = max(best.get(key, (0, "", ("", ""))), (demand.line.samples, view.ip, view.key))
+        now, found = time.time(), {}
+        for key, (_, ip, name) in best.items():
+            demand = self.divider.pods[name].demand if ip else None
+            if demand is not None and self._keeper.lacks(key, demand.line, now):
+                found[key] = ip
+        return found
 
     def idle_s(self, revision: Key) -> float | None:
         """Seconds since the last request of any pod of a revision, 0 while one is served; None when that is not known."""
         least: float | None = None
         now = self._clock()
-        for pod in self.cluster.pods.values():
-            if (pod.key[0], pod.revision) != revision or pod.terminating or pod.phase not in ("Pending", "Running"):
+        for view in self.cluster.pods.values():
+            if (view.key[0], view.revision) != revision or view.terminating or view.phase not in ("Pending", "Running"):
                 continue
-            demand = self.divider.demands.get(pod.key)
-            if demand is None or now - demand.at_s > STALE_S or demand.line.idle_s is None:
+            pod = self.divider.pods.get(view.key)
+            demand = None if pod is None else pod.demand
+            if demand is None or demand.stale(now) or demand.line.idle_s is None:
                 return None
             busy = demand.line.queued or demand.line.running
             idle_s = 0.0 if busy else demand.line.idle_s + now - demand.at_s

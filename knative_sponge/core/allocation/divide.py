@@ -1,4 +1,4 @@
-"""How the cores of one node are divided among its pods (design §4, Divide); decides sizes, resizes nothing.
+"""How the cores of one node are divided among its pods (docs/design.md §4.8); decides sizes, resizes nothing.
 
 In this order: as few weighted misses as possible, then as near to what each pod wants as the cores allow, then as few
 resizes as possible. While all that is wanted fits, every pod simply has what it wants. When it does not, cores first go

@@ -1,4 +1,4 @@
-"""How many pods of what size serve a load with the least cores (design §4, Two time scales). A snapshot: no queue, no time.
+"""How many pods of what size serve a load with the least cores (docs/design.md §4.10). A snapshot: no queue, no time.
 
 Small pods are more efficient per core, as long as a batch still fits the slack; each costs its sidecar. The pod size that
 carries the most rows per core under the tightest deadline follows from that, and is not looked for separately.

@@ -18,7 +18,7 @@ _QUANTILE_SAMPLE = 256
 class Arrivals:
     """The last arrivals of one queue.
 
-    window_s: how long an arrival is remembered (design §4: the arrival curve looks at 10 s).
+    window_s: how long an arrival is remembered (docs/design.md §4.7: the arrival curve looks at 10 s).
     rate_window_s: over how long the rate is averaged. Surges are seen in the queue at once; the rate is for the floor, and a
     window of a few bursts only (2 s) asked for a quarter more cores in simulation without losing fewer requests.
     """
@@ -74,7 +74,7 @@ class Arrivals:
     def curve(self, now: float, counts: Sequence[int]) -> list[float]:
         """For each count k: the shortest span in the window within which k requests arrived, seconds; inf if never.
 
-        The k-th next arrival is unlikely to come sooner than that (design §4, the arrival curve). Spans are those between
+        The k-th next arrival is unlikely to come sooner than that (docs/design.md §4.7). Spans are those between
         the first and the last of k + 1 consecutive arrivals, so that curve[k] counts from an arrival seen just now.
         """
         self._forget(now)

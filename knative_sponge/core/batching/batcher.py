@@ -49,7 +49,7 @@ from knative_sponge.errors import Reason
 
 @dataclass(frozen=True, slots=True)
 class BatchRules:
-    """What a batcher may do. Every default is design §4's."""
+    """What a batcher may do. Every default is that of docs/design.md §4.4 to §4.6."""
 
     max_rows: int = 32
     """Rows per upstream call; a request with more rows goes alone."""

@@ -1,4 +1,4 @@
-"""When a request must be answered: the first of its own claims that is present and valid (design §3). Headers in, times out.
+"""When a request must be answered: the first of its claims that is present and valid (docs/design.md §3.2). No I/O.
 
 Wall clock appears only as a difference: a claim in unix time is turned into time left at arrival, and that into a
 deadline on the monotonic clock every other part uses.

@@ -1,4 +1,4 @@
-"""Whether a batch may wait inside its slack to grow (design §4): larger batches at low load, paid for with latency."""
+"""Whether a batch may wait inside its slack to grow (docs/design.md §4.6): larger batches at low load, paid with latency."""
 
 from __future__ import annotations
 

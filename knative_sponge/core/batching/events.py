@@ -52,7 +52,7 @@ class BatchFailed:
 
 @dataclass(frozen=True, slots=True)
 class BatchRefused:
-    """The model server refused a merged call with a 4xx: its members are tried once each, alone (design §6)."""
+    """The model server refused a merged call with a 4xx: its members are tried once each, alone (docs/design.md §6)."""
 
     batch: int
 

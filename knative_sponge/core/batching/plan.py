@@ -1,4 +1,4 @@
-"""Which requests a free upstream slot should serve: the rule **plan** (design §4, Dispatch). Looks ahead, changes nothing.
+"""Which requests a free upstream slot should serve: the rule **plan** (docs/design.md §4.4). Looks ahead, changes nothing.
 
 Plain EDF collapses in overload: it spends the slot on heads that just miss. The plan rolls the queue's own EDF schedule
 forward for several batch sizes, gives up heads that cannot be carried, and keeps the size that serves the most rows in

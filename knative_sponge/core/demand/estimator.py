@@ -1,4 +1,4 @@
-"""How many cores one pod needs now (design §4, Cores for one pod): reads the batcher's queue, changes nothing in it.
+"""How many cores one pod needs now (docs/design.md §4.7): reads the batcher's queue, changes nothing in it.
 
 need = the least size at which the plan over (running batch + real queue) loses no more than with all the cores within
 reach, and at which the arriving rows can be served at all. Grow at once; shrink to the largest need of the last second.
@@ -22,7 +22,7 @@ from knative_sponge.core.latency.throughput import lasting_cores
 
 @dataclass(frozen=True, slots=True)
 class CoresRules:
-    """The levers. Defaults are design §4's; the simulator switches each off.
+    """The levers. Defaults are those of docs/design.md §4.7; the simulator switches each off.
 
     min_cores, max_cores: bounds of the pod.
     headroom: the floor serves this share more rows than arrive; None switches the floor off.

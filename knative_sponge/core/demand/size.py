@@ -1,4 +1,4 @@
-"""How many cores to plan with while a resize is under way (design §4, Resize state machine, as the proxy sees it)."""
+"""How many cores to plan with while a resize is under way (docs/design.md §4.11)."""
 
 from __future__ import annotations
 

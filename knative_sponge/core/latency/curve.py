@@ -9,7 +9,9 @@ from typing import Final, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class LatencyParams:
-    """``l(b,c) = γ·b/c + δ·b + ε/c + η``: seconds that a batch of b rows takes on c cores (design §4; Sponge §1.2).
+    """``l(b,c) = γ·b/c + δ·b + ε/c + η``: seconds that a batch of b rows takes on c cores (docs/design.md §4.1).
+
+    The form is that of Sponge (arXiv 2404.00704).
 
     gamma: parallel work per row, core-seconds. delta: serial work per row, seconds.
     epsilon: parallel fixed work, core-seconds. eta: serial fixed work, seconds.

@@ -9,8 +9,8 @@ regions   per region of (batch, cores) the mean evidence of its own last measure
 anchor    a curve's shape at the level of the measurements (a ridge): decides what nothing has been measured about. At
           first the prior; after a change of level the curve as it was learned until then, at its new level.
 
-Parameters are never clipped after the fact: a recursive estimate that is clipped diverges (design §4), the constrained
-optimum of the same sums cannot.
+Parameters are never clipped after the fact: a recursive estimate that is clipped diverges (docs/design.md §4.1), the
+constrained optimum of the same sums cannot.
 
 A measurement far from its prediction (a surprise) is held back: the next one of its region shows what it was.
 
@@ -95,7 +95,7 @@ class RegionMemory:
 
 
 class Learner:
-    """The curve as learned so far (design §4, latency model).
+    """The curve as learned so far (docs/design.md §4.1).
 
     prior: its shape is where learning starts; its level only until the first sample.
     forgetting: weight that a sample keeps when the next one comes.

@@ -56,7 +56,7 @@ class _Column(NamedTuple):
 
 
 class LatencyModel:
-    """Latency of (rows, cores), learned online (design §4).
+    """Latency of (rows, cores), learned online (docs/design.md §4.1).
 
     prior: where to start; only its shape matters once a sample has come. None is DEFAULT_SHAPE.
     forgetting: weight that a sample keeps when the next comes, above 0 and below 1.

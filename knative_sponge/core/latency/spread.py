@@ -43,7 +43,7 @@ class Scatter:
 
 
 class Spread:
-    """σ of ln(measured/predicted) for each (batch, cores) region (design §4).
+    """σ of ln(measured/predicted) for each (batch, cores) region (docs/design.md §4.1).
 
     A residual counts in its region and in the whole; a region with few samples leans on the whole. σ is the root mean
     square, not the standard deviation: where the curve itself is off, that must be covered too.

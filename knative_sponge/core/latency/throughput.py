@@ -25,7 +25,7 @@ def floor_cores(
     slack_s``.
 
     rate: rows per second. slack_s: what a batch may take; infinite when only throughput counts. headroom: 0.05 to 0.1
-    (design §4). Exact: each b asks for ``l(b,c) ≤ min(slack_s, b/((1 + headroom)·rate))``, which is linear in 1/c,
+    (docs/design.md §4.7). Exact: each b asks for ``l(b,c) ≤ min(slack_s, b/((1 + headroom)·rate))``, which is linear in 1/c,
     and the least answer of all b counts. None when no number of cores will do; 0 when any will. Raises ValueError for
     a negative rate or fewer than one row.
     """

@@ -1,4 +1,4 @@
-"""What is known of one pod's size, and what follows from it; what to do about it is decided in `core.resize`.
+"""What is known of one pod's size, and what follows from it; what to do about it is decided in `core/resizing/machine.py`.
 
 The names and the order of the phases are explained there, under "Theory of operation".
 """

@@ -10,7 +10,7 @@ from knative_sponge.core.resizing.phase import Phase
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
-    """A size as the proxy should think of it (compare `core.size.Size`).
+    """A size as the proxy should think of it (compare `core.demand.size.Size`).
 
     cores: surely in force now, or smaller and on its way. coming: a larger size that was accepted and is not in force yet.
     shown: the pod's status shows `cores`, so that they are actuated, not only patched.

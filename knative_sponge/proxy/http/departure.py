@@ -1,8 +1,8 @@
 """Tells a client that is gone from one that has only ended its side of the connection; ends no request itself.
 
-Both look the same on the wire, a FIN. They differ in what the client's system answers to data that comes after it: an
-acknowledgement, or a reset when nobody is there to read. So something must be sent (`Exchange.probe`). Where nothing may
-be sent, TCP's keep-alive packets bring the reset once that system has forgotten the connection (Linux: after 60 s).
+Both send a FIN. They differ in what the client's system answers to data that comes after it: an acknowledgement while
+the client still reads, a reset when it is gone. So `Exchange.probe` sends something. Where nothing may be sent, TCP's
+keep-alive packets bring the reset once that system has forgotten the connection (Linux: after 60 s).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _KEEPALIVE_S: Final = 10
 class Departure:
     """Watches a connection whose client has ended its side and aborts it when the client is gone.
 
-    The loop reads such a connection no further and so hears of a reset only when it writes twice. epoll tells at once,
-    asked for errors alone: the end of the stream would stay readable for ever. Raises OSError without file descriptors.
+    The loop has stopped reading such a connection, so it would notice a reset only at its second write. An epoll of its
+    own, asked for errors alone, tells at once. Raises OSError when the process has no file descriptor left.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:

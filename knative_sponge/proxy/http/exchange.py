@@ -5,23 +5,48 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from starlette.types import ASGIApp, Message, Scope
-
+from knative_sponge.asgi import ASGIApp, Message, Scope
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import RequestFailed
+from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.framing import BODYLESS, CONTINUE, FRAMING_FIELDS, STATUS_LINE, Framing, field_lines
 from knative_sponge.proxy.http.headers import Pair
 from knative_sponge.proxy.http.plain import error, refusal
-
-if TYPE_CHECKING:
-    from knative_sponge.proxy.http.protocol import HttpProtocol
 
 logger = logging.getLogger(__name__)
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes of a request's body that wait in memory before its connection is read no further."""
+
+
+class ClientConnection(Protocol):
+    """The connection that an exchange is on: where its answer goes, and who has to know how far it is."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    gate: WriteGate
+
+    def set_reading(self) -> None:
+        """The buffered part of the request's body has grown: read on or not."""
+        ...
+
+    def body_taken(self) -> None:
+        """The application took what was buffered of the request's body."""
+        ...
+
+    def switch(self, exchange: Exchange) -> None:
+        """The exchange's answer is another protocol; from here on all bytes of the client belong to it."""
+        ...
+
+    def answered(self, exchange: Exchange) -> None:
+        """The exchange's answer is written completely."""
+        ...
+
+    def cut(self, exchange: Exchange) -> None:
+        """End the connection so that the client sees a broken answer."""
+        ...
 
 
 class Exchange:
@@ -39,12 +64,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_chunks", "_continued", "_framing", "_head", "_protocol", "_remaining", "_trailers_due", "_waiter",
+        "_chunks", "_connection", "_continued", "_framing", "_head", "_remaining", "_trailers_due", "_waiter",
         "buffered", "delivered", "disconnected", "ended", "finished", "keep_alive", "scope", "started", "switched",
         "task", "trailers",
     )  # fmt: skip
 
-    def __init__(self, protocol: HttpProtocol, scope: Scope, *, keep_alive: bool) -> None:
+    def __init__(self, connection: ClientConnection, scope: Scope, *, keep_alive: bool) -> None:
         self.scope = scope
         scope["sponge.arrived"] = self._arrived
         self.keep_alive = keep_alive
@@ -61,7 +86,7 @@ class Exchange:
         self.finished = False
         self.disconnected = False
         self.trailers: list[Pair] = []
-        self._protocol = protocol
+        self._connection = connection
         self._continued = False
         self._chunks: list[bytes] = []
         self._waiter: asyncio.Future[None] | None = None
@@ -78,7 +103,7 @@ class Exchange:
             self._chunks.append(body)
             self.buffered += len(body)
             if self.buffered > HIGH_WATER:
-                self._protocol.set_reading()
+                self._connection.set_reading()
             self._wake()
 
     def feed_end(self) -> None:
@@ -97,20 +122,24 @@ class Exchange:
         """Send what means nothing, so that the system of a client that is gone answers it with a reset."""
         if not self.started:
             if self.scope["http_version"] == "1.1":
-                self._protocol.transport.write(CONTINUE)
+                self._connection.transport.write(CONTINUE)
         elif self._framing is Framing.CHUNKED:
-            self._protocol.transport.write(b"0")  # a leading zero of the next chunk's size
+            self._connection.transport.write(b"0")  # a leading zero of the next chunk's size
 
     # The application.
 
-    async def run(self, app: ASGIApp) -> None:
+    def start(self, app: ASGIApp) -> None:
+        """Call the application, in a task of its own."""
+        self.task = self._connection.loop.create_task(self._run(app))
+
+    async def _run(self, app: ASGIApp) -> None:
         """Call the application and see to it that the client is told how it ended."""
         try:
             await app(self.scope, self.receive, self.send)
         except RequestFailed as failure:
             self._fail(refusal(failure))
         except asyncio.CancelledError:
-            self._protocol.cut(self)
+            self._connection.cut(self)
             raise
         except Exception:
             logger.exception("%s %s failed", self.scope["method"], self.scope["path"])
@@ -129,13 +158,13 @@ class Exchange:
                 return {"type": "http.disconnect"}
             if not (self._continued or self.delivered or self.started):
                 self._continue()
-            self._waiter = self._protocol.loop.create_future()
+            self._waiter = self._connection.loop.create_future()
             await self._waiter
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self.buffered = 0
-        self._protocol.body_taken()
+        self._connection.body_taken()
         if not self.ended:
             return {"type": "http.request", "body": body, "more_body": True}
         self.delivered = True
@@ -150,12 +179,12 @@ class Exchange:
         """Ask for a body that the client holds back until it is told to go on."""
         self._continued = True
         if self.scope["http_version"] == "1.1" and any(name == b"expect" for name, _ in self.scope["headers"]):
-            self._protocol.transport.write(CONTINUE)
+            self._connection.transport.write(CONTINUE)
 
     async def send(self, message: Message) -> None:
         """One piece of the answer. The head is held until a body message follows, so that both leave in one write."""
-        if self._protocol.gate.closed:
-            await self._protocol.gate.passed()
+        if self._connection.gate.closed:
+            await self._connection.gate.passed()
         if self.disconnected:
             return
         kind = message["type"]
@@ -213,7 +242,7 @@ class Exchange:
         self.started = self.switched = True
         self.keep_alive = self.ended = self.delivered = False
         self._framing = Framing.CLOSE
-        self._protocol.switch(self)
+        self._connection.switch(self)
 
     def _body(self, body: bytes, more: bool) -> None:
         if self._head is None and not self.started:
@@ -241,8 +270,8 @@ class Exchange:
             frame.append(body)
         self._write(frame)
         if not more and self.switched:
-            if self._protocol.transport.can_write_eof():
-                self._protocol.transport.write_eof()
+            if self._connection.transport.can_write_eof():
+                self._connection.transport.write_eof()
         elif not more and not self._trailers_due:
             self._finish()
 
@@ -262,7 +291,7 @@ class Exchange:
         self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
 
     def _write(self, frame: list[bytes]) -> None:
-        transport = self._protocol.transport
+        transport = self._connection.transport
         if len(frame) == 1:
             transport.write(frame[0])
         elif frame:
@@ -272,11 +301,11 @@ class Exchange:
         self.finished = True
         self._chunks = []
         self._wake()
-        self._protocol.answered(self)
+        self._connection.answered(self)
 
     def _fail(self, answer: Answer) -> None:
         if self.started or self.finished or self.disconnected:
-            self._protocol.cut(self)
+            self._connection.cut(self)
             return
         self._head = None
         self._start(answer.status, answer.headers, trailers=False)

@@ -1,6 +1,6 @@
 """What happens to header fields on their way through: pure functions on lists of pairs, no sockets, no ASGI.
 
-Names are lower-case throughout, as ASGI has them; values, order and duplicates are kept. Source: knative-contract §1.9.
+Names are lower-case throughout, as ASGI has them; values, order and duplicates are kept. Source: docs/knative-contract.md §1.9.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REPEATED = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 _ALWAYS_KEPT = frozenset({
     b"content-length", b"host", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
 })  # fmt: skip
-"""Fields that no client may have left out: they frame the message or say where it comes from."""
+"""Fields that `Connection` cannot remove, though it names them: they frame the message or say where it comes from."""
 
 REWRITTEN = frozenset({
     b"host", b"user-agent", b"k-original-host", b"knative-serving-revision", b"knative-serving-namespace",

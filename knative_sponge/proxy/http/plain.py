@@ -1,12 +1,11 @@
 """Answers of the proxy's own: the exact texts Knative's clients know, and one for each Reason. Decides nothing.
 
-Fields follow what Go's queue-proxy sends (knative-contract §10, row 11).
+Fields follow what Go's queue-proxy sends (docs/knative-contract.md §10, row 11).
 """
 
 from __future__ import annotations
 
-from starlette.types import Send
-
+from knative_sponge.asgi import Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason, RequestFailed
 

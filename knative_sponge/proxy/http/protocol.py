@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.departure import Departure
 from knative_sponge.proxy.http.exchange import HIGH_WATER, Exchange
@@ -33,8 +33,9 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class HttpProtocol(asyncio.Protocol):
     """One client connection. Requests are answered in order; a pipelined one waits for the answer before it.
 
-    A client that ends its side behind a complete request still gets its answer; one that is gone, or that ends in the
-    middle of a request, loses it (see `Departure`). TLS cannot be ended on one side here: its end is a departure.
+    A client may end its side after a complete request: it still gets its answer. A client that is gone (see
+    `Departure`), or that ends its side in the middle of a request, gets none, and the request is cancelled. A TLS
+    connection cannot be ended on one side only: its end means that the client is gone.
     """
 
     head_timeout_s: ClassVar[float] = 60.0
@@ -59,14 +60,14 @@ class HttpProtocol(asyncio.Protocol):
         self._current: Exchange | None = None
         self._waiting: deque[tuple[Exchange, ASGIApp]] = deque()
         self._offer: Exchange | None = None
-        self._behind = bytearray()
-        self._raw: Callable[[bytes], None] | None = None
+        self._after_offer = bytearray()
+        self._raw_sink: Callable[[bytes], None] | None = None
         self._read_paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._departure: Departure | None = None
         self._closing = False
-        self._deaf = False
-        self._ended = False
+        self._ignoring_input = False
+        self._client_ended = False
 
     # The connection.
 
@@ -84,7 +85,7 @@ class HttpProtocol(asyncio.Protocol):
         self._stop_timer()
         if self._departure is not None:
             self._departure.close()
-        self._closing = self._deaf = True
+        self._closing = self._ignoring_input = True
         self.gate.open()
         self._waiting.clear()
         exchange, self._current = self._current, None
@@ -95,7 +96,7 @@ class HttpProtocol(asyncio.Protocol):
         """The client's side has ended. True keeps ours open for the answers that are still to come."""
         current, unfinished = self._current, self._reader.unfinished
         self._reader.unfinished = None
-        self._ended = True
+        self._client_ended = True
         if current is None or self._scheme == "https" or (unfinished is current and not current.switched):
             return False
         if unfinished is current:
@@ -131,10 +132,10 @@ class HttpProtocol(asyncio.Protocol):
     # What comes in.
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf:
+        if self._ignoring_input:
             return
-        if self._raw is not None:
-            self._raw(data)
+        if self._raw_sink is not None:
+            self._raw_sink(data)
             return
         try:
             behind = self._reader.feed(data)
@@ -156,32 +157,32 @@ class HttpProtocol(asyncio.Protocol):
         if upgrade:
             scope["sponge.upgrade"] = upgrade
             self._offer = exchange
-            self._raw = self._hold
+            self._raw_sink = self._hold
         self._enqueue(exchange, self._app)
         return exchange
 
     def _hold(self, data: bytes) -> None:
-        """Whether these bytes are requests or another protocol depends on an answer that is still to come."""
-        self._behind += data
+        """Keep bytes that came after an offer to switch protocols: the answer decides whether they are requests."""
+        self._after_offer += data
         self.set_reading()
 
     def switch(self, exchange: Exchange) -> None:
         """The answer is another protocol: what comes in belongs to this exchange until the end of the connection."""
         self._offer = None
-        self._raw = exchange.feed
-        if self._behind:
-            exchange.feed(bytes(self._behind))
-            self._behind.clear()
-        if self._ended:
+        self._raw_sink = exchange.feed
+        if self._after_offer:
+            exchange.feed(bytes(self._after_offer))
+            self._after_offer.clear()
+        if self._client_ended:
             exchange.feed_end()
         else:
             self._reader.unfinished = exchange
         self.set_reading()
 
     def _read_behind(self) -> bool:
-        """No protocol was switched to: what came behind the offer are requests; whether one has begun."""
-        self._offer = self._raw = None
-        behind, self._behind = bytes(self._behind), bytearray()
+        """No protocol was switched to: read what came after the offer as requests. Returns whether one has begun."""
+        self._offer = self._raw_sink = None
+        behind, self._after_offer = bytes(self._after_offer), bytearray()
         self.data_received(behind)
         self.set_reading()
         return self._current is not None
@@ -206,7 +207,7 @@ class HttpProtocol(asyncio.Protocol):
 
     def _begin(self, exchange: Exchange, app: ASGIApp) -> None:
         self._current = exchange
-        exchange.task = self.loop.create_task(exchange.run(app))
+        exchange.start(app)
 
     def body_taken(self) -> None:
         """The application took what was buffered of a request."""
@@ -221,9 +222,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._waiting and exchange.keep_alive:
             self._begin(*self._waiting.popleft())
             self.set_reading()
-        elif self._deaf or exchange is self._reader.unfinished:
+        elif self._ignoring_input or exchange is self._reader.unfinished:
             self._linger()
-        elif self._ended or not exchange.keep_alive:
+        elif self._client_ended or not exchange.keep_alive:
             self.transport.close()
 
     def cut(self, exchange: Exchange) -> None:
@@ -240,9 +241,9 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.close()
 
     def _refuse(self, failure: RequestFailed) -> None:
-        """What came is no request, or no end of one: say so after the answers to the requests before it, and close."""
+        """The bytes are no request, or break one off: say so after the answers to the requests before, then close."""
         self._stop_timer()
-        self._deaf = True
+        self._ignoring_input = True
         broken, self._reader.unfinished = self._reader.unfinished, None
         if broken is not None and broken is self._current:
             if self._current.started:
@@ -266,8 +267,8 @@ class HttpProtocol(asyncio.Protocol):
     def _linger(self) -> None:
         """Close after an answer that came before the end of its request."""
         self._stop_timer()
-        self._deaf = self._closing = True
-        if self._read_paused and not self._ended:
+        self._ignoring_input = self._closing = True
+        if self._read_paused and not self._client_ended:
             self._read_paused = False
             self.transport.resume_reading()
         if not self.transport.is_closing():
@@ -282,12 +283,12 @@ class HttpProtocol(asyncio.Protocol):
             self.transport.abort()
 
     def set_reading(self) -> None:
-        """Read on, or stop while more is here than anybody takes."""
-        if self._ended:
+        """Pause reading while the application takes less than the client sends; else read on."""
+        if self._client_ended:
             return
         unfinished = self._reader.unfinished
-        full = len(self._behind) > HIGH_WATER or (unfinished is not None and unfinished.buffered > HIGH_WATER)
-        pause = not self._deaf and (full or bool(self._waiting))
+        full = len(self._after_offer) > HIGH_WATER or (unfinished is not None and unfinished.buffered > HIGH_WATER)
+        pause = not self._ignoring_input and (full or bool(self._waiting))
         if pause is not self._read_paused:
             self._read_paused = pause
             (self.transport.pause_reading if pause else self.transport.resume_reading)()

@@ -12,8 +12,8 @@ from knative_sponge.proxy.http.scope import offered_protocols
 
 _BODY_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _NO_TRAILERS: Final = HOP_BY_HOP | REWRITTEN | {b"content-length", b"trailer", b"authorization", b"cookie"}
-"""Fields that say how a message is framed, where it goes, or who sent it: behind the body they come too late for whoever
-checks them, and a server that adds trailers to the head would believe them (RFC 9110 §6.5.1)."""
+"""Fields that are dropped from trailers: they say how a message is framed, where it goes, or who sent it. As trailers they
+come after the checks of the head, and a server that adds trailers to the head would believe them (RFC 9110 §6.5.1)."""
 
 
 class Request(Protocol):
@@ -43,7 +43,7 @@ class Owner(Protocol):
 
 
 class RequestReader:
-    """Finds where each request begins and ends. `feed` raises BadRequest where the bytes stop being requests."""
+    """Finds where each request begins and ends. `feed` raises BadRequest when the bytes are no requests."""
 
     head_limit: ClassVar[int] = 2**20
     """Bytes of a request's head or trailers, as in Go's server."""
@@ -62,7 +62,7 @@ class RequestReader:
         self._headers: list[Pair] = []
 
     def feed(self, data: bytes) -> bytes:
-        """Read on. What follows a request that may switch protocols is not read but returned."""
+        """Read on. Returns, unread, the bytes that follow a request which may switch protocols."""
         while data:
             try:
                 self._parser.feed_data(data)
@@ -91,8 +91,8 @@ class RequestReader:
     def _replace_parser(self) -> None:
         """Parse on behind the head of a request that offers an upgrade.
 
-        When none is taken, what follows is its body, if any, then the next request. llhttp stops at such a head; a new
-        parser that is told only how the body is framed reads on.
+        When the offer is not taken, the request's body follows, if it has one, then the next request. llhttp stops at such
+        a head; a new parser that is told only how the body is framed reads on.
         """
         self._parser = self._new_parser()
         if self._has_body():
@@ -138,7 +138,7 @@ class RequestReader:
         keep_alive = version == "1.1" and parser.should_keep_alive()
         upgrade = b""
         if parser.should_upgrade():
-            # Behind a body there is no telling its successor from the other protocol before the answer is here.
+            # After a body nothing but the answer tells the next request from bytes of the other protocol.
             upgrade = offered_protocols(method, version, self._headers) if not self._has_body() else b""
             self._offer = bool(upgrade)
             if method == "CONNECT" and not upgrade:

@@ -7,8 +7,7 @@ import string
 from typing import Any, Final
 from urllib.parse import unquote
 
-from starlette.types import Scope
-
+from knative_sponge.asgi import Scope
 from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.http.headers import Pair
 

@@ -14,14 +14,14 @@ from knative_sponge.settings import ProxySettings
 logger = logging.getLogger(__name__)
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-_Seen = tuple[tuple[int, int, int], ...]
+_FileState = tuple[tuple[int, int, int], ...]
 
 
 class Certificates:
     """A server's TLS context, of `tls.crt` and `tls.key` in the directory of the settings.
 
-    A handshake takes the pair that was read last; connections keep theirs. A pair that cannot be used is logged and the
-    one before stays. Raises SettingError when the first pair cannot be used.
+    A handshake takes the pair that was read last; connections keep theirs. A new pair that cannot be used is logged, and
+    the pair before it stays. Raises SettingError when the first pair cannot be used.
     """
 
     check_s: ClassVar[float] = 60.0
@@ -35,7 +35,7 @@ class Certificates:
         self._maximum = _VERSIONS.get(settings.tls_max_version or "", ssl.TLSVersion.MAXIMUM_SUPPORTED)
         self._timer: asyncio.TimerHandle | None = None
         try:
-            self._seen = self._look()
+            self._read_state = self._file_state()
             self._newest = self.context = self._read()
         except (OSError, ValueError) as error:
             raise SettingError(
@@ -46,7 +46,7 @@ class Certificates:
 
     @classmethod
     def mounted(cls, settings: ProxySettings) -> Certificates | None:
-        """Those of the settings; None without the files. Raises SettingError when they cannot be used."""
+        """Those of the settings; None when the files are not there. Raises SettingError when they cannot be used."""
         folder = Path(settings.certificates)
         if not all((folder / name).exists() for name in ("tls.crt", "tls.key")):
             return None
@@ -65,17 +65,17 @@ class Certificates:
     def _check(self) -> None:
         self.start()
         try:
-            seen = self._look()
-            if seen == self._seen:
+            state = self._file_state()
+            if state == self._read_state:
                 return
-            self._seen = seen
+            self._read_state = state
             self._newest = self._read()
         except (OSError, ValueError) as error:
             logger.warning("the new certificate cannot be used, the one before stays: %s", error)
         else:
             logger.info("a new certificate is in use")
 
-    def _look(self) -> _Seen:
+    def _file_state(self) -> _FileState:
         """What changes when a file is replaced. Raises OSError."""
         stats = [path.stat() for path in (self._certificate, self._key)]
         return tuple((stat.st_mtime_ns, stat.st_ino, stat.st_size) for stat in stats)

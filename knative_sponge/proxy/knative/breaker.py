@@ -1,18 +1,18 @@
-"""How many requests the proxy holds and how many exchanges the model server has at once (knative-contract §1.7).
+"""How many requests the proxy holds and how many exchanges the model server has at once (docs/knative-contract.md §1.7).
 
 The rule for `containerConcurrency` = cc > 0, for both ways a request can take:
 
-- The proxy holds at most 11·cc requests: cc and 10·cc that wait. A further one is refused at once (`queue-full`), before
-  its body is read. Its place is free when its answer has ended, or when its client is gone.
-- The model server has at most cc exchanges at once. A request that is passed through is one exchange, to the end of its
-  answer, streams and upgraded connections included. A merged call is one exchange too, whatever it carries: cc protects
-  the model server from parallel calls, and how large one call may get is what `max-batch` says. If each member held a
-  place of its own, cc=1 would silently switch batching off.
-- Requests that are passed through wait in the order they came; those for the deadline queue wait there, and only its
-  merged calls stand in this line. So `max-inflight` is effective up to cc.
+- The proxy holds at most 11·cc requests: cc in progress and 10·cc pending. A further one is refused at once
+  (`queue-full`), before its body is read. A request is held until its answer has ended or its client is gone.
+- There are cc slots for exchanges with the model server. A request that is passed through takes one to the end of its
+  answer, streams and upgraded connections included. A merged call takes one too, whatever it carries: cc protects the
+  model server from parallel calls, and `max-batch` says how large one call may get. If each member of a batch took a
+  slot, cc=1 would silently switch batching off.
+- Requests that are passed through wait for a slot in the order they came. Inference requests wait in the deadline queue,
+  and only its merged calls wait for a slot. So `max-inflight` is effective up to cc.
 
-cc does not grow with the cores: a pod that shall take more when it gets larger needs cc=0, where deadlines alone bound
-the queue.
+cc does not grow with the cores. A pod that shall take more requests when it gets larger needs cc=0: deadlines alone bound
+its queue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WAITING_PER_SLOT: Final = 10
 
 
 class Breaker:
-    """Places in the proxy (`admit`, `leave`) and turns at the model server (`async with`). One event loop, no locks.
+    """Requests held by the proxy (`admit`, `leave`) and slots at the model server (`async with`). One event loop, no locks.
 
     concurrency: exchanges with the model server at once, at least 1.
     """
@@ -40,35 +40,35 @@ class Breaker:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         self._concurrency = concurrency
         self.capacity = (1 + _WAITING_PER_SLOT) * concurrency
-        """Requests that may have a place at once."""
+        """Requests that may be held at once."""
         self._line: deque[asyncio.Future[None]] = deque()
         self.admitted = 0
-        """Requests that have a place."""
+        """Requests that are held, in progress or pending."""
         self.running = 0
-        """Exchanges that have their turn, those just handed on included."""
+        """Slots that are taken; a slot that was just passed on to the next in line is one of them."""
 
     def admit(self) -> None:
-        """Take a place for one request. Raises QueueFull when all are taken."""
+        """Hold one more request. Raises QueueFull when as many are held as may be."""
         if self.admitted >= self.capacity:
             raise QueueFull("pending request queue full")
         self.admitted += 1
 
     def leave(self) -> None:
-        """Give an admitted request's place back."""
+        """An admitted request is over."""
         self.admitted -= 1
 
     async def __aenter__(self) -> None:
-        """Return when it is this exchange's turn; whoever asked first is first."""
+        """Take a slot, when one is free; whoever asked first is first."""
         if self.running < self._concurrency:
             self.running += 1
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+        slot = asyncio.get_running_loop().create_future()
+        self._line.append(slot)
         try:
-            await turn
+            await slot
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._pass_on()  # the turn had come, and nobody is here to take it
+            if slot.done() and not slot.cancelled():
+                self._pass_on()  # the slot was passed on to an exchange that is cancelled
             raise
 
     async def __aexit__(
@@ -78,9 +78,9 @@ class Breaker:
 
     def _pass_on(self) -> None:
         while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            slot = self._line.popleft()
+            if not slot.done():
+                slot.set_result(None)
                 return
         self.running -= 1
 

@@ -1,24 +1,23 @@
-"""How the proxy leaves: it serves on until nobody asks any more (knative-contract §1.11); stops no server itself."""
+"""How the proxy leaves: it serves on until nobody asks any more (docs/knative-contract.md §1.11); stops no server itself."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import ClassVar
 
-from starlette.types import Receive, Scope, Send
-
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.proxy.http.plain import deliver
 
 
 class Drain:
-    """The state of leaving.
+    """How far the proxy's departure has come.
 
-    quiet_s: the time without an ordinary request after which nobody is expected any more; 0 does not wait.
+    quiet_s: after so long without an ordinary request none is expected any more; 0 does not wait.
     """
 
     notice_s: ClassVar[float] = 1.0
-    """How long the preStop hook may come before SIGTERM; when no SIGTERM follows, only the model server restarts."""
+    """How long before SIGTERM the preStop hook may come. When no SIGTERM follows, only the model server restarts."""
 
     def __init__(self, quiet_s: float) -> None:
         if quiet_s < 0:
@@ -26,7 +25,7 @@ class Drain:
         self.draining = False
         """Probes are refused; ordinary requests are served."""
         self.over = False
-        """The quiet has come: ordinary requests are refused too."""
+        """It has been quiet for long enough: ordinary requests are refused too."""
         self._quiet_s = quiet_s
         self._last_s = 0.0
         self._terminating = asyncio.Event()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.stat import StatReporter
 
@@ -12,7 +11,7 @@ class Entrance:
     """ASGI layer: a request counts from here to the end of its answer, whatever it does meanwhile.
 
     A request that is marked as the kubelet's own (`K-Kubelet-Probe`) goes to `bypass` uncounted and unlimited
-    (knative-contract §1.5). Raises QueueFull; a refused request counts as an arrival.
+    (docs/knative-contract.md §1.5). Raises QueueFull; a refused request counts as an arrival.
     """
 
     def __init__(self, app: ASGIApp, bypass: ASGIApp, breaker: Breaker | None, stat: StatReporter | None) -> None:
@@ -46,8 +45,8 @@ class Entrance:
                 stat.leave(proxied)
 
 
-class Turns:
-    """ASGI layer: one exchange with the model server per request, in its turn."""
+class ConcurrencySlots:
+    """ASGI layer: each request holds one of the breaker's slots while `app` runs; it waits until one is free."""
 
     def __init__(self, app: ASGIApp, breaker: Breaker) -> None:
         self._app = app

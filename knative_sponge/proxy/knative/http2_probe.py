@@ -1,4 +1,4 @@
-"""One HTTP/2 exchange with prior knowledge, for probes (knative-contract §1.4); imported only when a probe needs it.
+"""One HTTP/2 exchange with prior knowledge, for probes (docs/knative-contract.md §1.4); imported only when a probe needs it.
 
 No reuse, no push, no flow control beyond what small messages need: probes ask one thing and go.
 """

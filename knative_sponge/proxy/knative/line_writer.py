@@ -1,4 +1,4 @@
-"""Lines to a file descriptor without ever blocking whoever writes them: a reader may be slow, the loop may not wait."""
+"""Writes lines to a file descriptor from a thread of its own: its reader may be slow, and the event loop must not wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 class LineWriter:
     """Hands lines to a thread that writes them; it starts with the first line.
 
-    Lines beyond `most_waiting` are dropped, and how many is said on the log of the proxy.
+    Lines beyond `most_waiting` are dropped; the proxy's log says how many.
     """
 
     most_waiting: ClassVar[int] = 10_000

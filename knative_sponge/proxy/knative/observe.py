@@ -8,22 +8,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Message, Receive, Scope, Send
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.headers import Pair
 from knative_sponge.proxy.http.plain import refusal
 
 _CLIENT_GONE: Final = 499
-"""What an exchange is counted as that ended without an answer because its client left."""
+"""The status of an exchange whose client left before an answer began."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ExchangeRecord:
     """An exchange that is over.
 
-    headers: of the request, as this layer was given them. received, sent: bytes of the bodies. probe: one of Knative's
-    or the kubelet's, by its fields (knative-contract §1.5, last paragraph).
+    headers: of the request, as this layer was given them. received, sent: bytes of the bodies. probe: whether it is one of
+    Knative's or the kubelet's, by its fields (docs/knative-contract.md §1.5, last paragraph).
     """
 
     scope: Scope
@@ -35,7 +34,7 @@ class Seen:
     probe: bool
 
 
-Observer = Callable[[Seen], None]
+Observer = Callable[[ExchangeRecord], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Observers:
     """Who is told of what.
 
     outer: each exchange with a client, from its arrival. inner: each request that is passed through to the model
-    server, from its turn.
+    server, from when it has its slot.
     """
 
     outer: Sequence[Observer] = ()
@@ -80,9 +79,9 @@ class Observed:
         finally:
             status = otherwise if count.status is None else count.status
             seconds = self._clock() - began_s
-            seen = Seen(scope, headers, status, count.received, count.sent, seconds, is_probe(headers))
+            record = ExchangeRecord(scope, headers, status, count.received, count.sent, seconds, is_probe(headers))
             for observer in self._observers:
-                observer(seen)
+                observer(record)
 
 
 class _Count:

@@ -1,4 +1,4 @@
-"""Asks the model server whether it is ready, as the user's probe says (knative-contract §1.4); caches nothing."""
+"""Asks the model server whether it is ready, as the user's probe says (docs/knative-contract.md §1.4); caches nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOP_BY_HOP: Final = frozenset({"host", "connection", "keep-alive", "proxy-conne
 
 
 class Readiness:
-    """All probes must pass; none always does.
+    """Whether the model server passes every one of the user's probes; without probes it always is ready.
 
     Callers that come while a check runs share its result, and a caller that leaves does not stop it.
 
@@ -28,17 +28,17 @@ class Readiness:
     """
 
     give_up_s: ClassVar[float] = 10.0
-    """How long a probe without a period is tried."""
+    """How long a probe without a period is tried before it has failed."""
     interval_s: ClassVar[float] = 0.05
-    """From the start of one of its attempts to the next."""
+    """Of such a probe: from the start of one attempt to the start of the next."""
     attempt_s: ClassVar[float] = 0.1
-    """How long one of its attempts may take."""
+    """Of such a probe: how long one attempt may take."""
 
     def __init__(self, probes: Sequence[Probe], *, detect_http2: bool = False) -> None:
         self._probes = tuple(probes)
         self._detect_http2 = detect_http2
         if detect_http2 or any(probe.service is not None for probe in self._probes):
-            # Few pods need HTTP/2 here, and the others start without it; the first question has no time to load it.
+            # Few pods need HTTP/2, so the others start without it. The first attempt has no time to load it.
             import knative_sponge.proxy.knative.http2_probe  # noqa: F401, PLC0415
         self._running: asyncio.Task[bool] | None = None
 
@@ -75,7 +75,7 @@ class Readiness:
     async def _attempt(self, probe: Probe, timeout_s: float) -> bool:
         if not self._detect_http2 or probe.path is None or probe.tls:
             return await _passes(probe, timeout_s)
-        # As Go does it: the first question comes without the probe's own fields, and only HTTP/2 is asked again.
+        # As Go does it: the first attempt carries no fields of the probe's own, and only HTTP/2 is asked a second time.
         bare = replace(probe, headers=())
         if not await _passes(bare, timeout_s, _status_http2):
             return await _passes(bare, timeout_s)

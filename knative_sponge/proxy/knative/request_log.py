@@ -1,4 +1,4 @@
-"""One line per request, shaped by the operator's template (knative-contract §1.13); formats, and waits for nobody."""
+"""One line per request, shaped by the operator's template (docs/knative-contract.md §1.13); formats, and waits for nobody."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from knative_sponge.proxy.knative.observe import Seen, first
+from knative_sponge.proxy.knative.observe import ExchangeRecord, first
 from knative_sponge.proxy.knative.template import Template, Value
 from knative_sponge.settings import ProxySettings
 
@@ -40,69 +40,69 @@ class RequestLog:
         self._write = write
         self._probes = probes
 
-    def __call__(self, seen: Seen) -> None:
+    def __call__(self, record: ExchangeRecord) -> None:
         """Log one exchange."""
-        if self._probes or not seen.probe:
-            self._write((self._template.render(seen) + self._end).encode("utf-8", "surrogateescape"))
+        if self._probes or not record.probe:
+            self._write((self._template.render(record) + self._end).encode("utf-8", "surrogateescape"))
 
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
-def _header(seen: Seen, name: str) -> str:
+def _header(record: ExchangeRecord, name: str) -> str:
     # Go keeps Host out of the fields.
-    return "" if name == "host" else _text(first(seen.headers, name.encode("utf-8", "replace")))
+    return "" if name == "host" else _text(first(record.headers, name.encode("utf-8", "replace")))
 
 
-def _content_length(seen: Seen) -> Value:
+def _content_length(record: ExchangeRecord) -> Value:
     """-1 is unknown, as for a chunked body."""
-    length = first(seen.headers, b"content-length")
+    length = first(record.headers, b"content-length")
     if length.isdigit():
         return int(length)
-    return -1 if first(seen.headers, b"transfer-encoding") else 0
+    return -1 if first(record.headers, b"transfer-encoding") else 0
 
 
-def _remote(seen: Seen) -> str:
-    client = seen.scope["client"]
+def _remote(record: ExchangeRecord) -> str:
+    client = record.scope["client"]
     if not client:
         return ""
     host, port = client
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _version(seen: Seen) -> tuple[str, str]:
-    major, _, minor = seen.scope["http_version"].partition(".")
+def _version(record: ExchangeRecord) -> tuple[str, str]:
+    major, _, minor = record.scope["http_version"].partition(".")
     return major, minor or "0"
 
 
-def _trace(seen: Seen) -> str:
-    parts = _header(seen, "traceparent").split("-", 2)
-    return parts[1] if len(parts) > 1 else _header(seen, "x-b3-traceid")
+def _trace(record: ExchangeRecord) -> str:
+    parts = _header(record, "traceparent").split("-", 2)
+    return parts[1] if len(parts) > 1 else _header(record, "x-b3-traceid")
 
 
-_FIELDS: Final[dict[str, Callable[[Seen], Value]]] = {
-    ".Request.Method": lambda seen: str(seen.scope["method"]),
-    ".Request.RequestURI": lambda seen: _text(seen.scope["sponge.target"]),
-    ".Request.URL": lambda seen: _text(seen.scope["sponge.target"]),
-    ".Request.URL.Path": lambda seen: str(seen.scope["path"]),
-    ".Request.URL.RawQuery": lambda seen: _text(seen.scope["query_string"]),
+_FIELDS: Final[dict[str, Callable[[ExchangeRecord], Value]]] = {
+    ".Request.Method": lambda record: str(record.scope["method"]),
+    ".Request.RequestURI": lambda record: _text(record.scope["sponge.target"]),
+    ".Request.URL": lambda record: _text(record.scope["sponge.target"]),
+    ".Request.URL.Path": lambda record: str(record.scope["path"]),
+    ".Request.URL.RawQuery": lambda record: _text(record.scope["query_string"]),
     ".Request.ContentLength": _content_length,
-    ".Request.UserAgent": lambda seen: _header(seen, "user-agent"),
-    ".Request.Referer": lambda seen: _header(seen, "referer"),
+    ".Request.UserAgent": lambda record: _header(record, "user-agent"),
+    ".Request.Referer": lambda record: _header(record, "referer"),
     ".Request.RemoteAddr": _remote,
-    ".Request.Host": lambda seen: _text(first(seen.headers, b"host")),
-    ".Request.Proto": lambda seen: "HTTP/{}.{}".format(*_version(seen)),
-    ".Request.ProtoMajor": lambda seen: _version(seen)[0],
-    ".Request.ProtoMinor": lambda seen: _version(seen)[1],
-    ".Response.Code": lambda seen: seen.status,
-    ".Response.Size": lambda seen: seen.sent,
-    ".Response.Latency": lambda seen: seen.seconds,
+    ".Request.Host": lambda record: _text(first(record.headers, b"host")),
+    ".Request.Proto": lambda record: "HTTP/{}.{}".format(*_version(record)),
+    ".Request.ProtoMajor": lambda record: _version(record)[0],
+    ".Request.ProtoMinor": lambda record: _version(record)[1],
+    ".Response.Code": lambda record: record.status,
+    ".Response.Size": lambda record: record.sent,
+    ".Response.Latency": lambda record: record.seconds,
     ".TraceID": _trace,
 }
 
 
-def _revision(settings: ProxySettings) -> dict[str, Callable[[Seen], Value]]:
+def _revision(settings: ProxySettings) -> dict[str, Callable[[ExchangeRecord], Value]]:
     names = {
         "Name": settings.revision,
         "Namespace": settings.namespace,

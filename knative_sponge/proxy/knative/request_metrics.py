@@ -1,4 +1,4 @@
-"""Prometheus metrics about users' requests, by the names Knative gives them (knative-contract §1.13).
+"""Prometheus metrics about users' requests, by the names Knative gives them (docs/knative-contract.md §1.13).
 
 Observed on Go's queue-proxy 1.21.1. What differs: a label that a client chooses freely has few values here
 (`server_address` is left out, `kn_route_tag` is bounded), and there are no `otel_scope_*` labels and no metrics of the
@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
 
 from knative_sponge import __version__
 from knative_sponge.proxy.knative.breaker import Breaker
-from knative_sponge.proxy.knative.observe import Seen, first
+from knative_sponge.proxy.knative.observe import ExchangeRecord, first
 from knative_sponge.settings import ProxySettings
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -29,9 +29,13 @@ _Key = tuple[str, int, str, str, str]
 
 
 class RequestMetrics:
-    """Counts exchanges; `outer` and `inner` are observers (`observe`)."""
+    """Counts exchanges; `outer` and `inner` are observers (`observe`).
+
+    breaker: whose pending requests are shown; None shows none.
+    """
 
     def __init__(self, settings: ProxySettings, registry: CollectorRegistry, breaker: Breaker | None) -> None:
+        self.registry = registry
         self._invocation = Histogram(
             "kn_serving_invocation_duration_seconds",
             "The duration of task execution",
@@ -68,16 +72,16 @@ class RequestMetrics:
         self._exchanges: dict[_Key, tuple[Histogram, Histogram, Histogram]] = {}
         self._tags: set[str] = set()
 
-    def outer(self, seen: Seen) -> None:
+    def outer(self, record: ExchangeRecord) -> None:
         """An exchange with a client is over."""
-        if seen.probe:
+        if record.probe:
             return
-        scope = seen.scope
+        scope = record.scope
         method: str = scope["method"]
         key = (
             method if method in _METHODS else "_OTHER",
-            seen.status,
-            self._tag(seen),
+            record.status,
+            self._tag(record),
             scope["http_version"],
             scope["scheme"],
         )
@@ -87,14 +91,14 @@ class RequestMetrics:
             found = (self._duration.labels(*labels), self._received.labels(*labels), self._sent.labels(*labels))
             self._exchanges[key] = found
         duration, received, sent = found
-        duration.observe(seen.seconds)
-        received.observe(seen.received)
-        sent.observe(seen.sent)
+        duration.observe(record.seconds)
+        received.observe(record.received)
+        sent.observe(record.sent)
 
-    def inner(self, seen: Seen) -> None:
+    def inner(self, record: ExchangeRecord) -> None:
         """A request that was passed through has its answer."""
-        if not seen.probe:
-            self.invoked(seen.status, seen.seconds)
+        if not record.probe:
+            self.invoked(record.status, record.seconds)
 
     def invoked(self, status: int, seconds: float) -> None:
         """The model server was asked for one request, waiting not counted."""
@@ -103,10 +107,10 @@ class RequestMetrics:
             found = self._invocations[status] = self._invocation.labels(str(status))
         found.observe(seconds)
 
-    def _tag(self, seen: Seen) -> str:
+    def _tag(self, record: ExchangeRecord) -> str:
         """Which route the ingress meant, as Knative words it; the tag itself as long as there are not too many."""
-        tag = first(seen.headers, b"knative-serving-tag")
-        default = first(seen.headers, b"knative-serving-default-route")
+        tag = first(record.headers, b"knative-serving-tag")
+        default = first(record.headers, b"knative-serving-default-route")
         if not tag:
             return "kn:default" if default else "kn:disabled"
         if default == b"true":

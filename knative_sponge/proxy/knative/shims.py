@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.http.headers import inbound
 
 

@@ -1,4 +1,4 @@
-"""What Knative's autoscaler asks each pod for on port 9090 (knative-contract §1.14). Decides nothing, counts no probe.
+"""What Knative's autoscaler asks each pod for on port 9090 (docs/knative-contract.md §1.14). Decides nothing, counts no probe.
 
 Arithmetic and encoding are pure; `StatReporter` publishes them once a second.
 """
@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from starlette.types import Receive, Scope, Send
-
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.proxy.http.plain import deliver, error
 
@@ -167,8 +166,8 @@ class StatReporter:
         await deliver(Answer(200, (_TYPE, (b"content-length", b"%d" % len(body))), body), send)
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
-        # From when it was due, not from when it ran, so that windows do not drift; those that a busy loop missed are
-        # one long window.
+        # Counted from when it was due, not from when it ran: windows do not drift. The windows that a busy loop missed
+        # become one long window.
         missed = max(0, int((loop.time() - due_s) / self.period_s))
         due_s += (1 + missed) * self.period_s
         self._timer = loop.call_at(due_s, self._publish, loop, due_s)

@@ -1,4 +1,4 @@
-"""How long a request may take (knative-contract §1.8); says nothing about deadlines, which are the batcher's.
+"""How long a request may take (docs/knative-contract.md §1.8); says nothing about deadlines, which are the batcher's.
 
 Unlike Go's queue-proxy, a timeout in mid-answer cuts the connection instead of ending the body properly, so that nobody
 takes the answer for complete, and an unfinished upload does not keep the 504 from its client. As there, a connection
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Message, Receive, Scope, Send
 from knative_sponge.errors import UpstreamTimeout
 
 

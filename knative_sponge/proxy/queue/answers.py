@@ -1,4 +1,4 @@
-"""What clients are told besides the model server's own answer: failures with their Reason, and where the time went."""
+"""What the queue adds to the model server's answers: failures with their Reason, and fields that say where the time went."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason
 
-EXPLAIN: Final = {
+EXPLANATIONS: Final = {
     Reason.EXPIRED: "the deadline had passed on arrival or while waiting",
     Reason.HOPELESS: "the deadline cannot be met, not even with all the cores within reach",
     Reason.EVICTED: "made room in a full queue for a more urgent request",
@@ -16,7 +16,7 @@ EXPLAIN: Final = {
     Reason.TIMEOUT: "the model server did not answer in time",
     Reason.DRAINING: "the queue-proxy is shutting down",
 }
-"""What the queue's own refusals mean."""
+"""The text of the queue's own refusals."""
 
 
 def failure(reason: Reason, message: str, *, status: int | None = None) -> Answer:

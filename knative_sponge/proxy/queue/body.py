@@ -1,9 +1,8 @@
-"""A request's whole body, held in memory, up to a limit; only what is merged is read like this."""
+"""Reads a request's whole body into memory, up to a limit; only requests for the queue are read like this."""
 
 from __future__ import annotations
 
-from starlette.types import Receive, Scope
-
+from knative_sponge.asgi import Receive, Scope
 from knative_sponge.errors import BadRequest
 
 

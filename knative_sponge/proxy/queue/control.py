@@ -50,7 +50,7 @@ class Resizing:
         self._patched_s = -math.inf
 
     @property
-    def settled(self) -> bool:
+    def size_confirmed(self) -> bool:
         """Is the size that is planned with the one in force, as far as anybody can know?"""
         return self._size.sure or time.monotonic() - self._patched_s > _UNDER_WAY_S
 
@@ -81,7 +81,7 @@ class Resizing:
 def control_routes(
     token: str | None, feed: DemandFeed, resizing: Resizing, state: Callable[[], ProxyState]
 ) -> Sequence[Route]:
-    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md). Without a token the first two are closed."""
+    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md §5.2). Without a token the first two are closed."""
 
     def allowed(request: Request) -> bool:
         if not token:

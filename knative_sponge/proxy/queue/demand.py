@@ -13,7 +13,7 @@ from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.wire.demand import DemandLine, encode_demand
 
 _PERIOD_S = 0.1
-"""An estimate at least so often (design §4: every 100 ms)."""
+"""An estimate at least so often (docs/design.md §4.7: every 100 ms)."""
 _BEAT_S = 1.0
 """A message at least so often, changed or not."""
 _SPACING_S = 0.01

@@ -1,4 +1,6 @@
-"""Deadline batching of inference requests: the shell around `core.batcher`. Decides nothing; it parses, waits and delivers.
+"""Deadline batching of inference requests: the shell around `core/batching/batcher.py`.
+
+Decides nothing; it parses, waits and delivers.
 
 One request's way: head → body → codec.parse → deadline → Arrived → (Dispatch: merge → upstream → split) → answer.
 """
@@ -14,8 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from starlette.types import Receive, Scope, Send
-
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
 from knative_sponge.core.batching.events import (
@@ -37,19 +38,21 @@ from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamErr
 from knative_sponge.proxy.http.plain import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
-from knative_sponge.proxy.queue.events import admit, refusal, reply
+from knative_sponge.proxy.queue.events import check_reply_possible, refusal, reply
 from knative_sponge.proxy.queue.metrics import Metrics
 
 logger = logging.getLogger(__name__)
-_LEAST_S = 1e-6  # of a measured call: clocks tick, and nothing takes no time
-_TIMER_SLACK_S = 0.0005  # loop timers count whole milliseconds: half of one spares a tick that would come too early
+_LEAST_S = 1e-6
+"""The shortest duration of a measured call: a coarse clock may show none."""
+_TIMER_SLACK_S = 0.0005
+"""Added to each timer: the loop counts whole milliseconds and would fire up to half of one too early."""
 
 
 class Machine(Protocol):
     """The batcher, or the baseline it is compared with."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
-        """See `core.batcher.Batcher.handle`."""
+        """See `core.batching.batcher.Batcher.handle`."""
         ...
 
 
@@ -62,14 +65,14 @@ class Upstream(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
-    """What a request's deadline depends on besides its own headers.
+class RequestRules:
+    """What holds for every request, whatever its headers say.
 
-    slo_s, timeout_s, max_network_share: see `core.deadline.deadline_of`.
-    grace_s: how long after its deadline a request is still answered by the model server; then it gets a 504.
-    serve_late: whether late requests are served for as long as the revision timeout.
+    slo_s, timeout_s, max_network_share: see `core.batching.deadline.deadline_of`.
+    grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
+    serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
-    most_rows: a request with more counts as so many: what is planned grows with rows, and it goes alone anyway.
+    most_rows: a request with more rows is planned as if it had so many. It goes alone anyway, and plans grow with rows.
     """
 
     slo_s: float
@@ -92,10 +95,13 @@ class _Waiting:
 
 
 class InferenceEndpoint:
-    """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels the call.
+    """ASGI endpoint for the requests that the codec wants. One event loop, no locks. A client that leaves cancels its request.
 
-    source: of the reply events made here. Each upstream call enters `turns` (`breaker`). on_sample is told (rows, seconds)
-    of each successful one, on_change that queue or batches changed. settled: is the size that is planned with in force?
+    source: of the reply events made here.
+    concurrency_slot: entered for each upstream call (`Breaker`).
+    on_change: called when the queue or the batches changed.
+    on_sample: called with rows and seconds of each successful upstream call.
+    size_confirmed: whether the size that is planned with is in force.
     """
 
     def __init__(
@@ -103,25 +109,30 @@ class InferenceEndpoint:
         codec: Codec,
         machine: Machine,
         upstream: Upstream,
-        admission: Admission,
+        rules: RequestRules,
         metrics: Metrics,
         source: str = "/",
+        *,
+        concurrency_slot: contextlib.AbstractAsyncContextManager[None] | None = None,
+        on_change: Callable[[], None] = lambda: None,
+        on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None,
+        size_confirmed: Callable[[], bool] = lambda: True,
     ) -> None:
         self._codec = codec
         self._machine = machine
         self._upstream = upstream
-        self._admission = admission
+        self._rules = rules
         self._metrics = metrics
         self._source = source
+        self._concurrency_slot = contextlib.nullcontext() if concurrency_slot is None else concurrency_slot
+        self._on_change = on_change
+        self._on_sample = on_sample
+        self._size_confirmed = size_confirmed
         self._keys = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._batches: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self.turns: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
-        self.on_change: Callable[[], None] = lambda: None
-        self.on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None
-        self.settled: Callable[[], bool] = lambda: True
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request is batched; the others are relayed."""
@@ -132,11 +143,11 @@ class InferenceEndpoint:
         now, wall_now_s = time.monotonic(), time.time()
         head = _head(scope)
         try:
-            body = await read_body(scope, receive, self._admission.max_body)
+            body = await read_body(scope, receive, self._rules.max_body)
             if body is None:
                 return
             part = self._codec.parse(head, body)
-            admit(part, self._source)
+            check_reply_possible(part, self._source)
         except BadRequest as error:
             self._metrics.refused(Reason.BAD_REQUEST)
             await deliver(failure(error.reason, str(error), status=error.status), send)
@@ -145,9 +156,9 @@ class InferenceEndpoint:
             claims_of(head.headers, None if part.event is None else part.event.attributes),
             now=now,
             wall_now_s=wall_now_s,
-            slo_s=self._admission.slo_s,
-            timeout_s=self._admission.timeout_s,
-            max_network_share=self._admission.max_network_share,
+            slo_s=self._rules.slo_s,
+            timeout_s=self._rules.timeout_s,
+            max_network_share=self._rules.max_network_share,
         )
         self._metrics.admitted(deadline)
         await deliver(await self._answer(part, deadline, now), send)
@@ -169,12 +180,12 @@ class InferenceEndpoint:
         key = next(self._keys)
         waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
         self._waiting[key] = waiting
-        latest_s = arrived_s + self._admission.timeout_s
-        give_up_s = latest_s if self._admission.serve_late else min(deadline.at_s + self._admission.grace_s, latest_s)
+        latest_s = arrived_s + self._rules.timeout_s
+        give_up_s = latest_s if self._rules.serve_late else min(deadline.at_s + self._rules.grace_s, latest_s)
         work = Work(
             key,
             deadline.at_s,
-            rows=min(part.rows, self._admission.most_rows),
+            rows=min(part.rows, self._rules.most_rows),
             group=part.group,
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
@@ -184,16 +195,16 @@ class InferenceEndpoint:
             return await waiting.answer
         finally:
             self._waiting.pop(key, None)
-            if waiting.answer.cancelled():  # the client is gone: nobody pays for an answer that nobody reads
+            if waiting.answer.cancelled():  # the client is gone: no row of it need be computed
                 self._metrics.gone()
                 self._tell(Cancelled(key))
 
     def _tell(self, event: BatcherEvent) -> None:
         self.tell(event)
-        self.on_change()
+        self._on_change()
 
     def tell(self, event: BatcherEvent) -> None:
-        """Tell the machine, and do what it asks for; from outside it is told of CoresChanged."""
+        """Give the machine an event and carry out its commands. The only event from outside is CoresChanged."""
         self._execute(self._machine.handle(event, time.monotonic()))
 
     def _execute(self, commands: Sequence[BatcherCommand]) -> None:
@@ -224,7 +235,7 @@ class InferenceEndpoint:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
-            # Until its own deadline: the one that is planned with ends no later than the revision timeout.
+            # Until the request's own deadline. The planned one may be earlier: it is never after the revision timeout.
             left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
             waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
 
@@ -248,13 +259,13 @@ class InferenceEndpoint:
             self._tell(BatchFailed(batch, broken=isinstance(error, RequestFailed)))
 
     async def _call(self, batch: int, works: tuple[Work, ...]) -> None:
-        async with self.turns:
+        async with self._concurrency_slot:
             members = [(work, self._waiting[work.key]) for work in works if work.key in self._waiting]
-            if not members:  # all of them gave up before their turn came
+            if not members:  # all of them gave up before a slot was free
                 return
             parts = [waiting.part for _, waiting in members]
             call = self._codec.merge(parts)
-            settled = self.settled()
+            confirmed_before = self._size_confirmed()
             started_s = time.monotonic()
             answer = await self._upstream.fetch(call)
             infer_s = max(time.monotonic() - started_s, _LEAST_S)
@@ -264,12 +275,12 @@ class InferenceEndpoint:
             self._tell(BatchRefused(batch))
             return
         good = 200 <= answer.status < 300
-        exact = good and all(part.rows <= self._admission.most_rows for part in parts)
+        exact = good and all(part.rows <= self._rules.most_rows for part in parts)
         # The slot is free: the next batch goes out before this one's answers are cut up.
-        self._tell(BatchDone(batch, infer_s, sample=exact and settled and self.settled()))
+        self._tell(BatchDone(batch, infer_s, sample=exact and confirmed_before and self._size_confirmed()))
         self._metrics.batch(rows, infer_s, ok=good)
         if exact:
-            self.on_sample(rows, infer_s)
+            self._on_sample(rows, infer_s)
         try:
             answers = self._shares(parts, answer)
         except RequestFailed as error:

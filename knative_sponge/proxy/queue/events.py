@@ -1,6 +1,6 @@
 """What eventing is told of a request that was a CloudEvent: a reply event, or a failure it acts rightly on.
 
-Sends nothing and decides nothing about the queue. Rules: knative-contract §7, CloudEvents 1.0.2 HTTP binding.
+Sends nothing and decides nothing about the queue. Rules: docs/knative-contract.md §7, CloudEvents 1.0.2 HTTP binding.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from knative_sponge.codec.base import Answer, CloudEvent, Part
 from knative_sponge.codec.cloudevents.event import mode_of
 from knative_sponge.errors import BadRequest, Reason
-from knative_sponge.proxy.queue.answers import EXPLAIN, failure
+from knative_sponge.proxy.queue.answers import EXPLANATIONS, failure
 
 _SUFFIX: Final = ".reply"
 _TAKEN_OVER: Final = ("subject", "correlationid", "expirytime", "partitionkey")
@@ -21,9 +21,9 @@ _TAKEN_OVER: Final = ("subject", "correlationid", "expirytime", "partitionkey")
 anyone cares, so that a chain of services works against one deadline."""
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 _MOST_TAKEN_OVER: Final = 2**16
-"""Characters of the request's attributes in a reply's head: clients give up on longer heads, and would send it again."""
+"""Characters of the request's attributes in a reply's head. Clients refuse longer heads and would send the event again."""
 _RETRY_AFTER_S: Final = 1
-"""The least that the header can say."""
+"""The shortest time that the header can say."""
 
 
 def source_of(namespace: str, configuration: str) -> str:
@@ -31,11 +31,11 @@ def source_of(namespace: str, configuration: str) -> str:
     return f"/apis/serving.knative.dev/v1/namespaces/{namespace}/configurations/{configuration}"
 
 
-def admit(part: Part, source: str) -> None:
+def check_reply_possible(part: Part, source: str) -> None:
     """Raises BadRequest for an event that no reply can be made to.
 
-    One is a reply that `source` itself made: a Trigger that sends them back would never come to rest. The other has
-    attributes that are too long for the reply's head.
+    Such an event is a reply that `source` itself made: a Trigger that sends replies back would loop for ever. Or its
+    attributes are too long for the reply's head.
     """
     event = part.event
     if event is None or not part.unwrapped:
@@ -50,13 +50,13 @@ def admit(part: Part, source: str) -> None:
 def refusal(
     event: CloudEvent | None, reason: Reason, left_s: float, message: str | None = None, status: int | None = None
 ) -> Answer:
-    """The answer to a request that failed `left_s` seconds before its deadline; event: None for a plain request.
+    """The answer to a request that failed `left_s` seconds before its deadline.
 
-    An event's has the status that makes eventing send it again as long as that can help, and only then. message, status:
-    None takes the reason's own.
+    event: None for a plain request. message, status: None takes the reason's own. The status of an event's answer makes
+    eventing send the event again exactly when that can still help.
     """
     if message is None:
-        message = EXPLAIN[reason]
+        message = EXPLANATIONS[reason]
     if event is None:
         return failure(reason, message, status=status)
     answer = failure(reason, message, status=reason.event_status(left_s, status))
@@ -66,10 +66,10 @@ def refusal(
 
 
 def reply(part: Part, answer: Answer, source: str, wall_now_s: float) -> Answer:
-    """The answer to an unwrapped event as an event in binary mode; answers that say nothing or fail stay as they are.
+    """The answer to an unwrapped event as an event in binary mode. Empty answers, failures and events stay as they are.
 
-    Unwrapped or not, a model server's own event is left alone. The reply's id is the same whenever the same event is
-    sent to the same path, so that what eventing delivers twice can be told; its type never equals the request's.
+    The reply's id depends only on the event and the path, so a receiver can tell what eventing delivers twice. Its type
+    never equals the request's.
     """
     event = part.event
     if event is None or not part.unwrapped or not 200 <= answer.status < 300 or not answer.body:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.types import Receive, Scope, Send
 
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.core.batching.deadline import CLAIM_HEADERS, Deadline, Skew, Source
 from knative_sponge.errors import Reason
@@ -23,15 +23,20 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 class Metrics:
     """Counts and distributions of one proxy. Label values come from enums, so their number is bounded.
 
-    on_invoked is told status and upstream seconds of each request that the model server answered.
-    met, missed: requests that got a good answer by their deadline, and that did not. What the client spoiled, by leaving or
-    by asking what cannot be understood, is neither.
+    registry: shared with others' metrics; None makes one.
+    on_invoked: called with status and upstream seconds of each request that the model server answered.
+    met, missed: requests that got a good answer by their deadline, and that did not. A request that the client spoiled is
+    neither: it left, or it asked what cannot be understood.
     """
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        on_invoked: Callable[[int, float], None] = lambda _status, _seconds: None,
+    ) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
         self.met = self.missed = 0
-        self.on_invoked: Callable[[int, float], None] = lambda _status, _seconds: None
+        self._on_invoked = on_invoked
         requests = Counter(
             "sponge_requests",
             "Inference requests by outcome: ok, late, app-error or a Reason.",
@@ -98,7 +103,7 @@ class Metrics:
 
     def answered(self, status: int, slack_s: float, queue_s: float, infer_s: float) -> None:
         """A request was answered by the model server."""
-        self.on_invoked(status, infer_s)
+        self._on_invoked(status, infer_s)
         self._outcomes["app-error" if status >= 400 else "ok" if slack_s >= 0 else "late"].inc()
         if status < 500 and slack_s >= 0:  # a 4xx is the model server's answer to this very request
             self.met += 1

@@ -7,10 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
-
-from starlette.routing import Route
 
 from knative_sponge import __version__
 from knative_sponge.codec.select import codec_for
@@ -23,10 +20,11 @@ from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import from_json, to_json
 from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.knative.breaker import Breaker
+from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.queue.control import Resizing, control_routes
 from knative_sponge.proxy.queue.demand import DemandFeed, PodActivity
-from knative_sponge.proxy.queue.endpoint import Admission, InferenceEndpoint
+from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
 from knative_sponge.proxy.queue.events import source_of
 from knative_sponge.proxy.queue.hook import CpuHook
 from knative_sponge.proxy.queue.metrics import Metrics, MetricsPage
@@ -37,9 +35,9 @@ from knative_sponge.wire.state import CoresState, ProxyState, QueueState, Runnin
 _MOST_ROWS = 1024
 _START_CORES = 1.0
 _INLINE = "{"
-"""A profile that begins so is JSON itself and no path."""
+"""How a profile begins that is JSON and no path."""
 _AHEAD_S = 0.1
-"""By how much the queue's own answer comes before the revision timeout's, which does not know an event's deadline."""
+"""The queue gives up so long before the revision timeout: only the queue's answer knows an event's deadline."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +45,9 @@ logger = logging.getLogger(__name__)
 class Inference:
     """Everything that `knative-sponge.dev/slo` switches on in one proxy.
 
-    breaker: where upstream calls wait for their turn; None lets them go at once.
+    breaker: whose concurrency slots upstream calls wait for; None lets them go at once.
     stat: where all requests are counted, those that are not for the queue included.
+    request_metrics: what Knative counts; it is told of batched requests, and its registry holds the queue's metrics too.
     Raises SettingError when the settings contradict each other or the profile cannot be used.
     """
 
@@ -59,20 +58,22 @@ class Inference:
         upstream: Upstream,
         breaker: Breaker | None = None,
         stat: StatReporter | None = None,
+        request_metrics: RequestMetrics | None = None,
     ) -> None:
         if serving.slo_s is None:
             raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
         self._serving = serving
-        self._slots = min(serving.max_inflight, settings.container_concurrency or serving.max_inflight)
+        self._max_inflight = min(serving.max_inflight, settings.container_concurrency or serving.max_inflight)
         cores = settings.cores or serving.max_cores or _START_CORES
         max_cores = max(serving.max_cores or os.cpu_count() or 1, cores)
         self._max_cores = max_cores
         model = _model(settings)
-        max_rows = 1 if serving.protocol is ProtocolName.NONE else serving.max_batch  # nothing is merged: plan so
+        # Without merging a call has the rows of one request: plans must not count on larger calls.
+        max_rows = 1 if serving.protocol is ProtocolName.NONE else serving.max_batch
         self._batcher = Batcher(
             BatchRules(
                 max_rows=max_rows,
-                max_inflight=self._slots,
+                max_inflight=self._max_inflight,
                 serve_late=serving.late is Late.SERVE,
                 defer=DeferRules(mode=serving.defer.value),
             ),
@@ -82,27 +83,21 @@ class Inference:
         )
         machine: Batcher | FifoBatcher = self._batcher
         if settings.policy == "fifo":
-            rules = FifoRules(max_rows, settings.fifo_timeout_s, self._slots)
+            rules = FifoRules(max_rows, settings.fifo_timeout_s, self._max_inflight)
             machine = FifoBatcher(rules, model, cores)
-            max_cores = cores  # the baseline has no opinion: its size stays
+            max_cores = cores  # the baseline never asks for another size
         self._machine = machine
-        self.metrics = Metrics()
+        self.metrics = (
+            Metrics() if request_metrics is None else Metrics(request_metrics.registry, request_metrics.invoked)
+        )
         self.metrics_app = MetricsPage(self.metrics.registry)
-        admission = Admission(
+        request_rules = RequestRules(
             slo_s=serving.slo_s,
             timeout_s=max(settings.timeout_s - _AHEAD_S, settings.timeout_s / 2),
             max_network_share=serving.max_network_share,
             serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
             max_body=settings.max_body,
             most_rows=max(_MOST_ROWS, serving.max_batch),
-        )
-        self.endpoint = InferenceEndpoint(
-            codec_for(serving.protocol),
-            machine,
-            upstream,
-            admission,
-            self.metrics,
-            source=source_of(settings.namespace, settings.configuration),
         )
         min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)
         self._stat = stat
@@ -111,14 +106,19 @@ class Inference:
         self._hook = CpuHook(serving.cpu_hook, upstream) if serving.cpu_hook is not None else None
         most = math.inf if serving.max_cores is None else self._max_cores
         self._resizing = Resizing(cores, self._max_cores, self._resized, self._hook, most)
-        if breaker is not None:
-            self.endpoint.turns = breaker
-        self.endpoint.on_change = self._feed.poke
-        self.endpoint.on_sample = self._sampled
-        self.endpoint.settled = lambda: self._resizing.settled
-        self.admin_routes: Sequence[Route] = control_routes(
-            settings.control_token, self._feed, self._resizing, self.state
+        self.endpoint = InferenceEndpoint(
+            codec_for(serving.protocol),
+            machine,
+            upstream,
+            request_rules,
+            self.metrics,
+            source=source_of(settings.namespace, settings.configuration),
+            concurrency_slot=breaker,
+            on_change=self._feed.poke,
+            on_sample=self._sampled,
+            size_confirmed=lambda: self._resizing.size_confirmed,
         )
+        self.admin_routes = control_routes(settings.control_token, self._feed, self._resizing, self.state)
         for name, text, read in (
             ("sponge_queue_rows", "Rows that wait.", lambda: float(_rows(machine))),
             ("sponge_cores", "Cores that are planned with.", lambda: machine.cores),
@@ -181,7 +181,7 @@ class Inference:
         self._feed.poke()
 
     def _sampled(self, rows: int, seconds: float) -> None:
-        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, self._slots))
+        self._resizing.take(self._resizing.size.measured(rows, seconds, self._machine.model, self._max_inflight))
 
 
 def _rows(machine: Batcher | FifoBatcher) -> int:
@@ -199,7 +199,7 @@ def _model(settings: ProxySettings) -> LatencyModel:
         text = settings.profile if inline else Path(settings.profile).read_text(encoding="utf-8")
         return from_json(json.loads(text), period_s=settings.cfs_period_s)
     except (OSError, ValueError, RecursionError, ProfileError) as error:
-        if inline:  # what the webhook wrote; nothing of it may keep a pod from starting
+        if inline:  # the webhook wrote it, and a fault of it must not keep a pod from starting
             logger.warning("SPONGE_PROFILE: not a latency profile (%s); starting without", error)
             return cold
         raise SettingError("SPONGE_PROFILE", settings.profile, f"a readable latency profile ({error})") from error

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to the model server: an exchange at a time; decides nothing about retries or meaning."""
+"""One HTTP/1.1 connection to the model server, one exchange at a time; never decides whether to send a request again."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Connection(asyncio.Protocol):
     """A connection and the answer it is receiving.
 
     One exchange: `begin`, `write` the request (`await gate.passed()` between its pieces), set `sent`, `await head()`,
-    then `take` and `await more()` until `complete`, and `finish`. What waits for the answer raises UpstreamBroken when
-    the connection fails first.
+    then `take` and `await more()` until `complete`, and `finish`. `head` and `more` raise UpstreamBroken when the
+    connection fails before they have what they wait for.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
@@ -122,7 +122,7 @@ class Connection(asyncio.Protocol):
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def finish(self) -> bool:
-        """The exchange is over; whether the connection can carry another one."""
+        """The exchange is over. Returns whether the connection can carry another one; if not, it is closed."""
         reusable = self.complete and self.sent and self._persistent and not self.lost
         self._busy = False
         if reusable:
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._busy:
-            # Nobody asked: whatever it is must not be taken for the answer to the next request.
+            # No request is in flight: these bytes must not be taken for the answer to the next one.
             self.transport.abort()
             return
         self.received = True

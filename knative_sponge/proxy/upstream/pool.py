@@ -1,6 +1,6 @@
-"""The model server as a pool of connections: when one is reused, when a request may be sent again; no ASGI, no meaning.
+"""The connections to the model server: when one is reused, when a request may be sent again; knows neither ASGI nor queues.
 
-A request is sent twice only when its first try cannot have had an effect (design §6): it was never written, or it is
+A request is sent twice only when its first try cannot have had an effect (docs/design.md §6): it was never written, or it is
 idempotent and a reused connection, which the model server may close at any time, ended without a byte of an answer.
 """
 
@@ -16,7 +16,7 @@ from knative_sponge.proxy.http.headers import end_to_end, request_head
 from knative_sponge.proxy.upstream.connection import Connection
 
 IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
-"""Methods that may be sent again, as in Go's client; PUT and DELETE are not trusted to be what they should."""
+"""Methods that may be sent again, as in Go's client. PUT and DELETE should be idempotent, but applications differ."""
 
 _REPLACED: Final = frozenset({b"content-length", b"expect"})
 

@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from typing import ClassVar
 
-from starlette.types import Message, Receive, Scope, Send
-
+from knative_sponge.asgi import Message, Receive, Scope, Send
 from knative_sponge.errors import UpstreamBroken
 from knative_sponge.proxy.http.headers import Pair, end_to_end, request_head
 from knative_sponge.proxy.upstream.connection import Connection

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import Receive, Send
-
+from knative_sponge.asgi import Receive, Send
 from knative_sponge.errors import UpstreamBroken
 from knative_sponge.proxy.http.headers import end_to_end, tokens
 from knative_sponge.proxy.upstream.connection import Connection

@@ -8,8 +8,8 @@ import logging
 
 import pytest
 from prometheus_client import CollectorRegistry
-from starlette.types import Message
 
+from knative_sponge.asgi import Message
 from knative_sponge.controller.admission.admission_review import Verdict
 from knative_sponge.controller.admission.webhook import LARGEST_REVIEW, WebhookServer, webhook_app
 from tests.controller.admission.fake_store import SETTINGS

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 
 from knative_sponge.controller.reporting.board import PATH, Board
-from knative_sponge.controller.reporting.listener import Listener
 from knative_sponge.controller.reporting.rows import BoardError, NodeRow, Overview, PodRow, RevisionRow
 from knative_sponge.controller.reporting.why import STALE_S, why
+from knative_sponge.listener import Listener
 from tests.controller.reporting.board_kit import CURVE, NODE, POD, REVISION, SHORT, nodes, revisions, steady
 from tests.controller.revision_kit import run
 

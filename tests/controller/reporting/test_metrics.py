@@ -56,7 +56,7 @@ def test_whoever_leads_no_more_knows_nothing_of_the_cluster() -> None:
 def test_what_changes_all_the_time_is_looked_at_when_somebody_asks() -> None:
     metrics, looks = Metrics(), iter((3, 4))
     metrics.leads(True)
-    metrics.look = lambda: metrics.streams(live=next(looks), stale=0, down=0)
+    metrics.publish(lambda: metrics.streams(live=next(looks), stale=0, down=0))
     for live in (3, 4):
         assert f'sponge_demand_streams{{state="live"}} {live}.0' in shown(metrics)
     metrics.leads(False)

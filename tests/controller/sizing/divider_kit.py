@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
@@ -13,11 +13,14 @@ from knative_sponge.controller.cluster.pod import PodView, view
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.proxies.demand_streams import DemandChanged
 from knative_sponge.controller.reporting.metrics import Metrics
+from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.divider import Divider
-from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.pod_resizer import Patched, PodResizer
+from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Division
 from knative_sponge.wire.demand import DemandLine
 from tests.controller.sized_pod import running, sized
-from tests.controller.sizing.test_outage import Around, Store
+from tests.controller.sizing.test_outage import FakeEffects, Store
 from tests.profile.virtual import run_virtual
 
 NODE = "n1"
@@ -32,7 +35,7 @@ class Place:
         self.taken = 0.0
         self.waits = 0.0
         self.looks = 0
-        """How often somebody asked for the node's pods."""
+        """How many times the node's pods were asked for."""
         self.tell: Callable[[PodView | None, PodView | None], None] = lambda _before, _after: None
 
     def subscribe(self, subscriber: Callable[[PodView | None, PodView | None], None]) -> None:
@@ -66,7 +69,23 @@ class Streams:
         pass
 
 
-class Stage(Around):
+class Optimizer:
+    """Finds nothing better, once it may answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def refine(
+        self, _claims: Sequence[Claim], _capacity: float, _rules: DivideRules, greedy: Division
+    ) -> Division:
+        self.asked += 1
+        await self.answers.wait()
+        return greedy
+
+
+class Stage(FakeEffects):
     """Pods a and b of half a core each, whose sizes come into force as soon as they are patched."""
 
     def __init__(self) -> None:
@@ -85,16 +104,23 @@ class Stage(Around):
 
         clock = asyncio.get_running_loop().time
         cluster: Any = self.place
-        optimizer: Any = None
+        self.optimizer = Optimizer()
+        self.metrics = Metrics()
         self.divider = Divider(
-            cluster, lambda pod: PodResizer(pod, self, clock), streams, optimizer, Metrics(), clock=clock
+            cluster,
+            lambda pod: PodResizer(pod, self, clock),
+            streams,
+            self.optimizer,
+            self.metrics,
+            QuotaRefusals(),
+            clock=clock,
         )
         for name in self.store.pods:
             self.put(self.store.pods[name])
             self.say(name, 0.5)
 
     def resizer(self, name: str) -> PodResizer:
-        return self.divider.resizers["default", name]
+        return self.divider.pods["default", name].resizer
 
     def put(self, pod: Object) -> None:
         seen = view(pod)
@@ -120,10 +146,10 @@ class Stage(Around):
         self.place.tell(self.place.pods.pop(("default", name)), None)
         del self.lines[name]
 
-    def say(self, name: str, want: float) -> None:
+    def say(self, name: str, want: float, curve: tuple[tuple[float, float], ...] = ()) -> None:
         """The pod says what it wants; what else it says is new each time."""
         before, rate = self.lines.get(name), float(next(self.rates))
-        cores, curve = self.place.pods["default", name].size, ((0.1, rate), (0.9 * want, 0.0))
+        cores, curve = self.place.pods["default", name].size, curve or ((0.1, rate), (0.9 * want, 0.0))
         line = self.lines[name] = DemandLine(cores=cores, want=want, rate=rate, curve=curve)
         self.heard(DemandChanged(("default", name), before, line))
 
@@ -135,15 +161,20 @@ class Stage(Around):
         await self.answers.wait()
         return await super().tell(pod, phase, cores, reach)
 
-    def patched(self, resizer: PodResizer, cores: float, answer: Object) -> None:
-        sized(answer, cores)
-        self.put(answer)
+    def patched(self, resizer: PodResizer, event: Patched) -> None:
+        sized(event.answer, event.cores)
+        self.put(event.answer)
+
+    @property
+    def row(self) -> NodeRow | None:
+        """The node's last division."""
+        return self.divider.rows().get(NODE)
 
     async def divided(self) -> bool:
         """Is the node divided when it is looked at now?"""
-        row = self.divider.nodes.get(NODE)
+        row = self.row
         await self.divider._divide_all({NODE})
-        return self.divider.nodes.get(NODE) is not row
+        return self.row is not row
 
     async def settle(self, looks: int = 60) -> None:
         """Until nothing changes any more: no resize under way, and no need that is about to be forgotten."""

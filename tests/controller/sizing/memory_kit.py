@@ -17,9 +17,10 @@ from knative_sponge.controller.kube.informer import Informer, key_of
 from knative_sponge.controller.kube.resource import NODES, POD_RESIZE, PODS, Key, Object, Resource
 from knative_sponge.controller.sizing.kubelet import Place
 from knative_sponge.controller.sizing.memory import MemorySizer
-from knative_sponge.controller.sizing.pod_resizer import PodResizer
-from knative_sponge.core.resizing.events import FailureKind, Report
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
+from knative_sponge.controller.sizing.pod_state import PodState
+from knative_sponge.core.allocation.growth import GrowthRules
+from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeError
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running
@@ -42,12 +43,12 @@ class _Fed(Informer):
 
 
 class World:
-    """One node, `memory` of it allocatable. Must be made inside a running loop. Satisfies `resizer.ResizeEffects`."""
+    """One node, `memory` of it allocatable. Must be made inside a running loop. Satisfies `pod_resizer.ResizeEffects`."""
 
     def __init__(self, memory: str = "8Gi") -> None:
         loop = asyncio.get_running_loop()
         self.kube = cast("Kube", self)
-        self.resizers: dict[Key, PodResizer] = {}
+        self.pods: dict[Key, PodState] = {}
         self.used: dict[str, float] = {}
         """MiB in use by each pod's serving container, where that is known."""
         self.asked: list[str] = []
@@ -67,7 +68,7 @@ class World:
         self._nodes = _Fed(self.kube, NODES, rng=rng, keep=kept_of_node)
         self.cluster = ClusterCapacity(self._pods, self._nodes, lambda _node: None)
         self.cluster.subscribe(self._seen)
-        self.sizer = MemorySizer(self.cluster, self.resizers, self, self.report, clock=loop.time)
+        self.sizer = MemorySizer(self.cluster, self.pods, self, self.report, clock=loop.time)
         self.put_node(memory)
 
     def put_node(self, memory: str = "8Gi", address: str = ADDRESS) -> None:
@@ -105,7 +106,7 @@ class World:
         return resources["requests"].get("memory"), resources["limits"].get("memory")
 
     def resizer(self, name: str) -> PodResizer:
-        return next(resizer for (_, pod), resizer in self.resizers.items() if pod == name)
+        return self.pods["default", name].resizer
 
     def condition(self, name: str, kind: str | None, reason: str = "") -> None:
         """The kubelet has looked at spec, and this holds; None for no condition."""
@@ -163,23 +164,25 @@ class World:
     async def tell(self, _pod: PodView, _phase: str, _cores: float, _reach: float) -> bool:
         return True
 
-    def patched(self, _hand: PodResizer, _cores: float, answer: Object) -> None:
-        self._pods.feed(answer)
+    def patched(self, _resizer: PodResizer, event: Patched) -> None:
+        self._pods.feed(event.answer)
 
-    def report(self, _hand: PodResizer, report: Report) -> None:
+    def report(self, _resizer: PodResizer, report: Report) -> None:
         self.reports.append(report)
 
-    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
-        """Of `resizer.ResizeEffects`."""
+    def refused(self, resizer: PodResizer, event: Refused) -> None:
+        if event.memory is not None:
+            self.sizer.refused(resizer, event.memory)
 
-    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
+    def phase_changed(self, event: PhaseChanged) -> None:
         pass
 
     def _seen(self, before: PodView | None, after: PodView | None) -> None:
         if after is None or not managed(after):
-            if before is not None and (resizer := self.resizers.pop(before.key, None)) is not None:
-                resizer.close()
+            if before is not None and (gone := self.pods.pop(before.key, None)) is not None:
+                gone.resizer.close()
             return
-        if after.key not in self.resizers:
-            self.resizers[after.key] = PodResizer(after, self, self._loop.time)
-        self.resizers[after.key].see(after)
+        if after.key not in self.pods:
+            now = self._loop.time
+            self.pods[after.key] = PodState(PodResizer(after, self, now), GrowthRules(), now())
+        self.pods[after.key].resizer.see(after)

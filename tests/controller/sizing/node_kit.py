@@ -56,6 +56,11 @@ class Node:
         (status,) = (one for one in pod["status"]["containerStatuses"] if one["name"] == "user-container")  # type: ignore[index]
         return round(parse_quantity(status["resources"]["requests"]["cpu"]), 3)
 
+    def wanted(self, name: str) -> float | None:
+        """What the pod's proxy wants, as the divider has heard it; None before that."""
+        pod = self.sizer.divider.pods.get((NAMESPACE, name))
+        return None if pod is None or pod.demand is None else pod.demand.line.want
+
     @property
     def patches(self) -> list[str]:
         """Names of the pods whose size was patched, in order."""

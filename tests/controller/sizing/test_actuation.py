@@ -9,6 +9,7 @@ import pytest
 
 from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.sizing.actuation import actuate
+from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
 from knative_sponge.core.allocation.growth import GrowthRules
@@ -20,7 +21,7 @@ NOW = 1000.0
 
 
 class Given:
-    """Stands in for a PodResizer: remembers what it was aimed at."""
+    """Stands in for a PodResizer: remembers its target."""
 
     def __init__(self, name: str, cores: float, *, stuck: bool) -> None:
         pod = running()
@@ -61,8 +62,9 @@ def round_of(
             resizer.machine.next_allowed_s = NOW + 0.5
         resizers[resizer.pod.key] = resizer
     claims = [Claim(key, wants[key[1]], (), resizer.machine.asked, 0.1, 9.0) for key, resizer in resizers.items()]
+    pods = {key: PodState(resizer, GrowthRules(), NOW) for key, resizer in resizers.items()}
     division = Problem(claims, capacity, DivideRules(worth=0.05)).solve()
-    actuate(claims, capacity, division, resizers, {}, NOW, GrowthRules(), QuotaRefusals())
+    actuate(claims, capacity, division, pods, NOW, GrowthRules(), QuotaRefusals())
     return {name: sizes[name] if name == stuck else resizers["default", name].size for name in sizes}
 
 

@@ -35,20 +35,20 @@ class World:
 
     def __post_init__(self) -> None:
         self.changes: list[Any] = []
-        self.counts = PodCounts(self.changes.append)
+        self.counts = PodCounts()
+        self.counts.subscribe(self.changes.append)
 
     def look(self, seconds: float = PERIOD_S, *, news_s: float = 0.0) -> int | None:
         """Look on for so long; news are `news_s` old."""
         end_s = self.now + seconds
         while self.now < end_s:
             self.now += PERIOD_S
-            resizers: Any = {}
-            demands = {}
+            pods: Any = {}
             for number in range(self.pods):
                 pod = running(cpu="1", scaling=self.scaling, max_cores="4")
                 pod["metadata"]["name"] = f"p{number}"
                 seen = view(pod)
-                resizers[seen.key] = SimpleNamespace(pod=seen, machine=SimpleNamespace(target=1.0))
+                resizer = SimpleNamespace(pod=seen, machine=SimpleNamespace(target=1.0))
                 line = DemandLine(
                     cores=1.0,
                     want=self.want,
@@ -57,8 +57,9 @@ class World:
                     params=YOLO,
                     samples=self.samples,
                 )
-                demands[seen.key] = PodDemand(line, self.want, self.now - news_s)
-            asyncio.run(self.counts.look(resizers, demands, {"n1": self.node}, self.now))
+                demand = PodDemand(line, self.want, self.now - news_s)
+                pods[seen.key] = SimpleNamespace(resizer=resizer, demand=demand)
+            asyncio.run(self.counts.look(pods, {"n1": self.node}, self.now))
         return self.counts.wanted(REVISION)
 
 
@@ -127,5 +128,5 @@ def test_a_count_is_kept_while_nobody_speaks_and_forgotten_with_the_revision() -
     before = world.counts.wanted(REVISION)
     assert before is not None
     assert world.look(20, news_s=9.0) == before
-    asyncio.run(world.counts.look({}, {}, {}, world.now))
+    asyncio.run(world.counts.look({}, {}, world.now))
     assert world.counts.wanted(REVISION) is None

@@ -81,8 +81,8 @@ def test_the_solver_proves_or_betters_what_the_greedy_rule_found() -> None:
                 assert sum(refined.sizes.values()) <= capacity
                 assert all(claim.low <= refined.sizes[claim.key] <= claim.high for claim in claims)
                 gaps.append((greedy.misses - refined.misses) / refined.misses)
-        # The exchanges leave what needs three pods to change at once to the solver. The design's one percent holds on the
-        # mean; single nodes on which hardly anything need be missed may be further off.
+        # The exchanges leave what needs three pods to change at once to the solver. The one percent of docs/design.md §4.8
+        # holds on the mean; single nodes on which hardly anything need be missed may be further off.
         assert max(gaps) > 0.0, "nothing here needed the solver"
         assert sum(gaps) / len(gaps) < 0.01
         assert max(gaps) < 0.1

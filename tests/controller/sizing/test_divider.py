@@ -127,7 +127,7 @@ async def _something_under_way(stage: Stage) -> None:
     stage.resizer("a").handle(Connected())
 
 
-async def _a_hand_that_begins_anew(stage: Stage) -> None:
+async def _a_resizer_that_begins_anew(stage: Stage) -> None:
     stage.resizer("a")._begin_anew()
 
 
@@ -136,7 +136,7 @@ async def _a_hand_that_begins_anew(stage: Stage) -> None:
     [
         _more_cores, _more_cores_that_others_take, _others_take_more, _a_pod_waits, _another_pod, _a_pod_less,
         _other_bounds, _another_want, _somebody_resizes, _silence, _a_word_after_silence, _a_refusal,
-        _the_end_of_a_refusal, _what_was_needed_is_forgotten, _something_under_way, _a_hand_that_begins_anew,
+        _the_end_of_a_refusal, _what_was_needed_is_forgotten, _something_under_way, _a_resizer_that_begins_anew,
     ],
     ids=lambda happens: happens.__name__.strip("_").replace("_", " "),
 )  # fmt: skip
@@ -144,6 +144,53 @@ def test_whatever_a_division_rests_on_has_the_node_divided_anew(happens: Callabl
     async def body(stage: Stage) -> None:
         await stage.settle()
         await happens(stage)
+        assert await stage.divided()
+
+    staged(body)
+
+
+@pytest.mark.parametrize(("silent_s", "keeps"), [(2.9, False), (3.1, True)])
+def test_a_pod_that_was_heard_and_then_says_nothing_for_3_s_keeps_its_size(silent_s: float, keeps: bool) -> None:
+    """Whatever its last line said: the other pod, which is heard, gets what the silent one leaves."""
+
+    async def body(stage: Stage) -> None:
+        stage.say("a", 3.0)
+        await stage.divided()
+        await asyncio.sleep(1.2)
+        stage.say("a", 3.0)
+        size = stage.resizer("a").machine.asked
+        assert size >= 3.0
+        await asyncio.sleep(silent_s)
+        stage.say("b", 7.5, curve=((0.1, 1000.0), (7.5, 0.0)))
+        for _ in range(4):
+            await stage.divided()
+            await asyncio.sleep(0.2)
+        asked = {name: stage.resizer(name).machine.asked for name in ("a", "b")}
+        assert (asked["a"] == size) == keeps
+        assert asked["b"] > 0.9 * (8.0 - size)
+        assert sum(asked.values()) <= 8.0
+
+    staged(body)
+
+
+def test_a_node_is_not_divided_while_a_better_division_is_looked_for() -> None:
+    cliff = ((0.1, 10.0), (4.9, 10.0), (5.0, 0.0))
+
+    async def body(stage: Stage) -> None:
+        await stage.settle()
+        sizes = {name: stage.resizer(name).machine.asked for name in ("a", "b")}
+        stage.optimizer.answers.clear()
+        for name in ("a", "b"):
+            stage.say(name, 5.0, cliff)
+        assert await stage.divided()
+        await asyncio.sleep(0.1)
+        stage.say("a", 6.0, cliff)
+        assert not await stage.divided()
+        assert stage.optimizer.asked == 1
+        assert sizes == {name: stage.resizer(name).machine.asked for name in ("a", "b")}
+        stage.optimizer.answers.set()
+        await asyncio.sleep(0.1)
+        assert max(stage.resizer(name).machine.asked for name in ("a", "b")) >= 5.0
         assert await stage.divided()
 
     staged(body)

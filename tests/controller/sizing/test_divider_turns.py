@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.controller.sizing.divider_kit import NODE, Stage, staged
+from tests.controller.sizing.divider_kit import Stage, staged
 
 
 async def _running(stage: Stage, seconds: float) -> list[float]:
     """Let it run while the pods say again what they want. Returns when the node was divided, from the start."""
     loop = asyncio.get_running_loop()
-    begun_s, row, divided = loop.time(), stage.divider.nodes.get(NODE), []
+    begun_s, row, divided = loop.time(), stage.row, []
     for step in range(1, round(seconds * 100) + 1):
         if step % 100 == 0:
             stage.say_again()
         await asyncio.sleep(begun_s + step / 100 - loop.time())
-        if (now := stage.divider.nodes.get(NODE)) is not row:
+        if (now := stage.row) is not row:
             row = now
             divided.append(loop.time() - begun_s)
     return divided
@@ -85,6 +85,20 @@ def test_so_is_the_end_of_the_time_that_a_size_is_kept() -> None:
         assert resizer.machine.asked == asked > 2.5
         await _running(stage, 1.1)
         assert resizer.machine.asked < asked
+
+    run_along(body)
+
+
+def test_the_first_word_after_a_silence_has_the_node_divided_at_once() -> None:
+    """The pod kept its size meanwhile, whatever it wanted. What it says is what it said before."""
+
+    async def body(stage: Stage) -> None:
+        line = stage.lines.pop("a")
+        assert len(await _running(stage, 9.5)) == 1, "the silence was noticed"
+        stage.lines["a"] = line
+        stage.say("a", line.want)
+        first, *_ = await _running(stage, 5.0)
+        assert first < 0.05
 
     run_along(body)
 

@@ -203,7 +203,7 @@ async def test_memory_that_is_refused_does_not_hold_up_cores(status: int) -> Non
     assert len(world.patches) == 2
     assert set(world.reports) == {
         Report("ResizeFailed", "memory 128Mi → 208Mi was refused"),
-        Report("Resized", "CPU 100m → 500m"),
+        Report("Resized", "CPU 100m → 500m: a test"),
     }
     await world.pass_time(10)
     assert world.memory("a")[1] == mi(208)

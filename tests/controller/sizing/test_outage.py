@@ -12,10 +12,9 @@ from knative_sponge.controller.kube.client import Change, Kube, Listing, Patch
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object, Resource
 from knative_sponge.controller.kube.wire import Text, read_object
-from knative_sponge.controller.sizing.pod_resizer import PodResizer
+from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
 from knative_sponge.core.quantity import parse_quantity
-from knative_sponge.core.resizing.events import FailureKind, Report
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeGone, KubeUnreachable
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running
@@ -97,8 +96,8 @@ class Store(Kube):
         return pod  # type: ignore[no-any-return]
 
 
-class Around:
-    """What a resizer works with: a proxy that hears everything."""
+class FakeEffects:
+    """What a resizer works with: an API server, and a proxy that hears everything. Satisfies `pod_resizer.ResizeEffects`."""
 
     def __init__(self, kube: Kube) -> None:
         self.kube = kube
@@ -108,16 +107,16 @@ class Around:
         self.told.append((phase, cores))
         return True
 
-    def patched(self, resizer: PodResizer, _cores: float, answer: Object) -> None:
-        resizer.see(view(answer))
+    def patched(self, resizer: PodResizer, event: Patched) -> None:
+        resizer.see(view(event.answer))
 
     def report(self, resizer: PodResizer, report: Report) -> None:
         pass
 
-    def refused(self, resizer: PodResizer, kind: FailureKind) -> None:
-        """Of `resizer.ResizeEffects`."""
+    def refused(self, resizer: PodResizer, event: Refused) -> None:
+        pass
 
-    def moved(self, resizer: PodResizer, before: ResizePhase) -> None:
+    def phase_changed(self, event: PhaseChanged) -> None:
         pass
 
 
@@ -146,8 +145,8 @@ def test_a_pod_that_went_during_an_hour_without_api_server_is_forgotten_soon_aft
 def test_after_an_hour_without_api_server_a_pod_gets_the_size_that_is_wanted_then() -> None:
     async def body() -> None:
         store = Store()
-        around = Around(store)
-        resizer = PodResizer(view(store.pods["a"]), around, _now)
+        effects = FakeEffects(store)
+        resizer = PodResizer(view(store.pods["a"]), effects, _now)
         resizer.see(resizer.pod)
         await asyncio.sleep(10.0)
         store.away = True
@@ -159,7 +158,7 @@ def test_after_an_hour_without_api_server_a_pod_gets_the_size_that_is_wanted_the
         assert len(store.tries["patch"]) < _HOUR_S / _LONGEST_WAIT_S + 10
         assert min(after - before for before, after in pairwise(store.tries["patch"])) >= 1.0 - 1e-6
         assert store.patched == []
-        assert max(cores for _, cores in around.told) <= 0.5  # a growth is told when it is there
+        assert max(cores for _, cores in effects.told) <= 0.5  # a growth is told when it is there
         resizer.set_target(1.5, 1.5, 4.0, "it is back", _now())
         store.away = False
         await asyncio.sleep(_LONGEST_WAIT_S)

@@ -1,4 +1,4 @@
-"""What pods hold on to when a node is divided: sizes, else needs of late, else nothing but the needs of now."""
+"""What pods hold when a node is divided: sizes, else peaks, else nothing beyond what they want now."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ WANTS = st.lists(st.tuples(st.integers(50, 900), st.integers(0, 600), st.integer
 
 
 def holding(wants: list[tuple[int, int, int]], cores: float, hold: Hold) -> Problem:
-    """wants: of each pod, in millicores, its need now, how much more it was of late, how much more its size is than that."""
-    parts = {"nothing": 1, "need": 2, "size": 3}[hold]
+    """wants: of each pod, in millicores, its want, how far its peak is above that, and its size above its peak."""
+    parts = {"nothing": 1, "peak": 2, "size": 3}[hold]
     claims = [Claim(i, sum(each[:parts]) / 1000, (), sum(each) / 1000, 0.05, 4.0) for i, each in enumerate(wants)]
     return Problem(claims, cores, DivideRules())
 
@@ -32,7 +32,7 @@ def test_nobody_gets_less_than_now_for_what_was_and_nothing_is_given_twice(
         assert round(sum(division.sizes.values()) * 1000) <= millis
 
 
-@pytest.mark.parametrize(("cores", "hold"), [(1.2, "size"), (1.1, "need"), (0.7, "need"), (0.5, "nothing")])
+@pytest.mark.parametrize(("cores", "hold"), [(1.2, "size"), (1.1, "peak"), (0.7, "peak"), (0.5, "nothing")])
 def test_as_much_is_held_as_fits(cores: float, hold: Hold) -> None:
     wants = [(300, 200, 100), (300, 200, 100)]
     assert choose(lambda hold: holding(wants, cores, hold), short=False)[1] == hold

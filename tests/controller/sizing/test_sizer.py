@@ -6,7 +6,10 @@ import json
 from collections.abc import Awaitable, Callable
 from itertools import groupby
 
+import pytest
+
 from knative_sponge.controller.kube.resource import EVENTS, PODS
+from knative_sponge.controller.sizing import claims, pod_resizer
 from tests.controller.apiserver import Refused
 from tests.controller.revision_kit import run, until
 from tests.controller.sizing.node_kit import NAMESPACE, Node, a_node, on_a_node, sizing
@@ -38,7 +41,7 @@ def test_where_cores_are_to_spare_a_pod_grows_further_than_it_needs_and_keeps_it
         node.proxies["a"].want(0.6)
         await until(lambda: node.in_force("a") == 1.5)
         node.proxies["a"].want(0.5)
-        await until(lambda: node.sizer.divider.demands[NAMESPACE, "a"].line.want == 0.5)
+        await until(lambda: node.wanted("a") == 0.5)
         assert node.patches == ["a"]
         node.proxies["b"].want(3.2)
         await until(lambda: node.in_force("b") >= 3.2)
@@ -96,17 +99,18 @@ def test_on_a_full_node_shrinks_go_before_the_growths_that_need_them() -> None:
 
 def test_cores_that_are_held_but_not_needed_now_go_to_who_needs_them() -> None:
     async def body(node: Node) -> None:
-        demands = node.sizer.divider.demands
         node.proxies["a"].want(2.6)
         await until(lambda: node.in_force("a") == 2.6)
         node.proxies["a"].want(0.8)
-        await until(lambda: demands[NAMESPACE, "a"].line.want == 0.8)
+        await until(lambda: node.wanted("a") == 0.8)
         node.proxies["b"].want(1.2)
         await until(lambda: node.in_force("b") >= 1.2)
         node.proxies["b"].want(2.6)
         await until(lambda: node.in_force("b") == 2.6)
         assert node.cores("a") < 1.4
-        assert demands[NAMESPACE, "a"].want == 2.6, "nothing has been forgotten meanwhile"
+        demand = node.sizer.divider.pods[NAMESPACE, "a"].demand
+        assert demand is not None
+        assert demand.peak == 2.6, "nothing has been forgotten meanwhile"
 
     on_a_node(4.0, {"a": 0.5, "b": 0.5}, body, max_cores="2.6")
 
@@ -216,12 +220,12 @@ def test_steady_demand_sends_no_patch() -> None:
         proxy.want(1.0)
         await until(lambda: node.in_force("a") == 1.0)
         before = list(node.patches)
-        await until(lambda: (NAMESPACE, "a") in node.sizer.divider.demands)
+        await until(lambda: node.wanted("a") is not None)
         for want in (0.95, 1.0, 0.92, 0.98):
             proxy.want(want)
-            await until(lambda: node.sizer.divider.demands[NAMESPACE, "a"].line.want == want)  # noqa: B023
-        swept = node.sizer.divider.nodes["n1"]
-        await until(lambda: node.sizer.divider.nodes["n1"] is not swept)
+            await until(lambda: node.wanted("a") == want)  # noqa: B023
+        swept = node.sizer.divider.rows()["n1"]
+        await until(lambda: node.sizer.divider.rows()["n1"] is not swept)
         assert node.patches == before
 
     on_a_node(4.0, {"a": 1.0}, body)
@@ -234,7 +238,7 @@ def test_the_board_and_the_metrics_show_it_all() -> None:
         await until(lambda: _on_board(node, "cores") == 1.5)
         assert _on_board(node, "rate") == 14.0
         text = node.metrics.render().decode()
-        assert 'sponge_revision_cores{name="hello-00002"' in text or 'sponge_revision_cores{namespace="default"' in text
+        assert 'sponge_revision_cores{namespace="default",revision="hello-00002"} 1.5' in text
         assert 'sponge_resizes_total{outcome="done"} 1.0' in text
         assert "sponge_resize_patch_seconds_count 1.0" in text
 
@@ -246,14 +250,34 @@ def _on_board(node: Node, field: str) -> object:
     return None if document is None else json.loads(document)["revisions"][0]["pods"][0][field]
 
 
-def test_a_proxy_that_restarted_is_told_its_size_again() -> None:
+def test_a_revision_is_as_idle_as_its_busiest_pod_says_and_what_a_silent_pod_does_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(node: Node) -> None:
+        def idle_s() -> float | None:
+            return node.sizer.idle_s((NAMESPACE, "hello-00002"))
+
+        node.proxies["a"].want(0.5, idle_s=900.0)
+        await until(lambda: node.wanted("a") is not None)
+        assert idle_s() is None, "the other pod has not said it"
+        node.proxies["b"].want(0.5, idle_s=500.0)
+        await until(lambda: 500.0 <= (idle_s() or 0.0) < 600.0)
+        node.proxies["b"].want(0.5, running=1)
+        await until(lambda: idle_s() == 0.0)
+        monkeypatch.setattr(claims, "STALE_S", -1.0)
+        assert idle_s() is None
+
+    on_a_node(4.0, {"a": 0.5, "b": 0.5}, body)
+
+
+def test_a_proxy_that_restarted_is_told_its_size_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_resizer, "_SETTLE_S", 0.0)  # a line that comes now was written after the proxy was told
+
     async def body(node: Node) -> None:
         await until(lambda: ("actuated", 0.5) in node.told["a"])
         node.told["a"].clear()
-        resizer = node.sizer.divider.resizers[NAMESPACE, "a"]
 
         def told_again() -> bool:
-            resizer.told_s -= 10.0  # as if it had been told long ago
             node.proxies["a"].say(b'{"cores":0.2,"want":0.5}\n')
             return ("actuated", 0.5) in node.told["a"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from knative_sponge.controller.kube.resource import EVENTS, PODS
+from knative_sponge.controller.sizing import sizer
 from tests.controller.apiserver import Refused
-from tests.controller.revision_kit import until
-from tests.controller.sizing.node_kit import NAMESPACE, Node, on_a_node
+from tests.controller.revision_kit import run, until
+from tests.controller.sizing.node_kit import NAMESPACE, Node, a_node, on_a_node, sizing
 
 
 @pytest.mark.parametrize("code", [409, 429, 500, 503])
@@ -45,13 +46,32 @@ def test_a_quota_that_forbids_a_growth_is_reported_and_the_proxy_is_not_fooled()
     on_a_node(4.0, {"a": 0.5}, body)
 
 
+def test_a_pod_of_which_nothing_is_heard_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizer, "_SILENT_S", 0.0)
+
+    async def body(node: Node) -> None:
+        await until(lambda: node.api.all(EVENTS))
+        (event,) = node.api.all(EVENTS)
+        assert (event["reason"], event["type"]) == ("NoNews", "Warning")
+        assert event["note"] == "Pod a: nothing was heard from its proxy for 0 s; it keeps its size"
+
+    async def whole() -> None:
+        async with a_node(3.0) as node:
+            await node.add("a", 1.0, ip="127.0.0.1")
+            await node.proxies["a"].close()
+            async with sizing(node):
+                await body(node)
+
+    run(whole())
+
+
 def test_a_pod_that_vanishes_in_mid_resize_is_forgotten() -> None:
     async def body(node: Node) -> None:
         node.applies = False
         node.proxies["a"].want(1.5)
         await until(lambda: node.cores("a") > 1.5)
         node.api.remove(PODS, "a", NAMESPACE)
-        await until(lambda: (NAMESPACE, "a") not in node.sizer.divider.resizers)
+        await until(lambda: (NAMESPACE, "a") not in node.sizer.divider.pods)
         node.proxies["b"].want(3.5)
         node.applies = True
         await until(lambda: node.in_force("b") == 3.5)

@@ -43,8 +43,8 @@ def test_numbers_that_cannot_be_are_not_heard_and_the_other_pods_are_sized(line:
         async with a_node(3.0) as node:
             await node.add("a", 1.0, ip="127.0.0.1")
             await node.add("b", 1.0, ip="127.0.0.2", max_cores="1.8")
-            async with sizing(node) as sizer:
-                await until(lambda: len(sizer.divider.demands) == 2)
+            async with sizing(node):
+                await until(lambda: all(node.wanted(name) is not None for name in ("a", "b")))
                 node.proxies["a"].say(line + b"\n")
                 await until(lambda: node.told["a"].count(("demand", 1)) >= 2)  # it is listened to anew
                 node.proxies["b"].want(1.8, curve=[[0.1, 9.0], [1.8, 0.0]])
@@ -69,8 +69,8 @@ def test_a_node_that_cannot_be_divided_does_not_stop_the_others(monkeypatch: pyt
             await node.add("b", 1.0, ip="127.0.0.2", max_cores="1.8")
             _move(node, "b", "n2")
             monkeypatch.setattr(divider, "claim", claim)
-            async with sizing(node) as sizer:
-                await until(lambda: len(sizer.divider.demands) == 2)
+            async with sizing(node):
+                await until(lambda: all(node.wanted(name) is not None for name in ("a", "b")))
                 node.proxies["b"].want(1.8)
                 await until(lambda: node.in_force("b") == 1.8)
                 monkeypatch.setattr(divider, "claim", whole)
@@ -99,16 +99,15 @@ def test_a_pod_whose_resize_was_not_understood_keeps_its_cores_and_is_resized_la
             await node.add("a", 1.0, ip="127.0.0.1", max_cores="1.6")
             await node.add("b", 1.0, ip="127.0.0.2")
             async with sizing(node) as sizer:
-                await until(lambda: len(sizer.divider.demands) == 2)
+                await until(lambda: all(node.wanted(name) is not None for name in ("a", "b")))
                 key = (NAMESPACE, "a")
-                await until(lambda: not sizer.divider.resizers[key].busy)
+                await until(lambda: not sizer.divider.pods[key].resizer.busy)
                 if silent:
-                    monkeypatch.setattr(divider, "STALE_S", -1.0)
                     monkeypatch.setattr(claims, "STALE_S", -1.0)
-                broken = _Broken(sizer.divider.resizers[key])
+                broken = _Broken(sizer.divider.pods[key].resizer)
                 await until(lambda: broken.times)
-                await until(lambda: not sizer.divider.resizers[key].busy)
-                assert sizer.divider.resizers[key].machine.asked == 1.0
+                await until(lambda: not sizer.divider.pods[key].resizer.busy)
+                assert sizer.divider.pods[key].resizer.machine.asked == 1.0
                 sizer.divider.touch("n1")
                 if silent:
                     monkeypatch.undo()
@@ -123,24 +122,24 @@ class _Broken:
 
     def __init__(self, of: PodResizer) -> None:
         self.times = 0
-        self._hand, self._around = of, of._around
-        of._around = self
+        self._resizer, self._effects = of, of._effects
+        of._effects = self
         of.handle(Connected())
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._around, name)
+        return getattr(self._effects, name)
 
     async def tell(self, *_: Any) -> bool:
         self.times += 1
-        self._hand._around = self._around
+        self._resizer._effects = self._effects
         raise LookupError("not understood")
 
 
-def test_a_hand_that_was_taken_off_its_pod_moves_no_more() -> None:
+def test_a_resizer_that_was_closed_does_nothing_more() -> None:
     async def body() -> None:
         pod = view(running(cpu="1"))
-        around: Any = SimpleNamespace(moved=lambda *_: None)
-        one = PodResizer(pod, around, asyncio.get_running_loop().time)
+        effects: Any = SimpleNamespace(phase_changed=lambda _event: None)
+        one = PodResizer(pod, effects, asyncio.get_running_loop().time)
         one.close()
         one.see(pod)
         one.handle(Target(2.0))
@@ -188,7 +187,7 @@ def test_an_overcommitted_node_does_not_look_changed_all_the_time(monkeypatch: p
             other = {"containers": [{"name": "x", "resources": {"requests": {"cpu": "2"}}}], "nodeName": "n1"}
             node.api.put(PODS, {"metadata": {"name": "x", "namespace": NAMESPACE}, "spec": other, "status": {}})
             async with sizing(node) as sizer:
-                await until(lambda: "n1" in sizer.divider.nodes)
+                await until(lambda: "n1" in sizer.divider.rows())
                 monkeypatch.setattr(PodResizer, "handle", handle)
                 divided: list[None] = []
                 monkeypatch.setattr(node.metrics, "divided", lambda _s: divided.append(None))
@@ -231,8 +230,10 @@ def test_what_a_pods_sandbox_takes_is_not_divided() -> None:
 def test_a_model_that_cannot_be_stops_no_count() -> None:
     pod = view(running(cpu="1", scaling="hybrid", max_cores="4"))
     line = DemandLine(cores=1.0, want=1.0, rate=2.0, slack=1.0, params=(0.0, 0.0, 0.0, 0.0), samples=50)
-    resizers: Any = {pod.key: SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))}
+    resizer = SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))
+    pods: Any = {pod.key: SimpleNamespace(resizer=resizer, demand=PodDemand(line, 1.0, 0.0))}
     changes: list[Any] = []
-    counts = PodCounts(changes.append)
-    run(counts.look(resizers, {pod.key: PodDemand(line, 1.0, 0.0)}, {}, 0.0))
+    counts = PodCounts()
+    counts.subscribe(changes.append)
+    run(counts.look(pods, {}, 0.0))
     assert changes == []

@@ -1,4 +1,4 @@
-"""The batcher against its invariants (design §6), over generated histories."""
+"""The batcher against its invariants (docs/design.md §6), over generated histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a request's deadline comes from: every claim, clamp and skew of design §3."""
+"""Where a request's deadline comes from: every claim, clamp and skew of docs/design.md §3.2."""
 
 from __future__ import annotations
 

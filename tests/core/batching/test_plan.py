@@ -1,4 +1,4 @@
-"""The dispatch rule **plan** against an independent, slow reading of design §4."""
+"""The dispatch rule **plan** against an independent, slow reading of docs/design.md §4.4."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def table(fixed: float, per_row: float, longest: int = 16) -> list[float]:
 
 
 def slow_served(works: list[Work], free_s: list[float], target: int, median: list[float], cautious: list[float]) -> int:
-    """Roll the EDF schedule forward one head at a time, straight from the design's words."""
+    """Roll the EDF schedule forward one head at a time, straight from the words there."""
     waiting = sorted(works, key=lambda w: w.deadline_s)
     slots = sorted(free_s)
     served = 0

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.http.exchange import HIGH_WATER
 from knative_sponge.proxy.http.protocol import HttpProtocol

@@ -9,8 +9,8 @@ from typing import Any
 import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Receive, Scope, Send
 
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.knative.shims import HeaderShims
 from knative_sponge.proxy.upstream.connection import Connection

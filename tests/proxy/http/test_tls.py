@@ -17,13 +17,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from starlette.types import Receive, Scope, Send
 
+from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.errors import SettingError
 from knative_sponge.proxy.http.plain import deliver, text
-from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
-from knative_sponge.proxy.server import Listener, Servers, build
+from knative_sponge.proxy.server import DataListener, Servers, build
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ProxySettings
 from tests.proxy.harness import SETTINGS, Script, answering, model_server, ok, on_loop, until
@@ -196,7 +195,7 @@ async def test_the_application_is_told_that_it_is_https(tmp_path: Path) -> None:
         await deliver(text(200, scope["scheme"].encode()), send)
 
     OLD.write(tmp_path)
-    listener = Listener(scheme, LOCAL, 0, http=HttpProtocol, grace_s=1, certificates=Certificates(settings(tmp_path)))
+    listener = DataListener(scheme, LOCAL, 0, grace_s=1, certificates=Certificates(settings(tmp_path)))
     await listener.start()
     servers = build(SETTINGS, upstream=Upstream(LOCAL, 1))
     servers.tls = listener

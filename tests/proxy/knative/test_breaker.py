@@ -1,4 +1,4 @@
-"""Turns of the breaker in virtual time: never more than the concurrency, none lost, first come first served."""
+"""Slots of the breaker in virtual time: never more than the concurrency, none lost, first come first served."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_turn_that_comes_to_somebody_who_has_just_left_goes_to_the_next() -> N
         async with breaker:
             first, second = (asyncio.create_task(visit(number)) for number in (1, 2))
             await asyncio.sleep(0)
-        # Its turn has come, but it has not run since.
+        # It was given a slot, but has not run since.
         first.cancel()
         await second
         assert (began, breaker.running) == ([2], 0)
@@ -46,7 +46,7 @@ Step = tuple[str, int]
     st.integers(1, 3), st.lists(st.tuples(st.sampled_from(["come", "end", "cancel"]), st.integers(0, 40)), max_size=60)
 )
 def test_turns_are_never_exceeded_never_lost_and_given_in_order(concurrency: int, steps: list[Step]) -> None:
-    """Against a list: the first `concurrency` of those still there are the ones that have their turn."""
+    """Against a list: the first `concurrency` of those still there are the ones that have a slot."""
 
     async def scenario() -> None:
         breaker = Breaker(concurrency)

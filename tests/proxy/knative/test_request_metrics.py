@@ -1,4 +1,4 @@
-"""What operators see of requests: Knative's metrics on the metrics port, and the request log (knative-contract §1.13)."""
+"""What operators see of requests: Knative's metrics on their port, and the request log (docs/knative-contract.md §1.13)."""
 
 from __future__ import annotations
 
@@ -228,10 +228,8 @@ async def test_the_page_says_whose_it_is() -> None:
 
 @on_loop
 async def test_merged_requests_count_one_by_one_without_their_waiting() -> None:
-    async with live() as proxy:
-        registry = proxy.inference.metrics.registry
-        metrics = RequestMetrics(NAMED, registry, None)
-        proxy.inference.metrics.on_invoked = metrics.invoked
+    registry = CollectorRegistry()
+    async with live(request_metrics=RequestMetrics(NAMED, registry, None)) as proxy:
         await asyncio.gather(*(proxy.predict(f"i{n}") for n in range(10)))
         name, labels = "kn_serving_invocation_duration_seconds_count", {"http_response_status_code": "200"}
         assert registry.get_sample_value(name, labels) == 10

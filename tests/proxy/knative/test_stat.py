@@ -1,5 +1,5 @@
 """What the autoscaler is told on port 9090: the arithmetic against a brute-force integral, the bytes against a decoder of
-its own, the port as the autoscaler asks it (knative-contract §1.14, §9 row 19)."""
+its own, the port as the autoscaler asks it (docs/knative-contract.md §1.14, §9 row 19)."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
+from knative_sponge.asgi import Message, Receive, Scope, Send
 from knative_sponge.errors import UpstreamTimeout
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.knative.timeouts import Timeouts

@@ -1,4 +1,4 @@
-"""Knative's eventing as far as a subscriber can tell (knative-contract §7): one delivery with its attempts, replies, end.
+"""Knative's eventing as far as a subscriber can tell (docs/knative-contract.md §7): one delivery, its attempts, reply, end.
 
 Written from the contract and the rules of broker-filter and channel dispatcher, on a real HTTP client.
 """

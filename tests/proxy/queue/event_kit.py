@@ -11,7 +11,7 @@ from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_binary_event
 
 from knative_sponge.core.batching.defer import DeferRules
-from tests.proxy.inference_kit import PREDICT, Kit, Pending, Reply
+from tests.proxy.queue.inference_kit import PREDICT, Kit, Reply
 
 NEVER = DeferRules(mode="never")
 EVENT = {"ce_specversion": "1.0", "ce_source": "/camera", "ce_type": "com.example.frame"}
@@ -40,9 +40,3 @@ def event_of(reply: Reply) -> BaseCloudEvent:
     """The reply as the CloudEvents SDK reads it."""
     headers = {name.decode(): value.decode() for name, value in reply.headers.items()}
     return from_binary_event(HTTPMessage(headers, reply.body))
-
-
-async def behind_a_batch(kit: Kit) -> Pending:
-    """Occupy the only slot, so that what follows waits."""
-    kit.send("first")
-    return await kit.server.call(0)

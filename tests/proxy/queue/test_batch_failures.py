@@ -1,4 +1,4 @@
-"""What becomes of a batch whose call fails, hangs or is answered with nonsense, and of a defect of ours (design §6)."""
+"""What becomes of a batch whose call fails, hangs or is answered with nonsense, and of a defect of ours (docs/design.md §6)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.errors import UpstreamBroken, UpstreamError, UpstreamRefused
-from knative_sponge.proxy.queue.endpoint import Admission
+from knative_sponge.proxy.queue.endpoint import RequestRules
 from tests.proxy.harness import on_loop
-from tests.proxy.inference_kit import Kit, behind_a_batch
+from tests.proxy.queue.inference_kit import Kit, behind_a_batch
 
 
 @on_loop
@@ -112,7 +112,7 @@ async def test_an_answer_of_another_protocol_fails_the_batch_with_its_reason() -
 
 @on_loop
 async def test_a_hanging_model_server_leaves_nobody_waiting_past_deadline_and_grace() -> None:
-    kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
+    kit = Kit(requests=RequestRules(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
     client = kit.send("x")
     call = await kit.server.call(0)
     reply = await client

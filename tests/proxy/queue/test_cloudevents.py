@@ -13,8 +13,8 @@ from knative_sponge.codec.base import Answer, Call
 from knative_sponge.core.batching.batcher import BatchRules
 from knative_sponge.proxy.queue.events import source_of
 from tests.proxy.harness import on_loop
-from tests.proxy.inference_kit import FakeServer, Kit
-from tests.proxy.queue.event_kit import NEVER, behind_a_batch, event_of, in_s, send, structured
+from tests.proxy.queue.event_kit import NEVER, event_of, in_s, send, structured
+from tests.proxy.queue.inference_kit import FakeServer, Kit, behind_a_batch
 
 
 @on_loop

@@ -8,15 +8,15 @@ import pytest
 
 from knative_sponge.core.batching.batcher import BatchRules
 from knative_sponge.errors import UNDELIVERABLE, Reason, UpstreamBroken, UpstreamRefused
-from knative_sponge.proxy.queue.endpoint import Admission
+from knative_sponge.proxy.queue.endpoint import RequestRules
 from knative_sponge.proxy.queue.wiring import Inference
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import ServingSettings
 from tests.proxy.harness import model_server, on_loop, proxy
-from tests.proxy.inference_kit import PREDICT, Kit
 from tests.proxy.live import proxy_settings
 from tests.proxy.queue.broker import is_retried
-from tests.proxy.queue.event_kit import EVENT, NEVER, behind_a_batch, in_s, send, structured
+from tests.proxy.queue.event_kit import EVENT, NEVER, in_s, send, structured
+from tests.proxy.queue.inference_kit import PREDICT, Kit, behind_a_batch
 from tests.proxy.wire import LOCAL, Wire, client
 
 
@@ -57,21 +57,21 @@ async def test_an_event_that_becomes_hopeless_is_not_delivered_again() -> None:
 
 @on_loop
 async def test_an_event_that_the_model_server_holds_past_its_deadline_is_not_delivered_again() -> None:
-    kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
+    kit = Kit(requests=RequestRules(slo_s=0.05, timeout_s=60.0, grace_s=0.05))
     reply = await send(kit, 1)
     assert (reply.status, reply.reason) == (UNDELIVERABLE, b"timeout")
 
 
 @on_loop
 async def test_an_event_that_the_revision_timeout_ends_before_its_deadline_is_delivered_again() -> None:
-    kit = Kit(admission=Admission(slo_s=10.0, timeout_s=0.05, grace_s=0.0))
+    kit = Kit(requests=RequestRules(slo_s=10.0, timeout_s=0.05, grace_s=0.0))
     reply = await send(kit, 1, ce_expirytime=in_s(60))
     assert (reply.status, reply.reason) == (504, b"timeout")
 
 
 @on_loop
 async def test_a_late_event_that_the_revision_timeout_ends_is_not_delivered_again() -> None:
-    kit = Kit(admission=Admission(slo_s=0.02, timeout_s=0.1, serve_late=True), rules=BatchRules(serve_late=True))
+    kit = Kit(requests=RequestRules(slo_s=0.02, timeout_s=0.1, serve_late=True), rules=BatchRules(serve_late=True))
     reply = await send(kit, 1)
     assert (reply.status, reply.reason) == (UNDELIVERABLE, b"timeout")
 
@@ -150,13 +150,34 @@ async def test_an_event_that_a_broken_model_server_lost_is_delivered_again(
 
 @on_loop
 async def test_an_event_whose_deadline_passed_before_the_model_server_broke_is_not_delivered_again() -> None:
-    kit = Kit(admission=Admission(slo_s=0.05, timeout_s=60.0, grace_s=20.0))
+    kit = Kit(requests=RequestRules(slo_s=0.05, timeout_s=60.0, grace_s=20.0))
     client = send(kit, 1)
     call = await kit.server.call(0)
     await asyncio.sleep(0.06)  # the deadline passes
     call.answer.set_exception(UpstreamBroken("broken"))
     reply = await client
     assert (reply.status, reply.reason) == (UNDELIVERABLE, b"upstream-error")
+
+
+@on_loop
+async def test_an_event_that_the_network_made_late_is_not_delivered_again() -> None:
+    """Of 60 s nearly all had passed on arrival; its deadline, not its whole budget, ends what a repetition can save."""
+    kit = Kit(requests=RequestRules(slo_s=60.0, timeout_s=60.0, grace_s=20.0, max_network_share=0.999))
+    client = send(kit, 1, ce_time=in_s(-3600))
+    call = await kit.server.call(0)
+    await asyncio.sleep(0.07)  # the deadline passes
+    call.answer.set_exception(UpstreamBroken("broken"))
+    reply = await client
+    assert (reply.status, reply.reason) == (UNDELIVERABLE, b"upstream-error")
+
+
+@on_loop
+async def test_an_event_that_the_network_left_time_is_delivered_again() -> None:
+    kit = Kit(requests=RequestRules(slo_s=60.0, timeout_s=60.0))
+    client = send(kit, 1, ce_time=in_s(-40))
+    (await kit.server.call(0)).answer.set_exception(UpstreamBroken("broken"))
+    reply = await client
+    assert (reply.status, reply.reason) == (502, b"upstream-error")
 
 
 @on_loop

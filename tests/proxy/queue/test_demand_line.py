@@ -88,12 +88,12 @@ def test_growths_that_keep_being_asked_for_and_never_come_do_not_end_all_learnin
     resizing = control.Resizing(1.0, 4.0, lambda _: None, None)
     for step in range(10):
         resizing.take(resizing.size.patched(2.0 + 0.1 * (step % 3)))
-        assert resizing.settled is (step > 2)
+        assert resizing.size_confirmed is (step > 2)
         clock[0] += 2.0
     resizing.take(resizing.size.actuated(2.0))
-    assert resizing.settled
+    assert resizing.size_confirmed
     resizing.take(resizing.size.patched(3.0))
-    assert not resizing.settled
+    assert not resizing.size_confirmed
 
 
 @on_loop

@@ -1,4 +1,4 @@
-"""What must never happen (design §6), each by name, and what a client sees of a batch. Failing calls: test_batch_failures."""
+"""What must never happen (docs/design.md §6), each by name, and what a client sees. Failed calls: test_batch_failures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.core.batching.batcher import BatchRules
 from knative_sponge.core.batching.defer import DeferRules
-from knative_sponge.proxy.queue.endpoint import Admission
+from knative_sponge.proxy.queue.endpoint import RequestRules
 from tests.proxy.harness import on_loop
-from tests.proxy.inference_kit import FakeServer, Kit, behind_a_batch
+from tests.proxy.queue.inference_kit import FakeServer, Kit, behind_a_batch
 
 NEVER = DeferRules(mode="never")
 
@@ -112,7 +112,7 @@ async def test_what_is_no_request_of_the_protocol_is_refused_with_an_explanation
 
 @on_loop
 async def test_a_body_above_the_limit_is_refused_before_it_is_held() -> None:
-    kit = Kit(admission=Admission(slo_s=1.0, timeout_s=60.0, max_body=100))
+    kit = Kit(requests=RequestRules(slo_s=1.0, timeout_s=60.0, max_body=100))
     announced = await kit.post(b"x" * 101, content_length="101")
     streamed = await kit.post(b"x" * 101)
     assert [(r.status, r.reason) for r in (announced, streamed)] == [(413, b"bad-request")] * 2
@@ -162,7 +162,7 @@ async def test_closing_answers_everyone_and_starts_nothing_new() -> None:
 @on_loop
 async def test_late_requests_are_served_when_they_shall_be() -> None:
     rules = BatchRules(max_rows=1, serve_late=True, defer=NEVER)
-    kit = Kit(rules=rules, admission=Admission(slo_s=30.0, timeout_s=60.0, serve_late=True))
+    kit = Kit(rules=rules, requests=RequestRules(slo_s=30.0, timeout_s=60.0, serve_late=True))
     first = await behind_a_batch(kit)
     late, good = kit.send("late", x_sponge_slo_ms="1"), kit.send("good")
     await asyncio.sleep(0.01)  # let the first deadline pass
@@ -196,7 +196,7 @@ async def test_a_request_of_a_hundred_thousand_rows_is_served_alone_and_planned_
     kit = Kit()
     client = kit.send(*([0] * 100_000))
     call = await kit.server.call(0)
-    assert next(iter(kit.batcher.running.values())).rows == kit.admission.most_rows
+    assert next(iter(kit.batcher.running.values())).rows == kit.requests.most_rows
     call.reply()
     reply = await client
     assert len(reply.json["predictions"]) == 100_000

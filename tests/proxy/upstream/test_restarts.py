@@ -1,4 +1,4 @@
-"""The proxy on real ports while its model server is killed, hung, and started again, in any order (design §6)."""
+"""The proxy on real ports while its model server is killed, hung, and started again, in any order (docs/design.md §6)."""
 
 from __future__ import annotations
 

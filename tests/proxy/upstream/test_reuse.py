@@ -49,7 +49,7 @@ async def test_requests_at_once_use_connections_of_their_own() -> None:
         assert fake.connections == 3
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
 @on_loop
 async def test_a_harmless_request_on_a_connection_that_went_stale_is_sent_again_on_a_new_one(method: str) -> None:
     async with (
@@ -64,16 +64,23 @@ async def test_a_harmless_request_on_a_connection_that_went_stale_is_sent_again_
         assert [head.split()[0] for head in fake.seen] == [b"GET", method.encode(), method.encode()]
 
 
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"", b""), (b"\r\nContent-Length: 0", b""), (b"\r\nContent-Length: 1", b"x")],
+    ids=["no body", "an empty body", "a body"],
+)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @on_loop
-async def test_a_request_that_may_have_had_an_effect_is_never_sent_twice(method: str) -> None:
+async def test_a_request_that_may_have_had_an_effect_is_never_sent_twice(
+    method: str, framing: bytes, body: bytes
+) -> None:
     async with (
         model_server(once_then_gone, answering(ok(b"again"))) as fake,
         proxy(fake) as port,
         client(port) as one,
     ):
         assert (await one.get()).body == b"first"
-        reply = await one.ask(f"{method} /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1".encode(), b"x")
+        reply = await one.ask(b"%b /x HTTP/1.1\r\nHost: a%b" % (method.encode(), framing), body)
         assert reply.status == 502
         assert reply.field(b"sponge-reason") == b"upstream-error"
         assert [head.split()[0] for head in fake.seen] == [b"GET", method.encode()]
@@ -199,15 +206,28 @@ async def test_fetch_sends_the_call_and_returns_the_whole_answer() -> None:
         upstream.close()
 
 
+@pytest.mark.parametrize("body", [b"", b"x"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @on_loop
-async def test_fetch_never_sends_a_post_twice() -> None:
+async def test_fetch_never_sends_twice_what_may_have_had_an_effect(method: str, body: bytes) -> None:
     async with model_server(once_then_gone, answering(ok())) as fake:
         upstream = Upstream(LOCAL, fake.port)
-        call = Call("POST", b"/", [], b"x")
+        call = Call(method, b"/", [], body)
         await upstream.fetch(call)
         with pytest.raises(UpstreamBroken):
             await upstream.fetch(call)
         assert len(fake.seen) == 2
+        upstream.close()
+
+
+@on_loop
+async def test_fetch_repeats_a_get_on_a_connection_that_went_stale() -> None:
+    async with model_server(once_then_gone, answering(ok(b"again"))) as fake:
+        upstream = Upstream(LOCAL, fake.port)
+        call = Call("GET", b"/", [], b"")
+        assert (await upstream.fetch(call)).body == b"first"
+        assert (await upstream.fetch(call)).body == b"again"
+        assert len(fake.seen) == 3
         upstream.close()
 
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import Receive, Scope, Send
 
+from knative_sponge.asgi import Receive, Scope, Send
 from tests.proxy.harness import answering, model_server, ok, on_loop, proxy
 from tests.proxy.tunnel_kit import OFFER, SWITCH, switching
 from tests.proxy.wire import Wire, body_of, client, fields_of

@@ -8,7 +8,7 @@ import pytest
 
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.knative.drain import Drain
-from knative_sponge.proxy.server import Listener, build
+from knative_sponge.proxy.server import DataListener, build
 from knative_sponge.proxy.upstream.pool import Upstream
 from tests.proxy.harness import SETTINGS, model_server, on_loop, proxy, until
 from tests.proxy.tunnel_kit import MANY, OFFER, SWITCH, switching, tunnel
@@ -202,7 +202,7 @@ async def test_bytes_behind_an_offer_wait_at_the_client_while_there_is_no_answer
 @pytest.mark.parametrize("ends", [True, False], ids=["ends", "stays"])
 @on_loop
 async def test_leaving_waits_for_a_tunnel_but_not_for_ever(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
-    monkeypatch.setattr(Listener, "tunnel_grace_s", 3600.0 if ends else 0.5)
+    monkeypatch.setattr(DataListener, "tunnel_grace_s", 3600.0 if ends else 0.5)
     async with model_server(switching()) as fake:
         servers = build(SETTINGS, upstream=Upstream(LOCAL, fake.port))
         await servers.start()

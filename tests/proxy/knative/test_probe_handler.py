@@ -1,4 +1,4 @@
-"""Knative's probes and what they are told, word for word (knative-contract §1.5, §9, §10)."""
+"""Knative's probes and what they are told, word for word (docs/knative-contract.md §1.5, §9, §10)."""
 
 from __future__ import annotations
 

@@ -1,32 +1,43 @@
-"""One listening port of the controller's process, plain or TLS; knows nothing of what is served on it."""
+"""One listening port of a process, plain or TLS, on uvicorn; knows nothing of what is served on it."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 
 import uvicorn
-from starlette.types import ASGIApp
 
-_KEEP_ALIVE_S = 120
-"""The API server's connections are idle for up to 90 s before it closes them; whoever closes first must not be us."""
+from knative_sponge.asgi import ASGIApp
+
+_KEEP_ALIVE_S = 600
+"""Whoever closes an idle connection first must not be us: a request may be on its way. Go's clients keep one for 90 s,
+Prometheus's for 5 minutes. It is uvicorn's rule: a protocol class of ours has one of its own."""
 
 
 class Listener(uvicorn.Server):
     """Unlike uvicorn's own server it takes no signals and has no ticking loop: its owner starts and stops it.
 
-    host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose. tls: the context's certificate may be
-    exchanged while it listens; connections that are open keep theirs.
-    grace_s: how long requests in flight may hold up `stop`.
+    host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose.
+    http: protocol class, or uvicorn's name of one.
+    tls: of a port that speaks TLS. Its certificate may be exchanged while it listens; open connections keep theirs.
+    grace_s: how long requests in flight may hold up `stop`; None is for ever.
     """
 
     def __init__(
-        self, app: ASGIApp, host: str | None, port: int, *, tls: ssl.SSLContext | None = None, grace_s: int = 1
+        self,
+        app: ASGIApp,
+        host: str | None,
+        port: int,
+        *,
+        http: type[asyncio.Protocol] | str = "httptools",
+        tls: ssl.SSLContext | None = None,
+        grace_s: int | None = 1,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=http,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -52,7 +63,7 @@ class Listener(uvicorn.Server):
         await self.startup(sockets=[self._socket])
 
     async def stop(self) -> None:
-        """Accept no more connections, close idle ones, finish what is in flight."""
+        """Accept no more connections, close idle ones, finish what is in flight; nothing when it does not listen."""
         if self._socket is not None:
             await self.shutdown(sockets=[self._socket])
             self._socket = None
@@ -66,6 +77,7 @@ class Listener(uvicorn.Server):
 
 
 def _bind(host: str | None, port: int) -> socket.socket:
+    """A listening socket; without a host, on all interfaces of both families where the system has both."""
     if host is None:
         if socket.has_dualstack_ipv6():
             return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)

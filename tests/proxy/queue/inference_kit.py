@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.types import Message
-
+from knative_sponge.asgi import Message
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.latency.model import LatencyModel, LatencyParams
-from knative_sponge.proxy.queue.endpoint import Admission, InferenceEndpoint
+from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
 from knative_sponge.proxy.queue.metrics import Metrics
 
 PREDICT = b"/v1/models/m:predict"
@@ -93,14 +92,14 @@ class Kit:
 
     server: FakeServer = field(default_factory=FakeServer)
     rules: BatchRules = field(default_factory=lambda: BatchRules(max_rows=8, defer=DeferRules(mode="never")))
-    admission: Admission = field(default_factory=lambda: Admission(slo_s=30.0, timeout_s=60.0))
+    requests: RequestRules = field(default_factory=lambda: RequestRules(slo_s=30.0, timeout_s=60.0))
     protocol: str = "v1"
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
         self.batcher = Batcher(self.rules, LatencyModel(LatencyParams(0.001, 0.0, 0.01, 0.0)), 1.0, 1.0)
         self.endpoint = InferenceEndpoint(
-            codec_for(self.protocol), self.batcher, self.server, self.admission, self.metrics
+            codec_for(self.protocol), self.batcher, self.server, self.requests, self.metrics
         )
 
     def send(self, *instances: Any, path: bytes = PREDICT, **headers: str) -> asyncio.Task[Reply]:

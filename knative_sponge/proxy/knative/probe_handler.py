@@ -1,4 +1,4 @@
-"""Tells probes and ordinary requests apart and answers the probes exactly as Knative expects (knative-contract §1.5).
+"""Tells probes and ordinary requests apart and answers the probes exactly as Knative expects (docs/knative-contract.md §1.5).
 
 Probes never wait behind requests: nothing here queues, and nothing here reads a body.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
+from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason
 from knative_sponge.proxy.http.plain import deliver, error, text
@@ -28,8 +27,11 @@ _GONE: Final = error(
 )
 
 
-class Contract:
-    """ASGI layer: answers health checks and route probes, passes everything else to `app`."""
+class ProbeHandler:
+    """ASGI layer: answers health checks and route probes, and passes everything else to `app`.
+
+    Once the drain is over, everything else is refused (`draining`).
+    """
 
     def __init__(self, app: ASGIApp, readiness: Readiness, drain: Drain) -> None:
         self._app = app
