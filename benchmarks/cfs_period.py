@@ -1,6 +1,6 @@
 """How long a 5 ms unit of CPU work takes under a CFS quota, by period: the figures behind `DEFAULT_PERIOD_S`.
 
-Lookback the right to make cgroups. A worker process does units of 5 ms CPU time (measured by its own CPU clock), back to
+Needs the right to make cgroups. A worker process does units of 5 ms CPU time (measured by its own CPU clock), back to
 back and then spaced at random to half of the quota; then two workers share twice the quota. A line per (cores, period):
 
     python -m benchmarks.cfs_period [--seconds 5] [--workers 1 2]

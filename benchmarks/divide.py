@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from knative_sponge.controller.sizing.cpsat import solve
-from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem, divide
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
 
-EXACT = DivideRules(worth=0.0)
+EXACT = DivideRules(tolerance=0.0)
 FLOOR = 0.1
 MOST = 8.0
 
@@ -55,7 +55,7 @@ def times() -> None:
                 if share is not None:
                     capacity = share * sum(claim.want for claim in claims)
                 begun = time.process_time()
-                divide(claims, capacity)
+                Problem(claims, capacity, DivideRules()).solve()
                 took.append(time.process_time() - begun)
             shown.append(statistics.median(took) * 1e3)
         print(f"{pods:5d}  {shown[0]:10.2f}  {shown[1]:14.2f}  {shown[2]:12.2f}")
@@ -103,7 +103,7 @@ def losses(nodes: int) -> None:
             for seed in range(nodes):
                 claims, capacity = node(pods, random.Random(1000 * pods + seed), convex)
                 problem = Problem(claims, capacity, EXACT)
-                division = divide(claims, capacity, EXACT)
+                division = problem.solve()
                 least = min(best(problem, problem.greedy().sizes), division.misses)
                 gaps.append((division.misses - least) / max(least, 0.1))
                 proven += division.exact

@@ -22,7 +22,8 @@ from knative_sponge.core.allocation.lookback import Lookback
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.sim.pod import Outcome, Pod, Server
 from knative_sponge.sim.quota import QuotaPod
 
@@ -34,10 +35,10 @@ _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
 """Of `core.allocate.DivideRules`."""
 
 RULES = {
-    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, hold_s=5.0, patience_s=5.0),
-    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, patience_s=8.0),
+    "need, 5 s": GrowthRules(factor=1.0, extrapolation=0.0, least=0.0, margin=1.0, hold_s=5.0, max_lookback_s=5.0),
+    "need, 8 s": GrowthRules(factor=1.0, extrapolation=0.0, least=0.0, margin=1.0, max_lookback_s=8.0),
     "twice": GrowthRules(factor=2.0),
-    "impatient": GrowthRules(patience_s=8.0),
+    "impatient": GrowthRules(max_lookback_s=8.0),
     "tight shrinks": GrowthRules(margin=1.0),
     "used": GrowthRules(),
     "used, 5 s": GrowthRules(hold_s=5.0),
@@ -106,7 +107,7 @@ class Resized(Pod):
         self._demand = estimator
         self._batcher = batcher
         self._want = self._spec = self._target = low
-        self._needs = Lookback(rules)
+        self._lookback = Lookback(rules)
         self._patched_s = self._sized_s = -math.inf
         self._wanted_s: float | None = None
         self._end_s = 0.0
@@ -125,12 +126,12 @@ class Resized(Pod):
     def _resize(self, cores: float) -> None:
         if cores != self._want:
             self._want = cores
-            self._needs.add(self._now, cores, self._rate, self._spec)
+            self._lookback.add(self._now, cores, self._rate, self._spec)
             self._at(self._now + 0.01, self._decide)
 
     def _decide(self) -> None:
         rules, (low, high), spec = self._rules, self._bounds, self._spec
-        size = max(self._needs.add(self._now, self._want, self._rate, self._spec), low)
+        size = max(self._lookback.add(self._now, self._want, self._rate, self._spec), low)
         if self._now < self._sized_s + rules.hold_s and rules.factor > 1.0:
             size = max(size, spec)
         if (1 - _DEADBAND) * spec <= size < (1 + _LEAST_GROWTH) * spec:

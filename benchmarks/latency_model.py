@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from math import exp, log
 from statistics import mean, median
 
+from knative_sponge.core.latency.curve import LatencyParams, Sample
 from knative_sponge.core.latency.fit import fit_latency
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 from tests.core.profiles import RESNET18_OTHER_SOURCE, YOLOV5S, interpolated, samples_of, wandering
 
 Latency = Callable[[int, float], float]

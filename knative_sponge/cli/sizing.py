@@ -9,7 +9,7 @@ from typing import NamedTuple
 from knative_sponge.controller.reporting.rows import PodRow, RevisionRow
 from knative_sponge.core.demand.estimator import CoresRules
 from knative_sponge.core.latency.curve import LatencyParams
-from knative_sponge.core.latency.throughput import capacity, lasting_cores
+from knative_sponge.core.latency.throughput import max_throughput, sustainable_cores
 
 _LEAST_CORES = 0.001
 
@@ -52,7 +52,9 @@ class Sizing:
         if cost is None:
             raise ValueError("the pod told no latency model")
         slots, slack_s = self.revision.max_inflight, self.pod.slack_s or math.inf
-        each, urgent = lasting_cores(cost, self.pod.rate / slots, self.revision.max_batch, slack_s, headroom_share())
+        each, urgent = sustainable_cores(
+            cost, self.pod.rate / slots, self.revision.max_batch, slack_s, headroom_share()
+        )
         return None if each is None else each * slots, urgent
 
     def at(self, cores: float) -> At:
@@ -63,7 +65,7 @@ class Sizing:
         slots, most, slack_s = self.revision.max_inflight, self.revision.max_batch, self.pod.slack_s
         each = cores / slots
         fitting = sum(params.latency_s(rows, each) <= (slack_s or math.inf) for rows in range(1, most + 1))
-        return At(cores, missed, slots * capacity(cost, each, most), params.latency_s(1, each), fitting)
+        return At(cores, missed, slots * max_throughput(cost, each, most), params.latency_s(1, each), fitting)
 
     def sizes(self) -> dict[float, str]:
         """The sizes worth a line, ascending, with what they are: the curve's, half and double of the present one, …"""

@@ -28,11 +28,11 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import DemandEstimator
-from knative_sponge.core.latency.model import LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.errors import Reason
 
 
-class Machine(Protocol):
+class BatchPolicy(Protocol):
     """The batcher, or the baseline."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
@@ -82,7 +82,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Running:
+class SimulatedBatch:
     """A batch with the model server. left: share still to do at `since_s`. noise: factor on its latency."""
 
     works: dict[int, Work]
@@ -94,14 +94,14 @@ class Running:
 
 
 class Pod:
-    """Runs arrivals through a machine on one pod.
+    """Runs arrivals through a batching policy on one pod.
 
     estimator: None keeps `cores` for the whole run. sample_s: period of the estimates (production: 0.1 s and on arrival).
     """
 
     def __init__(
         self,
-        machine: Machine,
+        policy: BatchPolicy,
         server: Server,
         cores: float,
         rng: random.Random,
@@ -109,7 +109,7 @@ class Pod:
         estimator: DemandEstimator | None = None,
         sample_s: float = 0.1,
     ) -> None:
-        self._machine = machine
+        self._policy = policy
         self._server = server
         self._cores = cores
         self._rng = rng
@@ -118,7 +118,7 @@ class Pod:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self._now = 0.0
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, SimulatedBatch] = {}
         self._pending: dict[int, Work] = {}
         self._wake_version = 0
         self._asked = cores
@@ -145,7 +145,7 @@ class Pod:
         heapq.heappush(self._queue, (max(at_s, self._now), next(self._serial), action))
 
     def _tell(self, event: BatcherEvent) -> None:
-        for command in self._machine.handle(event, self._now):
+        for command in self._policy.handle(event, self._now):
             match command:
                 case Dispatch(batch, works):
                     self._dispatch(batch, works)
@@ -196,25 +196,25 @@ class Pod:
     def _dispatch(self, batch: int, works: tuple[Work, ...]) -> None:
         rows = sum(work.rows for work in works)
         noise = math.exp(self._rng.gauss(0.0, self._server.spread))
-        running = Running({work.key: work for work in works}, rows, noise, since_s=self._now)
+        running = SimulatedBatch({work.key: work for work in works}, rows, noise, since_s=self._now)
         self._running[batch] = running
         self._outcome.batches += 1
         self._outcome.rows += rows
         self._schedule_end(batch, running)
 
-    def _schedule_end(self, batch: int, running: Running) -> None:
+    def _schedule_end(self, batch: int, running: SimulatedBatch) -> None:
         running.version += 1
         self._at(self._ends_s(running), lambda version=running.version: self._end(batch, version))  # type: ignore[misc]
 
-    def _ends_s(self, running: Running) -> float:
+    def _ends_s(self, running: SimulatedBatch) -> float:
         """When the batch is done if nothing changes."""
         return self._now + max(running.left, 0.0) * self._true_s(running)
 
-    def _progress(self, running: Running) -> None:
+    def _progress(self, running: SimulatedBatch) -> None:
         """Take what was done since `since_s` at the present size off what is left."""
         running.left -= (self._now - running.since_s) / self._true_s(running)
 
-    def _true_s(self, running: Running) -> float:
+    def _true_s(self, running: SimulatedBatch) -> float:
         slots = max(len(self._running), 1)
         return self._server.latency.latency_s(running.rows, self._cores / slots) * running.noise
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from knative_sponge.sim.pod import Pod, Running
+from knative_sponge.sim.pod import Pod, SimulatedBatch
 
 PERIOD_S: Final = 0.1
 """Kubernetes' own."""
@@ -30,10 +30,10 @@ class QuotaPod(Pod):
 
     _quota = _Quota()
 
-    def _ends_s(self, running: Running) -> float:
+    def _ends_s(self, running: SimulatedBatch) -> float:
         return self._run(running, self._now, math.inf)[0]
 
-    def _progress(self, running: Running) -> None:
+    def _progress(self, running: SimulatedBatch) -> None:
         _, running.left, self._quota = self._run(running, running.since_s, self._now)
 
     def _end(self, batch: int, version: int) -> None:
@@ -42,7 +42,7 @@ class QuotaPod(Pod):
             self._progress(running)
         super()._end(batch, version)
 
-    def _run(self, running: Running, at_s: float, until_s: float) -> tuple[float, float, _Quota]:
+    def _run(self, running: SimulatedBatch, at_s: float, until_s: float) -> tuple[float, float, _Quota]:
         """When the batch stops, done or at `until_s`, with the share that is left then and the quota."""
         whole_s = self._server.latency.latency_s(running.rows, 1.0) * running.noise
         left_s = running.left * whole_s

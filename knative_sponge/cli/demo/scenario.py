@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from knative_sponge.core.latency.curve import LatencyParams
-from knative_sponge.core.latency.throughput import capacity
+from knative_sponge.core.latency.throughput import max_throughput
 from knative_sponge.profile.arrivals import ArrivalKind, arrivals, surges
 from knative_sponge.profile.load import Planned
 from knative_sponge.profile.trace import TraceKind, synthetic_trace
@@ -78,7 +78,7 @@ def make_scenario(
     """
     slo_s = slo_for(params, max_cores) if slo_s is None else slo_s
     if base_rate is None:
-        base_rate = min(_PEAK * capacity(params, max_cores, max_batch), _MOST_RATE) / SURGE
+        base_rate = min(_PEAK * max_throughput(params, max_cores, max_batch), _MOST_RATE) / SURGE
     rng = random.Random(seed)
     rates = surges(base_rate, SURGE, seconds, rng)
     link = synthetic_trace(seconds, rng, trace)

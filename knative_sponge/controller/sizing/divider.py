@@ -77,7 +77,7 @@ class Divider:
         self._optimizer = optimizer
         self._metrics = metrics
         self._clock = clock
-        self._rules = DivideRules(worth=_WORTH)
+        self._rules = DivideRules(tolerance=_WORTH)
         self._growth = growth or GrowthRules()
         self.quotas = QuotaRefusals()
         self._needs: dict[Key, Lookback] = {}

@@ -34,7 +34,7 @@ from knative_sponge.controller.sizing.overview import Overviews
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import FailureKind, QuotaFreed, Report, ReportKind
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 
 _log: Final = logging.getLogger(__name__)
 

@@ -41,9 +41,10 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
 from knative_sponge.core.batching.plan import choose_batch
-from knative_sponge.core.batching.running import Running
+from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 
 
@@ -89,7 +90,7 @@ class Batcher:
         self.cores = cores
         self.reach = reach
         self.queue = EdfQueue()
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, RunningBatch] = {}
         self.arrivals = Arrivals()
         self.late = FcfsQueue()
         self._batches = 0
@@ -175,7 +176,7 @@ class Batcher:
             self.model.observe(Sample(running.rows, cores, seconds, running.cold, running.rested_s), now)
         self._cold = False
 
-    def _ended(self, batch: int, now: float) -> Running | None:
+    def _ended(self, batch: int, now: float) -> RunningBatch | None:
         running = self.running.pop(batch, None)
         if running is not None and not self.running:
             self._idle_since_s = now
@@ -278,7 +279,7 @@ class Batcher:
         members = tuple(works)
         each = self.cores / self.rules.max_inflight
         rested_s = 0.0 if self.running else now - self._idle_since_s
-        self.running[self._batches] = Running(members, now, each, cold=self._cold, rested_s=rested_s)
+        self.running[self._batches] = RunningBatch(members, now, each, cold=self._cold, rested_s=rested_s)
         commands.append(Dispatch(self._batches, members))
 
     def _latency_s(self, rows: int, cores: float) -> float:

@@ -27,9 +27,10 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
-from knative_sponge.core.batching.running import Running
+from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 
 
@@ -57,7 +58,7 @@ class FifoBatcher:
         self.cores = cores
         self.arrivals = Arrivals()
         self.queue = FcfsQueue()
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, RunningBatch] = {}
         self._batches = 0
         self._wake_s: float | None = None
 
@@ -131,7 +132,7 @@ class FifoBatcher:
         self.queue.take(works)
         self._batches += 1
         each = self.cores / self.rules.max_inflight
-        self.running[self._batches] = Running(tuple(works), now, each, cold=False, rested_s=0.0)
+        self.running[self._batches] = RunningBatch(tuple(works), now, each, cold=False, rested_s=0.0)
         commands.append(Dispatch(self._batches, tuple(works)))
 
     def _next_wake(self) -> float | None:

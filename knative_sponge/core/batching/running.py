@@ -13,7 +13,7 @@ _STEADY_RATIO = 2.0
 """A batch during which the cores changed by more than this says nothing exact about any size."""
 
 
-class Running:
+class RunningBatch:
     """A dispatched batch. Progress is kept as a share of the whole, so that a resize in the middle keeps it right."""
 
     __slots__ = (

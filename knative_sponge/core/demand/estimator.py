@@ -16,8 +16,8 @@ from knative_sponge.core.batching.batcher import Batcher
 from knative_sponge.core.batching.plan import targets
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.outlook import Outlook
-from knative_sponge.core.latency.model import LatencyParams
-from knative_sponge.core.latency.throughput import lasting_cores
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.throughput import sustainable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class DemandEstimator:
             return 0.0
         slack_s = batcher.arrivals.slack_s(rules.slack_share)
         slots, params, cap = batcher.rules.max_inflight, batcher.model.costs.params, batcher.rules.max_rows
-        each, _ = lasting_cores(params, rate / slots, cap, slack_s or math.inf, rules.headroom)
+        each, _ = sustainable_cores(params, rate / slots, cap, slack_s or math.inf, rules.headroom)
         return rules.max_cores if each is None else _ceil_milli(each * slots)
 
     def _throughput(self, cores: float) -> float:

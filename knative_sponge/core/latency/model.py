@@ -25,17 +25,15 @@ from knative_sponge.core.latency.fit import fit_latency
 from knative_sponge.core.latency.learning import Learner
 from knative_sponge.core.latency.spread import Spread
 
-__all__ = ["DEFAULT_SHAPE", "LatencyModel", "LatencyParams", "Levers", "Sample"]
-
 _TABLES_KEPT: Final = 64
 """Tables remembered between two samples: a solver asks for about 14 core counts at a time."""
-_RESTORED: Final = 10
+_RESTORED_SAMPLES: Final = 10
 """Measurements that a restored curve of costs is worth: present ones soon weigh more, and where there are none it stands."""
-_UNSEEN: Final = -1
+_UNSEEN_ROWS: Final = -1
 """Row bucket that stands for all that were never seen."""
 
 
-class Levers(TypedDict, total=False):
+class ModelOptions(TypedDict, total=False):
     """The keyword arguments of LatencyModel that are not learned, for those who pass them on."""
 
     forgetting: float
@@ -44,15 +42,15 @@ class Levers(TypedDict, total=False):
     period_s: float
 
 
-class _Column(NamedTuple):
+class _CautionFactors(NamedTuple):
     """How caution grows with rows in one core bucket.
 
-    weights: e^(caution·σ) by rows, from 0 on. rivals: (first row, last row, 1/cores, e^(caution·σ)) of larger sizes that
+    weights: e^(caution·σ) by rows, from 0 on. larger_sizes: (first row, last row, 1/cores, e^(caution·σ)) of larger sizes that
     scatter more, and so may call for more than the size asked about.
     """
 
     weights: list[float]
-    rivals: list[tuple[int, int, float, float]]
+    larger_sizes: list[tuple[int, int, float, float]]
 
 
 class LatencyModel:
@@ -117,7 +115,7 @@ class LatencyModel:
         self._credit = Credit(self._threads, period_s)
         self._tables: dict[tuple[float, int], tuple[list[float], list[float]]] = {}
         self._costs: dict[tuple[float, int], list[float]] = {}
-        self._columns: dict[tuple[int, int], _Column] = {}
+        self._columns: dict[tuple[int, int], _CautionFactors] = {}
         self._weights: dict[int, list[float]] = {}
         self.learner = Learner(prior or DEFAULT_SHAPE, forgetting)
         self.spread = Spread(forgetting)
@@ -130,7 +128,7 @@ class LatencyModel:
         """`now` of the last sample that was learned from."""
 
     @classmethod
-    def fitted(cls, samples: Iterable[Sample], **levers: Unpack[Levers]) -> LatencyModel:
+    def fitted(cls, samples: Iterable[Sample], **levers: Unpack[ModelOptions]) -> LatencyModel:
         """A model that has seen an offline profile: the best fit as prior, and every sample as if it had just come."""
         known = list(samples)
         model = cls(fit_latency(known).params, **levers)
@@ -172,7 +170,7 @@ class LatencyModel:
     def restore_costs(self, params: LatencyParams) -> None:
         """Go on from what another model had learned of costs."""
         self.costs = Learner(params, self.learner.forgetting)
-        self.costs.restore(samples=_RESTORED, level=1.0, recent=of_curve(params, _RESTORED), regions={})
+        self.costs.restore(samples=_RESTORED_SAMPLES, level=1.0, recent=of_curve(params, _RESTORED_SAMPLES), regions={})
 
     def _observe_cost(self, sample: Sample, sigma: float) -> None:
         cost = self._credit.mean_cost(sample)
@@ -228,7 +226,7 @@ class LatencyModel:
     def _cautious(self, median: list[float], params: LatencyParams, cores: float) -> list[float]:
         column = self._column(core_bucket(cores), len(median) - 1)
         cautious = [seconds * weight for seconds, weight in zip(median, column.weights, strict=True)]
-        for first, last, inverse, weight in column.rivals:
+        for first, last, inverse, weight in column.larger_sizes:
             slope, base = params.gamma * inverse + params.delta, params.epsilon * inverse + params.eta
             # Straight lines: one that is lower at both ends is lower all along, as it nearly always is.
             if (slope * first + base) * weight > cautious[first] or (slope * last + base) * weight > cautious[last]:
@@ -238,33 +236,33 @@ class LatencyModel:
         wait_s = longest_wait_s(cores, self._threads, self._period_s)
         return [0.0, *(seconds + wait_s for seconds in cautious[1:])] if wait_s else cautious
 
-    def _column(self, column: int, max_rows: int) -> _Column:
+    def _column(self, column: int, max_rows: int) -> _CautionFactors:
         known = self._columns.get((column, max_rows))
         if known is not None:
             return known
         if not self._weights:
-            self._weights = self._weigh()
-        weights, rivals = [0.0], []
+            self._weights = self._factors_by_region()
+        weights, larger_sizes = [0.0], []
         first = 1
         for row in range(row_bucket(max_rows) + 1):
             last = min(1 << row, max_rows)
-            by_cores = self._weights.get(row) or self._weights[_UNSEEN]
+            by_cores = self._weights.get(row) or self._weights[_UNSEEN_ROWS]
             own = most = by_cores[column - LEAST_CORE_BUCKET]
             weights += [own] * (last + 1 - first)
             for other in range(column + 1, MOST_CORE_BUCKET + 1):
                 weight = by_cores[other - LEAST_CORE_BUCKET]
                 if weight > most:
                     most = weight
-                    rivals.append((first, last, 2.0**-other, weight))
+                    larger_sizes.append((first, last, 2.0**-other, weight))
             first = last + 1
-        made = self._columns[column, max_rows] = _Column(weights, rivals)
+        made = self._columns[column, max_rows] = _CautionFactors(weights, larger_sizes)
         return made
 
-    def _weigh(self) -> dict[int, list[float]]:
+    def _factors_by_region(self) -> dict[int, list[float]]:
         """e^(caution·σ) for every row bucket that was seen, by core bucket; and what all others share."""
-        shared = exp(self._caution * self.spread.sigma((_UNSEEN, 0)))
-        weights = {_UNSEEN: [shared] * (MOST_CORE_BUCKET - LEAST_CORE_BUCKET + 1)}
+        shared = exp(self._caution * self.spread.sigma((_UNSEEN_ROWS, 0)))
+        weights = {_UNSEEN_ROWS: [shared] * (MOST_CORE_BUCKET - LEAST_CORE_BUCKET + 1)}
         for row, column in self.spread.regions:
-            by_cores = weights.setdefault(row, list(weights[_UNSEEN]))
+            by_cores = weights.setdefault(row, list(weights[_UNSEEN_ROWS]))
             by_cores[column - LEAST_CORE_BUCKET] = exp(self._caution * self.spread.sigma((row, column)))
         return weights

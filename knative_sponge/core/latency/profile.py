@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, Unpack
 from knative_sponge.core.latency.curve import LEAST_CORE_BUCKET, MOST_CORE_BUCKET, LatencyParams, Region
 from knative_sponge.core.latency.evidence import EVIDENCE_SIZE, Evidence
 from knative_sponge.core.latency.learning import RegionMemory
-from knative_sponge.core.latency.model import LatencyModel, Levers
+from knative_sponge.core.latency.model import LatencyModel, ModelOptions
 from knative_sponge.core.latency.spread import Scatter
 from knative_sponge.errors import ProfileError
 
@@ -25,7 +25,7 @@ _Made = TypeVar("_Made")
 
 
 def to_json(model: LatencyModel) -> dict[str, Any]:
-    """Everything the model learned, as values that `json.dumps` takes. Levers are not learned and stay out.
+    """Everything the model learned, as values that `json.dumps` takes. ModelOptions are not learned and stay out.
 
     `params` is the present curve in seconds and core-seconds, for other readers; all else restores the model. `cost` is
     the curve of costs, where it is another. Rows and
@@ -58,7 +58,7 @@ def to_json(model: LatencyModel) -> dict[str, Any]:
     }
 
 
-def from_json(document: Mapping[str, Any], **levers: Unpack[Levers]) -> LatencyModel:
+def from_json(document: Mapping[str, Any], **levers: Unpack[ModelOptions]) -> LatencyModel:
     """The model that `to_json` described: predicts the same and learns on.
 
     `version` and `prior` are enough; a profile written by hand that has only them (or `params` in place of `prior`)

@@ -9,15 +9,15 @@ from typing import Final
 
 from knative_sponge.core.latency.curve import Region
 
-FLOOR: Final = 0.02
+MIN_SIGMA: Final = 0.02
 """Least σ: timers and event loops alone scatter by about 2 %."""
-CEILING: Final = 0.7
+MAX_SIGMA: Final = 0.7
 """Most σ: at two of them a batch is sized for four times the median; more caution than that forms no batches at all."""
-UNSEEN: Final = 0.25
+UNSEEN_SIGMA: Final = 0.25
 """σ before anything was measured: what latency models of this form miss by on the published profiles, and some
 noise."""
-_SHRINK: Final = 4.0
-"""A region counts as this many samples of the whole, and the whole as this many of UNSEEN."""
+_SHRINKAGE_SAMPLES: Final = 4.0
+"""A region counts as this many samples of the whole, and the whole as this many of UNSEEN_SIGMA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Scatter:
 
     def shrunk_to(self, square: float) -> float:
         """The mean square, pulled towards another by as much as samples are few."""
-        return (self.count * self.square + _SHRINK * square) / (self.count + _SHRINK)
+        return (self.count * self.square + _SHRINKAGE_SAMPLES * square) / (self.count + _SHRINKAGE_SAMPLES)
 
 
 class Spread:
@@ -67,9 +67,9 @@ class Spread:
         self.regions[region] = self.regions.get(region, Scatter()).joined_by(residual, self._forgetting)
 
     def sigma(self, region: Region) -> float:
-        """σ of the region, between FLOOR and CEILING; the same for all regions that were never seen."""
-        square = self.overall.shrunk_to(UNSEEN * UNSEEN)
+        """σ of the region, between MIN_SIGMA and MAX_SIGMA; the same for all regions that were never seen."""
+        square = self.overall.shrunk_to(UNSEEN_SIGMA * UNSEEN_SIGMA)
         seen = self.regions.get(region)
         if seen is not None:
             square = seen.shrunk_to(square)
-        return min(CEILING, max(FLOOR, sqrt(square)))
+        return min(MAX_SIGMA, max(MIN_SIGMA, sqrt(square)))

@@ -8,12 +8,12 @@ from typing import Final
 
 from knative_sponge.core.latency.curve import LatencyParams
 
-_HALF_IS_WORTH: Final = 3.0
+_MAX_CORES_RATIO: Final = 3.0
 """Batches in half of the slack may take so many times the cores. It is twice where cores shorten all of a batch, and has a pole
 where what they do not shorten takes half of the slack."""
 
 
-def capacity(params: LatencyParams, cores: float, max_batch: int) -> float:
+def max_throughput(params: LatencyParams, cores: float, max_batch: int) -> float:
     """The most rows per second that so many cores can serve."""
     return max(rows / params.latency_s(rows, cores) for rows in range(1, max_batch + 1))
 
@@ -51,7 +51,7 @@ def floor_cores(
     return least
 
 
-def lasting_cores(
+def sustainable_cores(
     params: LatencyParams, rate: float, max_rows: int, slack_s: float, headroom: float
 ) -> tuple[float | None, bool]:
     """The least cores that keep up with a rate for ever, and whether even the most urgent are served in time then.
@@ -65,4 +65,4 @@ def lasting_cores(
     if whole is None:
         return floor_cores(params, rate, max_rows, inf, headroom), False
     half = floor_cores(params, rate, max_rows, slack_s / 2.0, headroom)
-    return (whole if half is None or half > _HALF_IS_WORTH * whole else half), True
+    return (whole if half is None or half > _MAX_CORES_RATIO * whole else half), True

@@ -9,7 +9,7 @@ import math
 from enum import StrEnum
 
 from knative_sponge.core.resizing.events import Seen
-from knative_sponge.core.resizing.proxy_view import Briefing
+from knative_sponge.core.resizing.proxy_view import ProxyView
 
 
 class ResizePhase(StrEnum):
@@ -74,7 +74,7 @@ class ResizeFacts:
         return max(size or 0.0 for size in (self.spec, self.in_force, self._allocated, self.flight, self.doubt))
 
     @property
-    def briefing(self) -> Briefing | None:
+    def proxy_view(self) -> ProxyView | None:
         """What the proxy should think; None while too little is known to tell it anything."""
         if not self.known or self.in_force is None or self.spec is None:
             return None
@@ -82,7 +82,7 @@ class ResizeFacts:
         cores = min(applied, self._lowest, self.flight or math.inf)
         coming = min(self.spec, self.flight or math.inf)
         barred = self.verdict in (ResizePhase.DEFERRED, ResizePhase.INFEASIBLE, ResizePhase.ERROR)
-        return Briefing(cores, coming if coming > cores and not barred else None, shown=cores == applied)
+        return ProxyView(cores, coming if coming > cores and not barred else None, shown=cores == applied)
 
     def see(self, seen: Seen) -> None:
         """The watch showed the pod."""

@@ -33,6 +33,7 @@ up to 1.3 s after the fact and is no clock: the only waits are the spacing of pa
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.core.quantity import format_cores
@@ -56,11 +57,31 @@ from knative_sponge.core.resizing.events import (
     WakeAt,
 )
 from knative_sponge.core.resizing.facts import ResizeFacts, ResizePhase, equal
-from knative_sponge.core.resizing.proxy_view import Briefing
+from knative_sponge.core.resizing.proxy_view import ProxyView
 from knative_sponge.core.resizing.refusals import Refusals
-from knative_sponge.core.resizing.rules import ResizeRules
 
-__all__ = ["PodResize", "ResizePhase", "ResizeRules"]
+
+@dataclass(frozen=True, slots=True)
+class ResizeRules:
+    """Times in seconds, sizes in cores."""
+
+    min_spacing_s: float = 1.0
+    """Between two patches of one pod: resizes in quick succession race in kubelets."""
+    stuck_s: float = 10.0
+    """Without confirmation for so long, people are told."""
+    refusal_s: float = 60.0
+    """What was refused is not asked for again before."""
+    busy_s: tuple[float, float] = (1.0, 30.0)
+    """First and longest wait after an API server that did not answer, and after a proxy that did not."""
+    error_s: tuple[float, float] = (5.0, 60.0)
+    """First and longest wait after a kubelet that failed."""
+    rounding: float = 0.011
+    """Sizes this close are the same: with systemd, quotas are multiples of 10m."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_spacing_s", "stuck_s", "refusal_s", "rounding"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
 class PodResize:
@@ -80,7 +101,7 @@ class PodResize:
         self._silent = Backoff(*self.rules.busy_s)
         self._gone = self._extra = False
         self._verdict_before = ResizePhase.PATCHED
-        self._told: Briefing | None = None
+        self._told: ProxyView | None = None
         self._reported: set[ReportKind] = set()
         self._waiting_s: float | None = None
         self._wake_s: float | None = None
@@ -95,8 +116,8 @@ class PodResize:
     @property
     def size(self) -> float | None:
         """Cores to count on now: during a growth the old size, during a shrink the new one; None before a status was seen."""
-        briefing = self._facts.briefing
-        return None if briefing is None else briefing.cores
+        view = self._facts.proxy_view
+        return None if view is None else view.cores
 
     @property
     def asked(self) -> float:
@@ -259,10 +280,10 @@ class PodResize:
         patching = goal is not None and now >= self._patch_at(goal)
         if patching:
             self._facts.flight = goal
-        briefing = self._facts.briefing
-        if briefing is not None and (self._told is not None or patching or now >= self._silent.until_s):
-            commands += briefing.since(self._told)
-            self._told = briefing
+        view = self._facts.proxy_view
+        if view is not None and (self._told is not None or patching or now >= self._silent.until_s):
+            commands += view.updates_since(self._told)
+            self._told = view
         if patching and goal is not None:
             commands.append(Patch(goal))
 

@@ -8,7 +8,7 @@ from knative_sponge.core.resizing.events import Tell
 
 
 @dataclass(frozen=True, slots=True)
-class Briefing:
+class ProxyView:
     """A size as the proxy should think of it (compare `core.size.Size`).
 
     cores: surely in force now, or smaller and on its way. coming: a larger size that was accepted and is not in force yet.
@@ -19,11 +19,11 @@ class Briefing:
     coming: float | None
     shown: bool
 
-    def since(self, told: Briefing | None) -> list[Tell]:
+    def updates_since(self, told: ProxyView | None) -> list[Tell]:
         """What to say, in order, to a proxy that was told `told`; None when that is not known."""
         tells: list[Tell] = []
         coming = None if told is None else told.coming
-        if self._is_news(told):
+        if self._differs_from(told):
             # Upwards only "actuated" counts at once; these cores are in force at least, whatever else is under way.
             upwards = told is not None and self.cores > told.cores
             tells.append(Tell("actuated" if self.shown or upwards else "patched", self.cores))
@@ -33,5 +33,5 @@ class Briefing:
             tells.append(Tell("patched", self.cores if self.coming is None else self.coming))
         return tells
 
-    def _is_news(self, told: Briefing | None) -> bool:
+    def _differs_from(self, told: ProxyView | None) -> bool:
         return told is None or told.cores != self.cores or (self.shown and not told.shown)

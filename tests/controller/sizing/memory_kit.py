@@ -19,7 +19,7 @@ from knative_sponge.controller.sizing.kubelet import Place
 from knative_sponge.controller.sizing.memory import MemorySizer
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import FailureKind, Report
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 from knative_sponge.errors import KubeError
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running

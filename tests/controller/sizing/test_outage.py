@@ -15,7 +15,7 @@ from knative_sponge.controller.kube.wire import Text, read_object
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import FailureKind, Report
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 from knative_sponge.errors import KubeGone, KubeUnreachable
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running

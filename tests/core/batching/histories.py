@@ -22,7 +22,8 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 
 PARAMS = LatencyParams(0.02, 0.005, 0.01, 0.01)

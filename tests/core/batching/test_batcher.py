@@ -10,7 +10,8 @@ from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.batching.events import Arrived, BatchDone, CoresChanged, Dispatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 from tests.core.batching.batcher_kit import batches, machine, works
 from tests.core.batching.histories import Driver, exact_model

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knative_sponge.core.latency.curve import DEFAULT_SHAPE, LatencyParams, Sample
 from knative_sponge.core.latency.fit import fit_latency
-from knative_sponge.core.latency.model import DEFAULT_SHAPE, LatencyParams, Sample
 from tests.core.profiles import RESNET18, RESNET18_OTHER_SOURCE, YOLOV5S, samples_of
 
 CURVE = LatencyParams(gamma=0.02, delta=0.002, epsilon=0.01, eta=0.003)

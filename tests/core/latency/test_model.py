@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from knative_sponge.core.latency.curve import core_bucket, region_of, row_bucket
-from knative_sponge.core.latency.model import DEFAULT_SHAPE, LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.curve import DEFAULT_SHAPE, LatencyParams, Sample, core_bucket, region_of, row_bucket
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.spread import Scatter
 from tests.core.profiles import measured, teach
 

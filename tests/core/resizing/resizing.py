@@ -25,7 +25,8 @@ from knative_sponge.core.resizing.events import (
     Told,
     WakeAt,
 )
-from knative_sponge.core.resizing.machine import PodResize, ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize
 
 Mood = Literal["works", "defers", "refuses", "fails"]
 START = 1.0

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from knative_sponge.core.resizing.events import Extra, Patch, Report, Seen, Target, Tell, WakeAt
-from knative_sponge.core.resizing.machine import PodResize, ResizePhase, ResizeRules
+from knative_sponge.core.resizing.facts import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize, ResizeRules
 from tests.core.resizing.resizing import commands, steady
 
 

@@ -16,7 +16,7 @@ from knative_sponge.core.resizing.events import (
     Target,
     Tell,
 )
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 from tests.core.resizing.resizing import commands, kinds, steady
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from knative_sponge.core.resizing.events import (
     Patch,
 )
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 from tests.core.resizing.resizing import kinds, steady
 
 

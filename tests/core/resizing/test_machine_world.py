@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 from tests.core.resizing.resizing import World
 
 SIZES = st.sampled_from([0.1, 0.333, 0.5, 0.9, 0.995, 1.0, 1.005, 1.5, 2.0, 4.0])
