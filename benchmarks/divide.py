@@ -2,9 +2,9 @@
 
     python -m benchmarks.divide [--nodes 200]
 
-Times are medians of CPU time in one process. Losses are over random nodes that have cores for 40 to 95 % of what is wanted:
-*convex* curves as a queue gives them (misses fall ever more slowly with cores), *any* curves that fall by random steps. The
-gap is to CP-SAT's answer with 5 s a node, which proves nearly all of its own.
+Times are medians of CPU time in one process. Losses are over random nodes that have cores for 40 to 95 % of the wants. *convex*
+curves are like those of a queue (misses fall ever more slowly with cores); *any* curves fall by random steps. The gap is to
+CP-SAT's answer with 5 s a node. CP-SAT proves nearly all of its answers to be the best.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def times() -> None:
 
 
 def proportional(claims: Sequence[Claim], capacity: float) -> list[float]:
-    """Everybody the same share of what it wants."""
+    """Each pod gets the same share of its want."""
     share = capacity / sum(claim.want for claim in claims)
     return [max(claim.low, claim.want * share) for claim in claims]
 
 
 def first_come(claims: Sequence[Claim], capacity: float) -> list[float]:
-    """One after the other what it wants, as long as there is some; the floors are set aside."""
+    """One pod after the other gets its want, as long as cores are left. The floors are set aside first."""
     left = capacity - sum(claim.low for claim in claims)
     sizes = []
     for claim in claims:

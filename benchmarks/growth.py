@@ -1,12 +1,12 @@
-"""What growing further than needed is worth (`core/allocation/growth.py`), and patience with shrinks
-(`core/allocation/lookback.py`): one pod.
+"""What growth beyond the need is worth (`core/allocation/growth.py`), and patience with shrinks
+(`core/allocation/lookback.py`), for one pod.
 
     python -m benchmarks.growth [--seeds 4]
 
-In virtual time: production's batcher, demand estimate, needs of late, growth rule and one second between patches, around a
-model server that is only a latency curve, or one thread under the kernel's quota; patches take 15 ms, sizes come into force
-115 ms later. Prints, for each load: share of missed requests, mean cores, patches a minute, and how many came late after
-the change of the target.
+It runs in virtual time, with production's batcher, demand estimate, look-back, growth rule and one second between patches. The
+model server is only a latency curve, or one thread under the kernel's quota. A patch takes 15 ms, and its size comes into
+force 115 ms after that. For each load it prints the share of missed requests, mean cores, patches a minute, and how many
+patches came late after the change of the target.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PATCH_S, _APPLY_S = 0.015, 0.115
 _TICK_S = 0.25
 _TAIL_S = 12.0
 _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
-"""Of `core.allocate.DivideRules`."""
+"""Those of `core.allocation.divide.DivideRules`."""
 
 RULES = {
     "need, 5 s": GrowthRules(factor=1.0, extrapolation=0.0, least=0.0, margin=1.0, hold_s=5.0, max_lookback_s=5.0),
@@ -47,8 +47,8 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests per second for so many seconds each, on a model server. even: without chance. quota: it computes on one thread
-    under the kernel's quota."""
+    """Requests on a model server. parts: (seconds, requests per second). even: evenly spaced, not by chance. quota: the model
+    server computes on one thread under the kernel's quota."""
 
     name: str
     latency: LatencyParams

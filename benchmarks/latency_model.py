@@ -91,7 +91,7 @@ def show(what: str, microseconds_each: float) -> None:
 
 
 def errors(seeds: int) -> None:
-    """Print how far predictions are off while learning."""
+    """Print the errors of predictions while the model learns."""
     curve = LatencyParams(0.02, 0.002, 0.01, 0.003)
     models: dict[str, tuple[Latency, int]] = {
         "YOLOv5s": (interpolated(YOLOV5S), 8),

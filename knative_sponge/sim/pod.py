@@ -1,6 +1,6 @@
 """One simulated pod: the production core in virtual time, around a model server that is only a latency curve.
 
-The batcher and the demand estimator here are the ones that serve production; only time, network and CPU are made up.
+Batcher and demand estimator are those of production. Only time, network and CPU are simulated.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from knative_sponge.errors import Reason
 
 
 class BatchPolicy(Protocol):
-    """The batcher, or the baseline."""
+    """How requests are batched: the deadline batcher, or the first-come-first-served baseline."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
-        """See `core.batcher.Batcher.handle`."""
+        """See `core.batching.batcher.Batcher.handle`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The model server as it really behaves.
+    """The model server's true behaviour.
 
-    latency: of a batch. spread: standard deviation of ln(actual / latency). resize_s: from asking for cores to having them.
+    latency: of a batch. spread: standard deviation of ln(actual / latency). resize_s: from a request for cores to their being
+    in force.
     """
 
     latency: LatencyParams
@@ -54,7 +55,7 @@ class Server:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a run. Times in seconds; `missed` counts every request without a good answer by its deadline."""
+    """The result of a run. Times in seconds. missed: requests without a good answer by their deadline."""
 
     requests: int = 0
     missed: int = 0
@@ -83,7 +84,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class SimulatedBatch:
-    """A batch with the model server. left: share still to do at `since_s`. noise: factor on its latency."""
+    """A batch that the simulated model server works on. left: share still to do at `since_s`. noise: factor on its latency."""
 
     works: dict[int, Work]
     rows: int
@@ -96,7 +97,8 @@ class SimulatedBatch:
 class Pod:
     """Runs arrivals through a batching policy on one pod.
 
-    estimator: None keeps `cores` for the whole run. sample_s: period of the estimates (production: 0.1 s and on arrival).
+    estimator: None keeps `cores` for the whole run. sample_s: period of the estimates. There is also one on each arrival, as in
+    production.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class Pod:
         self._outcome = Outcome()
 
     def run(self, works: Sequence[Work], tail_s: float = 1.0) -> Outcome:
-        """Let every work arrive at its `arrived_s` and return when all are answered and `tail_s` more has passed."""
+        """Let every work arrive at its `arrived_s`; return when all are answered and `tail_s` more seconds have passed."""
         for work in works:
             self._at(work.arrived_s, lambda work=work: self._arrive(work))  # type: ignore[misc]
         end_s = max((work.arrived_s for work in works), default=0.0) + tail_s
@@ -211,7 +213,7 @@ class Pod:
         return self._now + max(running.left, 0.0) * self._true_s(running)
 
     def _progress(self, running: SimulatedBatch) -> None:
-        """Take what was done since `since_s` at the present size off what is left."""
+        """Subtract from `left` the share that was done since `since_s` at the present size."""
         running.left -= (self._now - running.since_s) / self._true_s(running)
 
     def _true_s(self, running: SimulatedBatch) -> float:

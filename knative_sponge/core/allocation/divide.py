@@ -169,7 +169,7 @@ class Problem:
         )
 
     def _squeeze(self, lows: list[int]) -> list[int]:
-        """Floors scaled down by one factor until they fit, but none below `min_cores`. Pods that keep their size are left out."""
+        """Floors scaled down by one factor until they fit, but none below `min_cores`. Pods that keep their size stay."""
         least = math.ceil(self.rules.min_cores * 1000 - _ROUNDING)
         moved = [i for i, claim in enumerate(self.claims) if claim.shrinkable and lows[i] > least]
         squeezed = list(lows)

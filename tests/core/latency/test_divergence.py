@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from knative_sponge.core.latency.curve import LatencyParams, Sample
 from knative_sponge.core.latency.model import LatencyModel
-from tests.core.latency.learning_kit import CURVE, SMALL_GRID, off
+from tests.core.latency.learned_models import CURVE, SMALL_GRID, off
 from tests.core.profiles import measured, wandering
 
 
