@@ -1,4 +1,4 @@
-"""Reads the state of one proxy without a cluster, and shows it as a revision of one pod; decides nothing."""
+"""Reads the state of a proxy outside a cluster, and presents it as a revision of one pod; decides nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST: Final = 2**20
 
 
 def read_state(url: str) -> RevisionRow:
-    """What `GET /sponge/v1/state` at this address tells. Raises SettingError when it cannot be had or read."""
+    """The answer of `GET /sponge/v1/state` at this address. Raises SettingError when it cannot be fetched or read."""
     allowed = "the address of a proxy's /sponge/v1/state"
     if not url.startswith(("http://", "https://")):
         raise SettingError("--state", url, allowed)
@@ -30,8 +30,10 @@ def read_state(url: str) -> RevisionRow:
 
 
 def revision(state: dict[str, Any]) -> RevisionRow:
-    """The state document as one pod; it has no curve, and no count of misses. Raises KeyError, ValueError, TypeError and
-    ProfileError."""
+    """The state document as a revision of one pod, without a curve and without a count of misses.
+
+    Raises KeyError, ValueError, TypeError and ProfileError.
+    """
     settings, cores, queue = state["settings"], state["cores"], state["queue"]
     model = from_json(state["model"])
     pod = PodRow(

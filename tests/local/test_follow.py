@@ -16,8 +16,8 @@ from knative_sponge.local.admin import AdminClient
 from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.follow import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
-from tests.local.conditions import until
 from tests.local.fake_proxy import Event, FakeProxy
+from tests.local.waiting import until
 
 
 class LoggedCpu(FakeCpu):

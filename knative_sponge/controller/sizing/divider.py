@@ -88,7 +88,7 @@ class Divider:
         self._metrics = metrics
         self._quotas = quotas
         self._clock = clock
-        self._rules = DivideRules(worth=_WORTH)
+        self._rules = DivideRules(tolerance=_WORTH)
         self._growth = growth or GrowthRules()
         self._dirty: set[str] = set()
         """Nodes to divide next."""

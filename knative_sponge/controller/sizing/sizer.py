@@ -33,7 +33,7 @@ from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, 
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import QuotaFreed, Report, ReportKind
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 
 _log: Final = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knative_sponge.controller.profiles.profile import LONGEST, from_text, is_news, key_of, known, to_text
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import from_json, to_json
 from knative_sponge.errors import ProfileError
 from tests.controller.profile_kit import CURVE, document, learned
