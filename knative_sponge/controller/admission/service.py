@@ -14,8 +14,8 @@ from knative_sponge.controller.annotations import (
     CLASS_ANNOTATION,
     SLO_ANNOTATION,
     faults,
-    of_sponge,
     read_settings,
+    sponge_annotations,
 )
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import INTERNAL
@@ -52,8 +52,8 @@ def validate_service(review: Review) -> Verdict:
     if new is None or _is_leaving(new):
         return Verdict("untouched")
     template = _template(new)
-    on_service, on_template = of_sponge(_annotations(new)), of_sponge(_annotations(template))
-    if old is not None and template == _template(old) and on_service == of_sponge(_annotations(old)):
+    on_service, on_template = sponge_annotations(_annotations(new)), sponge_annotations(_annotations(template))
+    if old is not None and template == _template(old) and on_service == sponge_annotations(_annotations(old)):
         return Verdict("untouched")
     # As a dict, because `kn --annotation` makes the same mistake twice.
     refused = dict.fromkeys(str(fault) for fault in (*_faults(on_template), *_faults(on_service)))

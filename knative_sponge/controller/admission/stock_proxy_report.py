@@ -19,6 +19,7 @@ from knative_sponge.controller.cluster.pod_request import of_revision
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Event, Recorder
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
 from knative_sponge.controller.reporting.metrics import KEPT, MISSED, Metrics
 from knative_sponge.errors import KubeError, KubeNotFound
@@ -84,7 +85,7 @@ class Reporter:
         self._told: dict[tuple[Key, StockProxy], str] = {}
         self._webhook_faults: dict[str, str] = {}
         watches.pods.subscribe(self._pod_changed)
-        watches.revisions.subscribe(lambda _before, _after: self._changed.set())
+        watches.revisions.subscribe(lambda _changed: self._changed.set())
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -93,8 +94,8 @@ class Reporter:
             group.create_task(self._report_pods(), name="report pods")
             group.create_task(self._report_webhooks(), name="report webhooks")
 
-    def _pod_changed(self, before: Object | None, after: Object | None) -> None:
-        if _found(before) is not None or _found(after) is not None:
+    def _pod_changed(self, changed: Changed[Object]) -> None:
+        if _found(changed.before) is not None or _found(changed.after) is not None:
             self._changed.set()
 
     async def _report_pods(self) -> None:

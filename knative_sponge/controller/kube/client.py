@@ -45,7 +45,7 @@ class Patch(StrEnum):
     """Built-in types only: lists such as containers are merged by name."""
 
 
-class Change(StrEnum):
+class WatchEventType(StrEnum):
     """What a watch tells."""
 
     ADDED = "ADDED"
@@ -134,7 +134,7 @@ class Kube:
         labels: str = "",
         fields: str = "",
         read: Callable[[Text], Object] = read_object,
-    ) -> AsyncGenerator[tuple[Change, Object]]:
+    ) -> AsyncGenerator[tuple[WatchEventType, Object]]:
         """What changes after `version`, until the server ends the watch. Raises KubeGone when it cannot tell any more.
 
         read: an object from its JSON.
@@ -152,7 +152,7 @@ class Kube:
                 if event.type == "ERROR":
                     status = read_object(event.object)
                     raise _error(status.get("code", 500), status, f"watch {resource}")
-                yield Change(event.type), read(event.object)
+                yield WatchEventType(event.type), read(event.object)
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """A new object as the server stored it; KubeConflict with reason `AlreadyExists` when there is one."""

@@ -3,7 +3,7 @@
 A holder renews the Lease; whoever sees it unchanged for its whole duration, by its own clock, may take it. A holder whose
 renewals fail stops leading after two thirds of that duration, counted from when the last good renewal was *sent*: others
 can count only from when it arrived, so the old leader has stopped a third of a duration before a new one can start.
-Its work has that third to end; if it has not by then, the process ends (`lastresort`). No write outlasts the leading.
+Its work has that third to end; if it has not by then, the process ends (`watchdog`). No write outlasts the leading.
 Wall clocks are only written for people to read; no decision rests on them.
 """
 
@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from knative_sponge.controller.kube.client import Kube
-from knative_sponge.controller.kube.lastresort import must_end
 from knative_sponge.controller.kube.resource import LEASES, Object
+from knative_sponge.controller.kube.watchdog import must_end
 from knative_sponge.errors import KubeError, KubeNotFound, NotLeader
 
 _log: Final = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from datetime import datetime
 from math import inf
 from typing import Final
 
-from knative_sponge.controller.annotations import ROUTING_STATE_LABEL, SCALING_ANNOTATION, ours
+from knative_sponge.controller.annotations import ROUTING_STATE_LABEL, SCALING_ANNOTATION, has_our_class
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.controller.revisions import serverless
 from knative_sponge.controller.revisions.idle import IdleRules, Rest, activation_s, rest, wait_s
@@ -105,7 +105,7 @@ def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
     which no pod gets ready goes there too, and is tried again with its next request.
     """
     autoscaler, service = snapshot.autoscaler, snapshot.service
-    if not ours(autoscaler) or snapshot.revision is None:
+    if not has_our_class(autoscaler) or snapshot.revision is None:
         return ()
     metadata = autoscaler["metadata"]
     annotations = metadata.get("annotations") or {}
@@ -184,7 +184,7 @@ def _may_rest(bounds: ScaleBounds, rules: IdleRules, routing: Routing) -> bool:
 
 def sleeps(snapshot: RevisionSnapshot) -> bool:
     """Is the revision idle, so that its next request may be known from the activators alone?"""
-    if not ours(snapshot.autoscaler) or snapshot.revision is None:
+    if not has_our_class(snapshot.autoscaler) or snapshot.revision is None:
         return False
     annotations = snapshot.autoscaler["metadata"].get("annotations") or {}
     bounds, rules = ScaleBounds.of(annotations, snapshot.defaults), IdleRules.of(annotations, snapshot.defaults)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from knative_sponge.controller.annotations import REVISION_LABEL, ours
+from knative_sponge.controller.annotations import REVISION_LABEL, has_our_class
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import NAMESPACE_TERMINATING, Kube
-from knative_sponge.controller.kube.informer import key_of
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import (
     DEPLOYMENT_SCALE,
     POD_AUTOSCALER_STATUS,
@@ -103,7 +103,7 @@ class Reconciler:
         watches.revisions.subscribe(self._object_changed)
         watches.services.subscribe(self._object_changed)
         watches.deployments.subscribe(self._deployment_changed)
-        watches.config.subscribe(lambda _before, _after: self._wake_all())
+        watches.config.subscribe(lambda _changed: self._wake_all())
 
     async def run(self) -> None:
         """Until cancelled. Nothing is decided before everything was listed: a look must not take unseen for absent."""
@@ -115,17 +115,13 @@ class Reconciler:
         finally:
             self._queue.close()
 
-    def _object_changed(self, before: Object | None, after: Object | None) -> None:
-        """Autoscaler, Revision and ServerlessService of a revision all have its name."""
-        item = after or before
-        assert item is not None
-        self.wake(key_of(item))
+    def _object_changed(self, changed: Changed[Object]) -> None:
+        """PodAutoscaler, Revision and ServerlessService of a revision all have its name."""
+        self.wake(changed.key)
 
-    def _deployment_changed(self, before: Object | None, after: Object | None) -> None:
-        item = after or before
-        assert item is not None
-        metadata = item["metadata"]
-        self.wake((metadata["namespace"], metadata["labels"][REVISION_LABEL]))
+    def _deployment_changed(self, changed: Changed[Object]) -> None:
+        namespace, _ = changed.key
+        self.wake((namespace, changed.last["metadata"]["labels"][REVISION_LABEL]))
 
     def _wake_all(self) -> None:
         for key in self._watches.autoscalers.objects:
@@ -135,7 +131,7 @@ class Reconciler:
         """Look at a revision soon. Those of other classes are not ours; what is not listed yet wakes us when
         it is."""
         autoscaler = self._watches.autoscalers.get(key)
-        if autoscaler is not None and ours(autoscaler):
+        if autoscaler is not None and has_our_class(autoscaler):
             self._queue.add(key)
         elif autoscaler is None and self._cold_requests is not None:
             self._cold_requests.expect(key, False)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
 from knative_sponge.controller.cluster.pod import PodView
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams, Line
 from knative_sponge.controller.reporting.metrics import Metrics
@@ -137,10 +138,10 @@ class Divider:
         for resizer in self.resizers.values():
             resizer.close()
 
-    def _pod_changed(self, before: PodView | None, after: PodView | None) -> None:
+    def _pod_changed(self, changed: Changed[PodView]) -> None:
         if self._ended:
             return
-        key = (after or before).key  # type: ignore[union-attr]
+        key, after = changed.key, changed.after
         resizer = self.resizers.get(key)
         if resizer is not None and (after is None or not managed(after) or after.uid != resizer.pod.uid):
             resizer.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 
-from knative_sponge.controller.annotations import SERVICE_LABEL, ours, read_settings
+from knative_sponge.controller.annotations import SERVICE_LABEL, has_our_class, read_settings
 from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.resource import Key, Object
@@ -75,7 +75,7 @@ class Overviews:
     def _by_revision(self) -> dict[Key, list[PodResizer]]:
         by_revision: dict[Key, list[PodResizer]] = defaultdict(list)
         for key, autoscaler in self._watches.autoscalers.objects.items():
-            if ours(autoscaler):
+            if has_our_class(autoscaler):
                 by_revision[key] = []
         for resizer in self._divider.resizers.values():
             by_revision[resizer.pod.key[0], resizer.pod.revision].append(resizer)

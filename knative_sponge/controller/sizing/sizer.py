@@ -228,8 +228,8 @@ class Sizer:
         """Seconds since the last request of any pod of a revision, 0 while one is served; None when that is not known."""
         least: float | None = None
         now = self._clock()
-        for pod in self.cluster.pods.values():
-            if (pod.key[0], pod.revision) != revision or pod.terminating or pod.phase not in ("Pending", "Running"):
+        for pod in self.cluster.pods_of(revision):
+            if pod.terminating or pod.phase not in ("Pending", "Running"):
                 continue
             demand = self.divider.demands.get(pod.key)
             if demand is None or now - demand.at_s > STALE_S or demand.line.idle_s is None:
