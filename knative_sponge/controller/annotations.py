@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from knative_sponge.codec.select import codec_for
@@ -45,6 +45,11 @@ def has_our_class(autoscaler: Object) -> bool:
 def sponge_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
     """The annotations under this product's prefix."""
     return {key: value for key, value in annotations.items() if key.startswith(ANNOTATION_PREFIX)}
+
+
+def first_of(annotations: Mapping[str, str], names: Iterable[str]) -> str | None:
+    """The value of the first of these names that is there; None where none is."""
+    return next((annotations[name] for name in names if name in annotations), None)
 
 
 def read_settings(annotations: Mapping[str, str]) -> ServingSettings:

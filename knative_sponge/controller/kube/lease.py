@@ -98,7 +98,7 @@ class Election:
         self._holds_until = sent_at + self._duration_s * HOLD_SHARE
 
     def resignation(self, now: float) -> Object | None:
-        """Stop leading. Returns the Lease to write so that others may take it at once; None when this candidate did not lead."""
+        """Stop leading. Returns the Lease to write so that others may take it at once; None where this one did not lead."""
         led, self._holds_until = self.leads(now), float("-inf")
         if not led or self._seen is None:
             return None
