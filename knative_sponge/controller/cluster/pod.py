@@ -220,7 +220,7 @@ def requested(pod: Object, name: str = "cpu") -> float:
     return (total if of_pod is None else of_pod) + (_amount(spec.get("overhead") or {}, name) or 0.0)
 
 
-def is_serving(container: Object) -> bool:
+def is_serving(container: Mapping[str, Any]) -> bool:
     """Does the container serve the revision's requests? Knative names its port."""
     return any(port.get("name") == USER_PORT for port in container.get("ports") or ())
 

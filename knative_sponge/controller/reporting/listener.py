@@ -1,4 +1,4 @@
-"""One listening port of the controller's process, plain or TLS; knows nothing of what is served on it."""
+"""One listening port of the controller's process, plain or TLS; knows nothing of the application behind it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 _KEEP_ALIVE_S = 120
-"""The API server's connections are idle for up to 90 s before it closes them; whoever closes first must not be us."""
+"""The API server closes a connection that was idle for 90 s. It must close first, else a request could meet our close."""
 
 
 class Listener(uvicorn.Server):
-    """Unlike uvicorn's own server it takes no signals and has no ticking loop: its owner starts and stops it.
+    """A uvicorn server without signal handlers and without its own loop: its owner starts and stops it.
 
-    host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose. tls: the context's certificate may be
-    exchanged while it listens; connections that are open keep theirs.
-    grace_s: how long requests in flight may hold up `stop`.
+    host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose. tls: its certificate may be exchanged while the
+    port is open; open connections keep theirs. grace_s: `stop` waits at most so long for requests in flight.
     """
 
     def __init__(
@@ -45,14 +44,14 @@ class Listener(uvicorn.Server):
         self._socket: socket.socket | None = None
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+        """Listen. Raises OSError when the address cannot be bound."""
         self._socket = _bind(self._host, self._port)
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[self._socket])
 
     async def stop(self) -> None:
-        """Accept no more connections, close idle ones, finish what is in flight."""
+        """Accept no more connections, close idle ones, and finish the requests in flight."""
         if self._socket is not None:
             await self.shutdown(sockets=[self._socket])
             self._socket = None
