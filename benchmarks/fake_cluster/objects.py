@@ -12,7 +12,6 @@ from typing import Any, Final
 from knative_sponge.controller.annotations import (
     CLASS,
     CLASS_ANNOTATION,
-    CONFIGURATION_LABEL,
     REVISION_LABEL,
     ROUTING_STATE_LABEL,
     SCALING_ANNOTATION,
@@ -25,6 +24,7 @@ from tests.controller.admission_kit import container
 from tests.controller.sized_pod import running
 
 NAMESPACE: Final = "models"
+CONFIGURATION_LABEL: Final = "serving.knative.dev/configuration"
 _SINCE: Final = "2026-11-22T08:09:44Z"
 
 

@@ -217,8 +217,8 @@ class Sizer:
         """Seconds since the last request of any pod of a revision, 0 while one is served; None when that is not known."""
         least: float | None = None
         now = self._clock()
-        for view in self.cluster.pods.values():
-            if (view.key[0], view.revision) != revision or view.terminating or view.phase not in ("Pending", "Running"):
+        for view in self.cluster.pods_of(revision):
+            if view.terminating or view.phase not in ("Pending", "Running"):
                 continue
             pod = self.divider.pods.get(view.key)
             demand = None if pod is None else pod.demand
