@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from knative_sponge.local.cpu.control import FakeCpu
+from tests.local.fake_cpu import FakeCpu
 from tests.local.service_setup import ServiceSetup
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings
+from tests.local.fake_cpu import FakeCpu
 from tests.local.fake_proxy import Event
 from tests.local.waiting import until
 

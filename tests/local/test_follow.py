@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.local.admin import AdminClient
-from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.follow import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
+from tests.local.fake_cpu import FakeCpu
 from tests.local.fake_proxy import Event, FakeProxy
 from tests.local.waiting import until
 

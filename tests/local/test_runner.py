@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from knative_sponge.errors import SettingError
-from knative_sponge.local.cpu.control import Entry, FakeCpu
+from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings
 from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
+from tests.local.fake_cpu import FakeCpu
 from tests.local.service_setup import SETTINGS, ServiceSetup, never, serve
 from tests.local.waiting import until
 
