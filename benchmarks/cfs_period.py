@@ -1,7 +1,7 @@
 """How long a 5 ms unit of CPU work takes under a CFS quota, by period: the figures behind `DEFAULT_PERIOD_S`.
 
-Lookback the right to make cgroups. A worker process does units of 5 ms CPU time (measured by its own CPU clock), back to
-back and then spaced at random to half of the quota; then two workers share twice the quota. A line per (cores, period):
+It needs the right to make cgroups. A worker process does units of 5 ms CPU time (measured by its own CPU clock), first back
+to back, then spaced at random to half of the quota. After that two workers share twice the quota. A line per (cores, period):
 
     python -m benchmarks.cfs_period [--seconds 5] [--workers 1 2]
 
@@ -48,7 +48,7 @@ PERIODS_S = (0.010, 0.020, 0.100)
 
 
 def unit() -> float:
-    """Burn 5 ms of CPU time; the wall seconds it took."""
+    """Burn 5 ms of CPU time; returns the wall seconds that it took."""
     begun, until = time.monotonic(), time.thread_time() + UNIT_S
     while time.thread_time() < until:
         pass

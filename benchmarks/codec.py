@@ -1,7 +1,7 @@
 """What the codecs cost: parse, merge and split of 16 requests, beside a merge by the standard library's json.
 
-`python -m benchmarks.codec`. Medians of repeated runs in one process. JSON: 124 KB of FP32 each, answers of 1000 scores
-per row and answers as large as the requests. Binary: 150 KB each. Whatever runs beside it on the machine shows.
+`python -m benchmarks.codec`. Medians of repeated runs in one process; other load on the machine disturbs them. JSON: 124 KB
+of FP32 each, with answers of 1000 scores per row and answers as large as the requests. Binary: 150 KB each.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def median_ms(run: Callable[[], object], repeats: int = 60) -> float:
 
 
 def numbers(count: int, rng: random.Random) -> list[str]:
-    """FP32 numbers as a client writes them, shortest form that reads back equal."""
+    """FP32 numbers as a client writes them: the shortest form that reads back equal."""
     return [f"{struct.unpack('f', struct.pack('f', rng.gauss(0, 1)))[0]:.8g}" for _ in range(count)]
 
 
@@ -58,7 +58,7 @@ def json_answer(columns: int, rng: random.Random) -> bytes:
 
 
 def peer_merge(bodies: list[bytes]) -> bytes:
-    """The merge a proxy makes that decodes and encodes everything."""
+    """The merge of a proxy that decodes and encodes everything."""
     requests = [json.loads(body) for body in bodies]
     merged = requests[0]["inputs"][0]
     merged["shape"][0] = len(requests)
@@ -67,7 +67,7 @@ def peer_merge(bodies: list[bytes]) -> bytes:
 
 
 def peer_split(body: bytes) -> list[bytes]:
-    """The same for its answer."""
+    """The split of such a proxy."""
     answer = json.loads(body)
     output = answer["outputs"][0]
     columns = output["shape"][1]

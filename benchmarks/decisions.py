@@ -16,7 +16,8 @@ from knative_sponge.core.batching.events import Arrived, BatchDone, Dispatch
 from knative_sponge.core.batching.plan import choose_batch
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 
 RESNET18 = LatencyParams(0.018290, 0.004488, 0.045469, 0.001046)
 

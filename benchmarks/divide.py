@@ -2,9 +2,9 @@
 
     python -m benchmarks.divide [--nodes 200]
 
-Times are medians of CPU time in one process. Losses are over random nodes that have cores for 40 to 95 % of what is wanted:
-*convex* curves as a queue gives them (misses fall ever more slowly with cores), *any* curves that fall by random steps. The
-gap is to CP-SAT's answer with 5 s a node, which proves nearly all of its own.
+Times are medians of CPU time in one process. Losses are over random nodes that have cores for 40 to 95 % of the wants. *convex*
+curves are like those of a queue (misses fall ever more slowly with cores); *any* curves fall by random steps. The gap is to
+CP-SAT's answer with 5 s a node. CP-SAT proves nearly all of its answers to be the best.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from knative_sponge.controller.sizing.cpsat import solve
-from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem, divide
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
 
-EXACT = DivideRules(worth=0.0)
+EXACT = DivideRules(tolerance=0.0)
 FLOOR = 0.1
 MOST = 8.0
 
@@ -55,20 +55,20 @@ def times() -> None:
                 if share is not None:
                     capacity = share * sum(claim.want for claim in claims)
                 begun = time.process_time()
-                divide(claims, capacity)
+                Problem(claims, capacity, DivideRules()).solve()
                 took.append(time.process_time() - begun)
             shown.append(statistics.median(took) * 1e3)
         print(f"{pods:5d}  {shown[0]:10.2f}  {shown[1]:14.2f}  {shown[2]:12.2f}")
 
 
 def proportional(claims: Sequence[Claim], capacity: float) -> list[float]:
-    """Everybody the same share of what it wants."""
+    """Each pod gets the same share of its want."""
     share = capacity / sum(claim.want for claim in claims)
     return [max(claim.low, claim.want * share) for claim in claims]
 
 
 def first_come(claims: Sequence[Claim], capacity: float) -> list[float]:
-    """One after the other what it wants, as long as there is some; the floors are set aside."""
+    """One pod after the other gets its want, as long as cores are left. The floors are set aside first."""
     left = capacity - sum(claim.low for claim in claims)
     sizes = []
     for claim in claims:
@@ -103,7 +103,7 @@ def losses(nodes: int) -> None:
             for seed in range(nodes):
                 claims, capacity = node(pods, random.Random(1000 * pods + seed), convex)
                 problem = Problem(claims, capacity, EXACT)
-                division = divide(claims, capacity, EXACT)
+                division = problem.solve()
                 least = min(best(problem, problem.greedy().sizes), division.misses)
                 gaps.append((division.misses - least) / max(least, 0.1))
                 proven += division.exact

@@ -1,12 +1,12 @@
-"""What growing further than needed is worth (`core/allocation/growth.py`), and patience with shrinks
-(`core/allocation/lookback.py`): one pod.
+"""What growth beyond the need is worth (`core/allocation/growth.py`), and patience with shrinks
+(`core/allocation/lookback.py`), for one pod.
 
     python -m benchmarks.growth [--seeds 4]
 
-In virtual time: production's batcher, demand estimate, needs of late, growth rule and one second between patches, around a
-model server that is only a latency curve, or one thread under the kernel's quota; patches take 15 ms, sizes come into force
-115 ms later. Prints, for each load: share of missed requests, mean cores, patches a minute, and how many came late after
-the change of the target.
+It runs in virtual time, with production's batcher, demand estimate, look-back, growth rule and one second between patches. The
+model server is only a latency curve, or one thread under the kernel's quota. A patch takes 15 ms, and its size comes into
+force 115 ms after that. For each load it prints the share of missed requests, mean cores, patches a minute, and how many
+patches came late after the change of the target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from knative_sponge.core.allocation.lookback import Lookback
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.sim.pod import Outcome, Pod, Server
 from knative_sponge.sim.quota import QuotaPod
 
@@ -31,13 +32,13 @@ _PATCH_S, _APPLY_S = 0.015, 0.115
 _TICK_S = 0.25
 _TAIL_S = 12.0
 _DEADBAND, _LEAST_GROWTH = 0.1, 0.02
-"""Of `core.allocation.divide.DivideRules`."""
+"""Those of `core.allocation.divide.DivideRules`."""
 
 RULES = {
-    "need, 5 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, hold_s=5.0, patience_s=5.0),
-    "need, 8 s": GrowthRules(factor=1.0, further=0.0, least=0.0, margin=1.0, patience_s=8.0),
+    "need, 5 s": GrowthRules(factor=1.0, extrapolation=0.0, least=0.0, margin=1.0, hold_s=5.0, max_lookback_s=5.0),
+    "need, 8 s": GrowthRules(factor=1.0, extrapolation=0.0, least=0.0, margin=1.0, max_lookback_s=8.0),
     "twice": GrowthRules(factor=2.0),
-    "impatient": GrowthRules(patience_s=8.0),
+    "impatient": GrowthRules(max_lookback_s=8.0),
     "tight shrinks": GrowthRules(margin=1.0),
     "used": GrowthRules(),
     "used, 5 s": GrowthRules(hold_s=5.0),
@@ -46,8 +47,8 @@ RULES = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests per second for so many seconds each, on a model server. even: without chance. quota: it computes on one thread
-    under the kernel's quota."""
+    """Requests on a model server. parts: (seconds, requests per second). even: evenly spaced, not by chance. quota: the model
+    server computes on one thread under the kernel's quota."""
 
     name: str
     latency: LatencyParams
@@ -106,7 +107,7 @@ class Resized(Pod):
         self._demand = estimator
         self._batcher = batcher
         self._want = self._spec = self._target = low
-        self._needs = Lookback(rules)
+        self._lookback = Lookback(rules)
         self._patched_s = self._sized_s = -math.inf
         self._wanted_s: float | None = None
         self._end_s = 0.0
@@ -125,12 +126,12 @@ class Resized(Pod):
     def _resize(self, cores: float) -> None:
         if cores != self._want:
             self._want = cores
-            self._needs.add(self._now, cores, self._rate, self._spec)
+            self._lookback.add(self._now, cores, self._rate, self._spec)
             self._at(self._now + 0.01, self._decide)
 
     def _decide(self) -> None:
         rules, (low, high), spec = self._rules, self._bounds, self._spec
-        size = max(self._needs.add(self._now, self._want, self._rate, self._spec), low)
+        size = max(self._lookback.add(self._now, self._want, self._rate, self._spec), low)
         if self._now < self._sized_s + rules.hold_s and rules.factor > 1.0:
             size = max(size, spec)
         if (1 - _DEADBAND) * spec <= size < (1 + _LEAST_GROWTH) * spec:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator
 from math import exp, log
 from statistics import mean, median
 
+from knative_sponge.core.latency.curve import LatencyParams, Sample
 from knative_sponge.core.latency.fit import fit_latency
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 from tests.core.profiles import RESNET18_OTHER_SOURCE, YOLOV5S, interpolated, samples_of, wandering
 
 Latency = Callable[[int, float], float]
@@ -90,7 +91,7 @@ def show(what: str, microseconds_each: float) -> None:
 
 
 def errors(seeds: int) -> None:
-    """Print how far predictions are off while learning."""
+    """Print the errors of predictions while the model learns."""
     curve = LatencyParams(0.02, 0.002, 0.01, 0.003)
     models: dict[str, tuple[Latency, int]] = {
         "YOLOv5s": (interpolated(YOLOV5S), 8),

@@ -2,9 +2,9 @@
 
     python -m benchmarks.passthrough [--runs 5] [--seconds 3] [--path /] [--connections 32]
 
-The proxy runs on core 0; load and model server share core 1. Printed for each run and as medians: requests/s and the
-proxy's own CPU microseconds per request, which other work on the machine disturbs less. Peers of the same run: nginx as
-a reverse proxy in the proxy's place, and nginx asked directly, which bounds what the load generator can measure.
+The proxy runs on core 0; load and model server share core 1. It prints, for each run and as medians, requests/s and the
+proxy's own CPU microseconds per request; other work on the machine disturbs the latter less. The same run measures two peers:
+nginx as a reverse proxy in the proxy's place, and nginx asked directly, which bounds what the load generator can measure.
 """
 
 from __future__ import annotations

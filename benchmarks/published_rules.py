@@ -1,4 +1,4 @@
-"""The published rules that choose cores from a latency curve and a rate alone (Sponge, FA2): what ours is compared with."""
+"""The published rules that choose cores from a latency curve and a rate alone (Sponge, FA2). Ours is compared with them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Latency: TypeAlias = Callable[[int, float], float]
 profile."""
 
 _GRAIN_MS: Final = 1e-6
-"""Rounding of seconds to milliseconds must not decide what is truncated, or a comparison that holds with equality."""
+"""Slack against rounding: the conversion to milliseconds must change neither a truncation nor a comparison of equal values."""
 
 
 class Setting(NamedTuple):
-    """What Sponge's solver answers. latency_s: of one such batch, as the solver took it."""
+    """The answer of Sponge's solver. latency_s: of one such batch, as the solver predicted it."""
 
     cores: int
     rows: int
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
 
 
 class Fleet(NamedTuple):
-    """What FA2's solver answers: so many instances of one core each. latency_s: of one such batch."""
+    """The answer of FA2's solver: so many instances of one core each. latency_s: of one such batch."""
 
     instances: int
     rows: int
@@ -79,11 +79,10 @@ def sponge_solver(
 ) -> Setting | None:
     """Sponge's published rule: the fewest cores, then the smallest batch, that serve one second's requests in time.
 
-    All ``rate`` requests of a second count as present at once, each having spent `network_s` of its `slo_s`, and go one
-    batch after the other; the last must end within `margin` of the SLO. None when no setting does: the published loop
-    then keeps its old one. Whether throughput keeps up with the rate is not asked, so with long SLOs the answer may
-    be unstable; compare `floor_cores` (`core/latency/throughput.py`). truncate_ms: predictions are cut to whole
-    milliseconds, as published.
+    All ``rate`` requests of a second count as present at once, and each has spent `network_s` of its `slo_s`. Batches follow
+    one another, and the last must end within `margin` of the SLO. None when no setting does; the published loop then keeps
+    its old one. The rule does not ask whether throughput keeps up with the rate, so with long SLOs its answer may be unstable;
+    compare `floor_cores` (`core/latency/throughput.py`). truncate_ms: predictions are cut to whole milliseconds, as published.
     """
     budget_ms = 1000.0 * (margin * slo_s - network_s) + _GRAIN_MS
     for cores in range(1, max_cores + 1):
@@ -105,11 +104,10 @@ def fa2_solver(
     max_instances: int = 16,
     truncate_ms: bool = True,
 ) -> Fleet | None:
-    """The horizontal baseline that Sponge was compared with (FA2): the fewest one-core instances, then the smallest
-    batch.
+    """The horizontal baseline that Sponge was compared with (FA2): the fewest one-core instances, then the smallest batch.
 
-    An instance serves ``⌊remaining/l⌋`` batches within what the network left of the SLO; all together must carry a
-    second's requests, and the last of them must end before `margin` of the SLO. None when no count does.
+    An instance serves ``⌊remaining/l⌋`` batches within the part of the SLO that the network left. All instances together
+    must carry a second's requests, and the last request must end before `margin` of the SLO. None when no count does.
     """
     remaining_s = slo_s - network_s
     budget_ms = 1000.0 * (margin * slo_s - network_s) - _GRAIN_MS

@@ -3,10 +3,10 @@
     python -m benchmarks.scale [--pods 2000] [--nodes 200] [--seconds 60] [--runs 3] [--share 0.05]
 
 One process is the cluster (`benchmarks.fake_cluster`): an API server over HTTP, kubelets that apply a size 100 ms after its
-patch, and a proxy for each pod that tells its demand every second. The other is the controller, all of it, leading. It is
-measured while no want changes (*steady*), then while a share of the pods change theirs by a factor of two each second
-(*changing*). CPU is CPU time over wall time, so that other load on the machine disturbs only the waits; the waits are from a
-line that wants more cores to the patch that gives them, as the fake cluster sees both.
+patch, and a proxy for each pod that sends its demand every second. The other process is the whole controller, as leader. It is
+measured while no want changes (*steady*), then while each second a share of the pods change their want by a factor of two
+(*changing*). CPU is CPU time over wall time, so other load on the machine disturbs only the waits. A wait is the time from a
+demand line that wants more cores to the patch that gives them, as the fake cluster sees both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CONNECT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of one process until now. cpu_s: user and system. rss, peak: MiB."""
+    """What one process has used until now. cpu_s: user and system. rss, peak: MiB."""
 
     cpu_s: float
     rss: float
@@ -38,7 +38,7 @@ class Usage:
 
 
 def usage(pid: int) -> Usage:
-    """Zero for a process that has ended."""
+    """The usage of a process; zero when it has ended."""
     folder = Path(f"/proc/{pid}")
     try:
         stat = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -73,13 +73,13 @@ class Cluster:
         return self._process.stdout
 
     def tell(self, words: str) -> None:
-        """One command."""
+        """Send one command."""
         assert self._process.stdin is not None
         self._process.stdin.write(words.encode() + b"\n")
         self._process.stdin.flush()
 
     def take(self) -> Any:
-        """What was seen since the last time."""
+        """What the cluster saw since the last call."""
         self.tell("take")
         return msgspec.json.decode(self._out.readline())
 
@@ -91,7 +91,7 @@ class Cluster:
 
 
 def measure(cluster: Cluster, pid: int, seconds: float, share: float, settle_s: float) -> dict[str, str]:
-    """One row: what the controller did in so many seconds."""
+    """One row of the table: what the controller did and used in so many seconds."""
     cluster.tell(f"share {share}")
     time.sleep(settle_s)
     cluster.take()
@@ -127,7 +127,7 @@ def _waits(waits: Sequence[float]) -> str:
 
 
 def run(options: argparse.Namespace) -> list[dict[str, str]]:
-    """One run: both rows."""
+    """Both rows of one run."""
     shape = {name: getattr(options, name) for name in ("nodes", "pods", "revisions", "foreign", "hybrid")}
     cluster = Cluster(shape)
     log = open(options.log, "a") if options.log else None  # noqa: SIM115 - closed below

@@ -1,9 +1,9 @@
-"""How soon a new proxy answers, and what it weighs: the kubelet probes it at once, and every pod has one.
+"""How soon a new proxy answers, and how much memory it takes: the kubelet probes it at once, and every pod has one.
 
     python -m benchmarks.startup [--runs 10] [--slo 500ms]
 
-Time from starting the process to its first answer to a health check, with warm file caches, and memory (RSS) and CPU
-while nothing happens. Targets: 400 ms and 64 MiB.
+It measures the time from the start of the process to its first answer to a health check, with warm file caches, and the memory
+(RSS) and CPU of an idle proxy. Targets: 400 ms and 64 MiB.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ IDLE_S = 2.0
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """A port that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port
 
 
 def environment(port: int, slo: str) -> dict[str, str]:
-    """What Knative sets, and a port for each listener."""
+    """The variables that Knative sets, and a port for each listener."""
     knative = {
         "SERVING_NAMESPACE": "default", "SERVING_CONFIGURATION": "c", "SERVING_REVISION": "r", "SERVING_POD": "p",
         "SERVING_POD_IP": "127.0.0.1", "QUEUE_SERVING_TLS_PORT": "0", "USER_PORT": "1", "CONTAINER_CONCURRENCY": "0",

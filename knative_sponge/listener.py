@@ -16,7 +16,7 @@ Prometheus's for 5 minutes. It is uvicorn's rule: a protocol class of ours has o
 
 
 class Listener(uvicorn.Server):
-    """Unlike uvicorn's own server it takes no signals and has no ticking loop: its owner starts and stops it.
+    """A uvicorn server without signal handlers and without its own loop: its owner starts and stops it.
 
     host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose.
     http: protocol class, or uvicorn's name of one.
@@ -56,7 +56,7 @@ class Listener(uvicorn.Server):
         self._socket: socket.socket | None = None
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+        """Listen. Raises OSError when the address cannot be bound."""
         self._socket = _bind(self._host, self._port)
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)

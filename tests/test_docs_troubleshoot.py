@@ -54,7 +54,7 @@ def test_every_condition_with_a_reason_is_explained() -> None:
             service_ready=serves,
             initialized=begun,
             not_owned=foreign,
-            unseen=unseen,
+            activators_unseen=unseen,
             given_up=given_up,
         )
         possible |= {

@@ -1,7 +1,7 @@
-"""The process of the fake cluster: `python -m benchmarks.fake_cluster`; prints its two ports and is told what to do by lines.
+"""The process of the fake cluster: `python -m benchmarks.fake_cluster`. It prints its two ports and reads commands, one a line.
 
 share 0.05      from now on 5 % of the pods change their want each second
-take            prints what was seen since the last `take`, as one line of JSON
+take            prints what the cluster saw since the last `take`, as one line of JSON
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from knative_sponge.controller.kube.resource import (
     SERVERLESS_SERVICES,
 )
 
-_OTHERS = 0.6
-"""Share of a node's cores that others and sidecars leave on the smallest nodes, at the least."""
+_LEFT_SHARE = 0.6
+"""Share of a node's cores that foreign pods and sidecars leave at least, even on the smallest nodes."""
 
 
 def fill(api: Api, proxies: Proxies, shape: Shape, rng: random.Random) -> None:
-    """All objects, and a proxy for each pod. Sizes fit their nodes at the start."""
+    """Make all objects, and a proxy for each pod. At the start the sizes fit their nodes."""
     for number in range(shape.nodes):
         api.put(NODES, node(number, shape))
     for number in range(shape.foreign):
@@ -56,7 +56,7 @@ def fill(api: Api, proxies: Proxies, shape: Shape, rng: random.Random) -> None:
     for number, (want, home) in enumerate(zip(wants, homes, strict=True)):
         revision = number % shape.revisions
         counts[revision] += 1
-        cores = round(want * min(1.0, _OTHERS * shape.cores_of(home) / asked[home]), 3)
+        cores = round(want * min(1.0, _LEFT_SHARE * shape.cores_of(home) / asked[home]), 3)
         pod = template.make(number, revision, home, cores, shape)
         api.put(PODS, pod)
         roomy = shape.cores_of(home) == shape.cores
@@ -70,15 +70,15 @@ def fill(api: Api, proxies: Proxies, shape: Shape, rng: random.Random) -> None:
 
 
 async def serve(shape: Shape) -> None:
-    """Until standard input ends."""
+    """Serve until standard input ends."""
     rng = random.Random(1)
     proxies = Proxies(rng)
     api = Api(proxies.resized)
     fill(api, proxies, shape, rng)
     loop = asyncio.get_running_loop()
-    door = await loop.create_server(lambda: Connection(api.handle), "127.0.0.1", 0, backlog=4096)
-    doors = await loop.create_server(lambda: Connection(proxies.handle), "0.0.0.0", 0, backlog=4096)
-    ports = [each.sockets[0].getsockname()[1] for each in (door, doors)]
+    api_server = await loop.create_server(lambda: Connection(api.handle), "127.0.0.1", 0, backlog=4096)
+    admin_server = await loop.create_server(lambda: Connection(proxies.handle), "0.0.0.0", 0, backlog=4096)
+    ports = [each.sockets[0].getsockname()[1] for each in (api_server, admin_server)]
     print(*ports, flush=True)
     tasks = [asyncio.create_task(part) for part in (api.bookmarks(), proxies.change())]
     reader = asyncio.StreamReader()

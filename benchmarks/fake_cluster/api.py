@@ -1,6 +1,7 @@
 """The API server and the kubelets: objects in memory, each kept as the bytes that lists and watches send. Decides nothing.
 
-No authentication, no admission, no quota; every write is counted and nothing is refused but what is not there or has changed.
+There is no authentication, no admission and no quota. Every write is counted. A write is refused only when its object is
+missing, exists already or has changed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _Selection:
 
 
 class Api:
-    """All objects. resized: told (pod, cores) of every patch of a size, as it arrives."""
+    """All objects. resized: is given (pod, cores) of every patch of a size, as it arrives."""
 
     def __init__(self, resized: Callable[[Key, float], None]) -> None:
         self.writes: Counter[str] = Counter()
@@ -68,7 +69,7 @@ class Api:
         self._store(resource.path(), (metadata.get("namespace", ""), metadata["name"]), item)
 
     async def bookmarks(self) -> None:
-        """Tell all watches the version, once a minute."""
+        """Send all watches a bookmark, once a minute."""
         while True:
             await asyncio.sleep(_BOOKMARK_S)
             text = msgspec.json.encode(
@@ -166,7 +167,7 @@ class Api:
         asyncio.get_running_loop().call_later(_KUBELET_S, self._apply, key)
 
     def _apply(self, key: Key) -> None:
-        """What the kubelet does: sizes in force are those of the spec."""
+        """Act as the kubelet: bring the sizes of the spec into force."""
         item = self._items[PODS.path()].get(key)
         if item is None:
             return
@@ -226,7 +227,7 @@ def _cores(text: str) -> float:
 
 
 def _merged(old: Any, new: Any, *, by_name: bool) -> Any:
-    """What is not changed is shared: no object is changed once it is stored."""
+    """The merge patch applied. Unchanged parts are shared, as no object is changed once it is stored."""
     if isinstance(new, dict):
         merged = dict(old) if isinstance(old, dict) else {}
         for name, value in new.items():

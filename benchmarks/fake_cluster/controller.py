@@ -16,7 +16,7 @@ from knative_sponge.settings import ControllerSettings
 
 
 async def serve(api_port: int, proxies_port: int) -> None:
-    """Until told to stop."""
+    """Run the controller until SIGTERM."""
     settings = ControllerSettings(
         pod="autoscaler-0",
         namespace="knative-sponge",

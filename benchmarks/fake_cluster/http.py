@@ -13,7 +13,7 @@ _PHRASES: Final = {200: "OK", 201: "Created", 204: "No Content", 404: "Not Found
 
 
 class Connection(asyncio.Protocol):
-    """One client. handle: called with this connection and each whole request, and answers with `reply` or `stream`."""
+    """One client's connection. handle: is called with it for each whole request, and answers with `reply` or `stream`."""
 
     def __init__(self, handle: Callable[[Connection], None]) -> None:
         self.method = ""
@@ -61,20 +61,20 @@ class Connection(asyncio.Protocol):
         self._handle(self)
 
     def reply(self, status: int, body: bytes = b"", kind: str = "application/json") -> None:
-        """A whole answer."""
+        """Send a whole answer."""
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
         self._write((head if status != 204 else f"HTTP/1.1 204 {_PHRASES[204]}\r\n\r\n").encode() + body)
 
     def stream(self, kind: str = "application/json") -> None:
-        """The head of an answer that `chunk` goes on with."""
+        """Send the head of an answer; `chunk` sends its body."""
         self._write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
 
     def chunk(self, data: bytes) -> None:
-        """A piece of a stream."""
+        """Send a piece of a stream."""
         self._write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
-        """No more of the stream."""
+        """End the stream."""
         self._write(b"0\r\n\r\n")
 
     def _write(self, data: bytes) -> None:

@@ -12,7 +12,6 @@ from typing import Any, Final
 from knative_sponge.controller.annotations import (
     CLASS,
     CLASS_ANNOTATION,
-    CONFIGURATION_LABEL,
     REVISION_LABEL,
     ROUTING_STATE_LABEL,
     SCALING_ANNOTATION,
@@ -25,12 +24,13 @@ from tests.controller.admission_kit import container
 from tests.controller.sized_pod import running
 
 NAMESPACE: Final = "models"
+CONFIGURATION_LABEL: Final = "serving.knative.dev/configuration"
 _SINCE: Final = "2026-11-22T08:09:44Z"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large. short: share of the nodes that cannot give what their pods want. hybrid: one revision in so many is."""
+    """The cluster's size. short: share of nodes that cannot give their pods' wants. hybrid: one in so many revisions is so."""
 
     nodes: int = 200
     pods: int = 2000
@@ -46,22 +46,22 @@ class Shape:
         return self.short_cores if node < self.short * self.nodes else self.cores
 
     def scaling(self, revision: int) -> str:
-        """Of a revision."""
+        """The scaling mode of a revision."""
         return "hybrid" if self.hybrid and revision % self.hybrid == 0 else "vertical"
 
 
 def revision_name(number: int) -> str:
-    """Each revision is its Service's first."""
+    """The revision's name; each is the first of its Service."""
     return f"svc{number:04d}-00001"
 
 
 def address(pod: int) -> str:
-    """Where a pod's proxy is found, on this machine's loopback."""
+    """The address of a pod's proxy, on this machine's loopback."""
     return f"127.{10 + (pod >> 16)}.{pod >> 8 & 255}.{pod & 255}"
 
 
 def node(number: int, shape: Shape) -> Object:
-    """With conditions and images, as kubelets report them."""
+    """A node, with conditions and images as kubelets report them."""
     images = [{"names": [f"registry.example/image-{i}@sha256:{i:064x}"], "sizeBytes": 10**8 + i} for i in range(30)]
     conditions = [
         {"type": kind, "status": "False", "lastHeartbeatTime": _SINCE, "reason": f"KubeletHasNo{kind}"}
@@ -85,7 +85,7 @@ class PodTemplate:
         self._pod["metadata"]["managedFields"] = [_managed_fields(self._pod, who) for who in ("controller", "kubelet")]
 
     def make(self, number: int, revision: int, node: int, cores: float, shape: Shape) -> Any:
-        """Pod `number`, of so many cores."""
+        """Pod `number`, with so many cores."""
         pod = copy.deepcopy(self._pod)
         name, text = revision_name(revision), f"{round(cores * 1000)}m"
         service = name.removesuffix("-00001")
@@ -109,7 +109,7 @@ class PodTemplate:
 
 
 def foreign_pod(number: int, node: int) -> Object:
-    """A pod of somebody else's that takes 200m."""
+    """A pod that is not ours to size and takes 200m."""
     pod = copy.deepcopy(_FOREIGN)
     pod["metadata"] |= {"name": f"other-{number:05d}", "uid": f"uid-other-{number}"}
     pod["spec"]["nodeName"] = f"node-{node:04d}"
@@ -195,7 +195,7 @@ def revision_objects(number: int, pods: int, shape: Shape) -> dict[str, Object]:
 
 
 def _managed_fields(pod: Object, manager: str) -> Object:
-    """Who wrote which field: about as long as what was written."""
+    """The record of who wrote which field. It is about as long as the fields themselves."""
 
     def fields(part: Any) -> Any:
         if isinstance(part, dict):

@@ -1,7 +1,8 @@
-"""The queue-proxies of all pods as the autoscaler sees them: demand lines out, sizes in; and how soon a size follows a want.
+"""The queue-proxies of all pods as the autoscaler sees them: they send demand lines and are told sizes. It also measures how
+soon a size follows a want.
 
-A want is the size that a pod needs and moves by factors of two between LEAST and MOST; the curve of expected misses goes with
-it. Everything else of a line changes with each one, as under load.
+A want is the size that a pod needs. It changes by factors of two between LEAST and MOST, and the curve of expected misses goes
+with it. The other fields change with each line, as under load.
 """
 
 from __future__ import annotations
@@ -44,14 +45,17 @@ class _Proxy:
     stream: Connection | None = None
     beat: asyncio.TimerHandle | None = None
     asked_s: float | None = None
-    """When a want that the size in spec does not cover was sent; None once it does."""
+    """When the line was sent that wants more than the size in spec; None once spec covers the want."""
     patched_s: float | None = None
 
 
 @dataclass(slots=True)
 class Seen:
-    """Since it was taken last. waits: seconds from a line that wants more to the patch that gives all of it. short: the same on
-    nodes that cannot give everything, to the first patch that gives more. gaps: seconds between two patches of one pod."""
+    """What the cluster saw since the last `take`.
+
+    waits: seconds from a line that wants more to the patch that gives all of it. short: on nodes that cannot give everything,
+    seconds from such a line to the first patch that gives more. gaps: seconds between two patches of one pod.
+    """
 
     waits: list[float] = field(default_factory=list)
     short: list[float] = field(default_factory=list)
@@ -77,17 +81,17 @@ class Proxies:
         self._model = to_json(model)
 
     def add(self, number: int, key: Key, cores: float, want: float, *, roomy: bool) -> None:
-        """The proxy of pod `number`. roomy: can its node give everything?"""
+        """Add the proxy of pod `number`. roomy: its node can give everything."""
         proxy = _Proxy(key, cores, want, roomy, cores, met=self._rng.randrange(10**6))
         self._by_address[address(number)] = self._by_key[key] = proxy
 
     @property
     def streams(self) -> int:
-        """How many are being listened to."""
+        """The number of proxies whose stream is read."""
         return sum(proxy.stream is not None for proxy in self._by_key.values())
 
     def resized(self, key: Key, cores: float) -> None:
-        """The API server was asked for a size."""
+        """The API server got a patch of a size."""
         now, seen, proxy = time.monotonic(), self.seen, self._by_key[key]
         seen.counts["patches"] += 1
         if proxy.patched_s is not None:

@@ -90,7 +90,7 @@ async def replica(server: Server, node: Node, name: str = "autoscaler-0") -> Asy
             leaving_s=0.0,
             admin_port=node.port,
             growth=GrowthRules(
-                factor=1.0, most=0.0, further=0.0, least=0.0, margin=1.0
+                factor=1.0, most=0.0, extrapolation=0.0, least=0.0, margin=1.0
             ),  # no size but what somebody wanted
         )
         stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Plain text in columns, for terminals and for pipes alike; knows nothing of what stands in them."""
+"""Plain text in columns, for terminals and pipes; it knows nothing of the cells' meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sponge explain`: why a revision has the sizes it has, pod by pod, in words and one small table. Reads; changes nothing."""
+"""`sponge explain`: why each pod of a revision has its size, in words and one small table. It reads and changes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from knative_sponge.cli.columns import columns
 from knative_sponge.cli.leader import add_flags, leader
 from knative_sponge.cli.local_state import read_state
-from knative_sponge.cli.sizing import At, Sizing, headroom_share
+from knative_sponge.cli.sizing import AtSize, Sizing, headroom_share
 from knative_sponge.controller.reporting.rows import NodeRow, Overview, PodRow, RevisionRow
 from knative_sponge.controller.reporting.why import stale
 from knative_sponge.core.quantity import format_duration
@@ -20,7 +20,7 @@ _HEAD: Final = ("CORES", "MISSED", "AT MOST", "ONE ROW", "BATCH", "")
 
 
 def main(argv: Sequence[str]) -> int:
-    """The verb; returns the exit status. Raises SettingError when there is no such revision, KubeError, BoardError."""
+    """Run the verb; returns the exit status. Raises SettingError when there is no such revision, KubeError, BoardError."""
     parser = _parser()
     args = parser.parse_args(argv)
     if args.state is not None:
@@ -35,8 +35,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def choose(overview: Overview, name: str, namespace: str | None) -> list[RevisionRow]:
-    """The revision of that name, or all revisions of the Service of that name. Raises SettingError when there is none, or
-    when several namespaces have one."""
+    """The revision of that name, or else all revisions of the Service of that name.
+
+    Raises SettingError when there is none, or when several namespaces have one.
+    """
     rows = [row for row in overview.revisions if namespace in (None, row.namespace)]
     found = [row for row in rows if row.name == name] or [row for row in rows if row.service == name]
     if not found:
@@ -49,7 +51,7 @@ def choose(overview: Overview, name: str, namespace: str | None) -> list[Revisio
 
 
 def text(revision: RevisionRow, overview: Overview | None) -> str:
-    """Everything about one revision. overview: None is a server without cluster."""
+    """All that is known of one revision. overview: None for a server without a cluster."""
     head = f"{revision.namespace}/{revision.name}: {'; '.join(_settings(revision))}"
     blocks = [[head, *filter(None, [revision.why])]]
     blocks += [
@@ -110,7 +112,7 @@ def _node(pod: PodRow, node: NodeRow) -> str:
     return f"{start}; short of the {node.wanted:.4g} wanted: they go where they save most, {got}"
 
 
-def _row(at: At, name: str) -> tuple[str, ...]:
+def _row(at: AtSize, name: str) -> tuple[str, ...]:
     return (
         f"{at.cores:.3f}",
         "-" if at.missed is None else f"{at.missed:.2f}/s",

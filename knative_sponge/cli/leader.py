@@ -1,6 +1,6 @@
-"""Finds the autoscaler that leads and reads what it shows, through the API server and with the user's own rights.
+"""Finds the leading autoscaler and reads its overview, through the API server and with the user's own rights.
 
-Needs `get` on Leases and on `pods/proxy` in the autoscaler's namespace; writes nothing.
+It needs `get` on Leases and on `pods/proxy` in the autoscaler's namespace, and writes nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _OVERVIEW: Final = Resource("", "v1", "pods", frozenset({Verb.GET}), subresource
 
 
 class Leader:
-    """The replica that leads, looked up again after every failure: another may lead by then."""
+    """The leading replica. It is looked up again after every failure, as another one may lead by then."""
 
     def __init__(self, kube: Kube) -> None:
         self._kube = kube
         self._pod: str | None = None
 
     async def overview(self) -> Overview:
-        """What it shows now. Raises KubeError, and BoardError when it speaks another version."""
+        """The leader's present overview. Raises KubeError, and BoardError when the leader speaks another version."""
         pod, self._pod = self._pod or await self._find(), None
         try:
             document = await self._kube.get(_OVERVIEW, f"{pod}:{_PORT}", _NAMESPACE)
@@ -58,14 +58,14 @@ class Leader:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags by which a cluster is chosen."""
+    """Add the flags that choose a cluster."""
     parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
     parser.add_argument("--kubeconfig", metavar="FILE", help="instead of $KUBECONFIG or ~/.kube/config")
 
 
 @asynccontextmanager
 async def leader(kubeconfig: str | None, context: str | None) -> AsyncIterator[Leader]:
-    """The leader of the cluster that a kubeconfig names. Raises KubeUnreachable when that cannot be used."""
+    """The leader of the cluster that a kubeconfig names. Raises KubeUnreachable when the kubeconfig cannot be used."""
     configuration = Configuration()
     try:
         await load_kube_config(kubeconfig, context, client_configuration=configuration)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Reads the state of one proxy without a cluster, and shows it as a revision of one pod; decides nothing."""
+"""Reads the state of a proxy outside a cluster, and presents it as a revision of one pod; decides nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST: Final = 2**20
 
 
 def read_state(url: str) -> RevisionRow:
-    """What `GET /sponge/v1/state` at this address tells. Raises SettingError when it cannot be had or read."""
+    """The answer of `GET /sponge/v1/state` at this address. Raises SettingError when it cannot be fetched or read."""
     allowed = f"the address of a proxy's {STATE_PATH}"
     if not url.startswith(("http://", "https://")):
         raise SettingError("--state", url, allowed)
@@ -31,8 +31,10 @@ def read_state(url: str) -> RevisionRow:
 
 
 def revision(state: ProxyState) -> RevisionRow:
-    """The state as one pod; it has no curve, and no count of misses. Raises KeyError and ValueError for settings that are not
-    there or not readable, ProfileError for a model."""
+    """The state as a revision of one pod, without a curve and without a count of misses.
+
+    Raises KeyError and ValueError for settings that are missing or not readable, ProfileError for a model.
+    """
     settings, cores = state.settings, state.cores
     model = from_json(state.model)
     pod = PodRow(

@@ -1,4 +1,4 @@
-"""The entry point of `sponge`: finds the verb, imports that verb alone, turns errors into exit codes."""
+"""The entry point of `sponge`: finds the verb, imports only that verb, turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knative_sponge.errors import SettingError, SpongeError
 
 
 class Verb(NamedTuple):
-    """module: has `main(argv) -> exit code`. extra: what to install for it. summary: one line for `sponge --help`."""
+    """module: has `main(argv) -> exit code`. extra: the extra to install for it. summary: one line for `sponge --help`."""
 
     module: str
     extra: str
@@ -31,7 +31,7 @@ VERBS: Final[dict[str, Verb]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 failed, 2 asked for what cannot be, 130 interrupted; `run` passes its server's on."""
+    """Returns the exit code: 0 done, 1 failed, 2 impossible arguments, 130 interrupted. `run` returns its server's own."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] not in VERBS:
         return _without_verb(args)

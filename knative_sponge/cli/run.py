@@ -29,14 +29,14 @@ example: sponge run --slo 500ms -- python server.py --port {port}
 
 
 class Screen:
-    """What people see on standard error: a terminal keeps the newest status line last, a file gets them all."""
+    """What people see on standard error. A terminal shows only the newest status line, at the end; a file gets them all."""
 
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()
         self._status = ""
 
     def output(self, data: bytes) -> None:
-        """Bytes from the programs, unchanged."""
+        """Write bytes of the programs, unchanged."""
         self._clear()
         sys.stderr.buffer.write(data)
         if data.endswith(b"\n"):
@@ -44,11 +44,11 @@ class Screen:
         sys.stderr.buffer.flush()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Write a line that stays."""
         self.output(f"sponge: {text.rstrip()}\n".encode())
 
     def resized(self, change: Resized) -> None:
-        """A line that the next one of its kind replaces, where that can be."""
+        """Show a change of size; on a terminal the next one replaces it."""
         demand = change.demand
         text = f"cores {change.before:.3g} → {change.after:.3g} ({demand.queued} queued, rate {demand.rate:.1f}/s)"
         if not self._tty:
@@ -60,7 +60,7 @@ class Screen:
         sys.stderr.buffer.flush()
 
     def close(self) -> None:
-        """Leave the newest status where it is and the cursor below it."""
+        """Leave the newest status line on the screen, and the cursor below it."""
         if self._status:
             self._status = ""
             sys.stderr.buffer.write(b"\n")
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def options_from(argv: Sequence[str], screen: Screen) -> LocalOptions:
-    """What the arguments ask for, shown on `screen`. SettingError names the flag; argparse exits with 2."""
+    """The options that the arguments ask for. SettingError names the flag; argparse exits with 2."""
     argv = list(argv)
     cut = argv.index("--") if "--" in argv else len(argv)
     args = vars(_parser().parse_args(argv[:cut]))
@@ -196,5 +196,5 @@ async def _until_ended(service: LocalService) -> None:
     async with service:
         size = f"{format_cores(service.cores)} cores" + ("" if service.follows else ", fixed")
         options.say(f"serving on {service.url} with {size}")
-        options.say(f"state {service.state_url}, metrics {service.metrics_url}")
+        options.say(f"state {service.addresses.state_url}, metrics {service.addresses.metrics_url}")
         options.say(await service.wait())

@@ -1,4 +1,4 @@
-"""What the core's own functions say of a pod at any size: floor, throughput, latency. Computes; prints nothing."""
+"""Floor, throughput and latency of a pod at any size, by the core's own functions. It computes and prints nothing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import NamedTuple
 from knative_sponge.controller.reporting.rows import PodRow, RevisionRow
 from knative_sponge.core.demand.estimator import CoresRules
 from knative_sponge.core.latency.curve import LatencyParams
-from knative_sponge.core.latency.throughput import capacity, lasting_cores
+from knative_sponge.core.latency.throughput import max_throughput, sustainable_cores
 
 _LEAST_CORES = 0.001
 
 
-class At(NamedTuple):
-    """A pod at one size. missed: rows per second expected to miss, None without a curve. served: the most rows per
-    second, from here on None without a latency model. one_s: a batch of one row. batch: rows of the largest batch within
-    the slack; 0 when not even one row is fast enough."""
+class AtSize(NamedTuple):
+    """A pod at one size.
+
+    missed: rows per second expected to be missed; None without a curve. served: most rows per second. one_s: latency of a
+    batch of one row. batch: rows of the largest batch within the slack; 0 when even one row takes too long. The last three are
+    None without a latency model.
+    """
 
     cores: float
     missed: float | None
@@ -28,45 +31,48 @@ class At(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """One pod and the settings it is planned with."""
+    """One pod, and the settings that it is planned with."""
 
     pod: PodRow
     revision: RevisionRow
 
     @property
     def params(self) -> LatencyParams | None:
-        """The latency curve that the pod told; None before it told one."""
+        """The latency curve in the pod's demand; None where the demand has none."""
         return None if self.pod.params is None else LatencyParams(*self.pod.params)
 
     @property
     def cost(self) -> LatencyParams | None:
-        """What batches cost (`core/latency/credit.py`): their latency, where the pod told no more."""
+        """The cost curve of batches (`core/latency/credit.py`); the latency curve where the demand has no other."""
         return self.params if self.pod.cost is None else LatencyParams(*self.pod.cost)
 
     def floor(self) -> tuple[float | None, bool]:
-        """Least cores at which arriving rows can be served, and whether in batches fast enough for the most urgent.
+        """The least cores that keep up with the arriving rows, and whether they serve even the most urgent in time.
 
-        None: no number of cores will do. As `core.demand.estimator.DemandEstimator` has it. Raises ValueError without a model.
+        None in place of the cores when no number of them keeps up. `DemandEstimator` computes it alike. Raises ValueError
+        without a latency model.
         """
         cost = self.cost
         if cost is None:
             raise ValueError("the pod told no latency model")
         slots, slack_s = self.revision.max_inflight, self.pod.slack_s or math.inf
-        each, urgent = lasting_cores(cost, self.pod.rate / slots, self.revision.max_batch, slack_s, headroom_share())
+        each, urgent = sustainable_cores(
+            cost, self.pod.rate / slots, self.revision.max_batch, slack_s, headroom_share()
+        )
         return None if each is None else each * slots, urgent
 
-    def at(self, cores: float) -> At:
+    def at(self, cores: float) -> AtSize:
         """The pod at this size."""
         missed, params, cost = self.pod.misses(cores), self.params, self.cost
         if params is None or cost is None:
-            return At(cores, missed, None, None, None)
+            return AtSize(cores, missed, None, None, None)
         slots, most, slack_s = self.revision.max_inflight, self.revision.max_batch, self.pod.slack_s
         each = cores / slots
         fitting = sum(params.latency_s(rows, each) <= (slack_s or math.inf) for rows in range(1, most + 1))
-        return At(cores, missed, slots * capacity(cost, each, most), params.latency_s(1, each), fitting)
+        return AtSize(cores, missed, slots * max_throughput(cost, each, most), params.latency_s(1, each), fitting)
 
     def sizes(self) -> dict[float, str]:
-        """The sizes worth a line, ascending, with what they are: the curve's, half and double of the present one, …"""
+        """The sizes to show, ascending, each with its names: half, now, target, want, double; none for a point of the curve."""
         pod = self.pod
         named: dict[float, list[str]] = {round(cores, 3): [] for cores, _ in pod.curve}
         for cores, name in (
@@ -82,7 +88,7 @@ class Sizing:
 
 
 def headroom_share() -> float:
-    """The share by which the floor serves more than arrives."""
+    """The floor serves this share more rows than arrive."""
     headroom = CoresRules(_LEAST_CORES, _LEAST_CORES).headroom
     assert headroom is not None
     return headroom

@@ -1,4 +1,4 @@
-"""`sponge top`: what every revision has, wants and misses, as the leading autoscaler sees it. Reads; changes nothing."""
+"""`sponge top`: the cores, wants and misses of every revision, by the leading autoscaler. It reads and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEAD: Final = ("NAMESPACE", "REVISION", "PODS", "CORES", "WANT", "QUEUE", "SLACK
 _LEFT: Final = 2
 _PERIOD_S: Final = 1.0
 _OLD_S: Final = 5.0
-"""The leader publishes several times a second; an overview older than this is one that it cannot renew."""
+"""The leader publishes several times a second. An overview that is older than this is one that it cannot renew."""
 _STYLES: Final = {"steady": "", "at zero": "dim", "resizing": "cyan", "starting": "cyan"}
 _TROUBLE: Final = "bold red"
 
@@ -33,11 +33,11 @@ Show = Callable[[Overview | None, str], None]
 
 
 def main(argv: Sequence[str]) -> int:
-    """The verb; returns the exit status. Raises KubeError and BoardError when a single look fails."""
+    """Run the verb; returns the exit status. With --once it raises KubeError and BoardError when the look fails."""
     args = _parser().parse_args(argv)
     try:
         return asyncio.run(_run(args))
-    except BrokenPipeError:  # whoever read, such as `head`, has had enough; nor may the flush at exit complain
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe; the flush at exit must not fail on it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -59,7 +59,11 @@ async def _run(args: argparse.Namespace) -> int:
 
 
 async def watch(look: Look, show: Show, *, once: bool, period_s: float = _PERIOD_S) -> None:
-    """Look and show, again and again. `show` gets the last overview and, when this look failed, why; `once` raises it."""
+    """Fetch and show overviews, again and again.
+
+    look: fetches one. show: gets the last overview, and the error text when this look failed. once: look once, and raise its
+    error.
+    """
     latest: Overview | None = None
     while True:
         error = ""
@@ -76,13 +80,13 @@ async def watch(look: Look, show: Show, *, once: bool, period_s: float = _PERIOD
 
 
 def table(overview: Overview, namespace: str | None = None) -> list[tuple[str, ...]]:
-    """A row of cells for every revision, by namespace and name, as `HEAD` names them."""
+    """A row of cells for every revision, in the order of `HEAD`; rows are sorted by namespace and name."""
     chosen = [row for row in overview.revisions if namespace in (None, row.namespace)]
     return [_cells(row, overview) for row in sorted(chosen, key=lambda row: (row.namespace, row.name))]
 
 
 def state(revision: RevisionRow, node: Callable[[str], NodeRow | None]) -> str:
-    """The one word on a revision that matters most."""
+    """The revision's most important state, in one or two words."""
     pods = revision.pods
     if not pods:
         return "starting" if revision.wanted_pods else "at zero"
@@ -98,7 +102,7 @@ def state(revision: RevisionRow, node: Callable[[str], NodeRow | None]) -> str:
 
 
 def screen(overview: Overview | None, error: str, namespace: str | None) -> Group:
-    """What a terminal shows: the table, and what is wrong with it."""
+    """The terminal's screen: the table, and remarks on what is wrong with it."""
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, title in enumerate(HEAD):
         left = index < _LEFT or index == len(HEAD) - 1
@@ -111,7 +115,7 @@ def screen(overview: Overview | None, error: str, namespace: str | None) -> Grou
 
 
 def _json(overview: Overview | None, error: str, namespace: str | None) -> None:
-    """One document a line; failures go to the other stream."""
+    """Print one document a line; errors go to standard error."""
     if error or overview is None:
         print(error, file=sys.stderr, flush=True)
         return

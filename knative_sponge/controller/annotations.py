@@ -1,9 +1,8 @@
-"""Annotations and labels that Knative and this product put on objects: their names, what a revision's owner chose by them, and
-everything that is wrong with it at once. Pure."""
+"""Annotations and labels of Knative and of this product: their names, the settings they make, and all their faults. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from knative_sponge.controller.kube.resource import Object
@@ -16,7 +15,7 @@ CLASS: Final = "sponge.knative-sponge.dev"
 CLASS_ANNOTATION: Final = "autoscaling.knative.dev/class"
 METRIC_ANNOTATION: Final = "autoscaling.knative.dev/metric"
 MIN_SCALE: Final = ("autoscaling.knative.dev/min-scale", "autoscaling.knative.dev/minScale")
-"""Of two names for one thing the first that is there counts, as in Knative (`kmap.KeyPriority`)."""
+"""Where an object has both names of one annotation, the first of them counts, as in Knative (`kmap.KeyPriority`)."""
 MAX_SCALE: Final = ("autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale")
 INITIAL_SCALE: Final = ("autoscaling.knative.dev/initial-scale", "autoscaling.knative.dev/initialScale")
 WINDOW: Final = ("autoscaling.knative.dev/window",)
@@ -27,28 +26,32 @@ RETENTION: Final = (
 
 REVISION_LABEL: Final = "serving.knative.dev/revision"
 SERVICE_LABEL: Final = "serving.knative.dev/service"
-CONFIGURATION_LABEL: Final = "serving.knative.dev/configuration"
 ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
 
 SLO_ANNOTATION: Final = "knative-sponge.dev/slo"
 SCALING_ANNOTATION: Final = "knative-sponge.dev/scaling"
 
 
-def ours(autoscaler: Object) -> bool:
-    """Is this PodAutoscaler of our class and not being deleted?"""
+def has_our_class(autoscaler: Object) -> bool:
+    """Is this PodAutoscaler reconciled here? It has our class and is not being deleted."""
     metadata = autoscaler["metadata"]
     annotations = metadata.get("annotations") or {}
     return annotations.get(CLASS_ANNOTATION) == CLASS and "deletionTimestamp" not in metadata
 
 
-def of_sponge(annotations: Mapping[str, str]) -> dict[str, str]:
-    """Those under our prefix."""
+def sponge_annotations(annotations: Mapping[str, str]) -> dict[str, str]:
+    """The annotations under this product's prefix."""
     return {key: value for key, value in annotations.items() if key.startswith(ANNOTATION_PREFIX)}
 
 
+def first_of(annotations: Mapping[str, str], names: Iterable[str]) -> str | None:
+    """The value of the first of these names that is there; None where none is."""
+    return next((annotations[name] for name in names if name in annotations), None)
+
+
 def read_settings(annotations: Mapping[str, str]) -> ServingSettings:
-    """The settings that a proxy would accept. Raises SettingError that names the annotation."""
-    for key, value in of_sponge(annotations).items():
+    """The settings as a proxy would accept them. Raises SettingError that names the annotation."""
+    for key, value in sponge_annotations(annotations).items():
         # A Service's template is not checked before webhooks see it: YAML's bare 500 arrives as a number.
         if not isinstance(value, str):
             raise SettingError(key, value, "a text; put the value in quotes")
@@ -61,12 +64,12 @@ def read_settings(annotations: Mapping[str, str]) -> ServingSettings:
 
 
 def faults(annotations: Mapping[str, str]) -> list[SettingError]:
-    """Every reason why `read_settings` would refuse them; values that contradict each other come after single ones."""
-    ours = of_sponge(annotations)
-    found = [fault for key, value in ours.items() if (fault := _fault_alone(key, value)) is not None]
+    """Every reason why `read_settings` would refuse them; values wrong by themselves come before contradictions."""
+    checked = sponge_annotations(annotations)
+    found = [fault for key, value in checked.items() if (fault := _fault_alone(key, value)) is not None]
     wrong = {fault.name for fault in found}
-    # A maximum is not held against the default of a minimum that could not be read.
-    rest = {key: ours[key] for key in ours if not {key, key.replace("/max-", "/min-")} & wrong}
+    # A maximum is not compared with the default of a minimum that could not be read.
+    rest = {key: checked[key] for key in checked if not {key, key.replace("/max-", "/min-")} & wrong}
     while rest:
         try:
             read_settings(rest)
@@ -79,7 +82,7 @@ def faults(annotations: Mapping[str, str]) -> list[SettingError]:
 
 def _fault_alone(key: str, value: str) -> SettingError | None:
     """What is wrong with one annotation whatever the others say."""
-    # A maximum below the default minimum may be meant with a smaller minimum: it is read with itself as minimum.
+    # The other annotations may lower the minimum. So a maximum is read together with a minimum of the same value.
     low = key.replace("/max-", "/min-")
     pair = {key, low} if low.removeprefix(ANNOTATION_PREFIX) in ServingSettings.names() else {key}
     try:

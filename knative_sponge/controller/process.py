@@ -16,8 +16,8 @@ from knative_sponge.controller.cluster.node import start_room
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
-from knative_sponge.controller.kube.lastresort import must_end
 from knative_sponge.controller.kube.lease import Elector
+from knative_sponge.controller.kube.watchdog import must_end
 from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.health import health_app, metrics_app
@@ -36,7 +36,7 @@ LEAVING_S: Final = 5.0
 """The webhook answers so long after SIGTERM: the API server's way to a pod is forgotten late, and a call that fails
 leaves a pod with the stock proxy."""
 ENDING_S: Final = 22.0
-"""All of it has ended so long after SIGTERM, or is ended (`lastresort`): Kubernetes waits for 30 s, then it kills."""
+"""All of it has ended so long after SIGTERM, or is ended (`watchdog`): Kubernetes waits for 30 s, then it kills."""
 
 
 class Process:

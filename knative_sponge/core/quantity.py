@@ -63,7 +63,7 @@ def format_cores(cores: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Seconds as a short duration: ``0.5`` → ``500ms``, ``90.0`` → ``90s``; never an exponent."""
-    # 15 digits are all that a float surely holds of what was written: 71 ms are not 71.00000000000001 ms.
+    # A float surely keeps 15 digits of what was written; a 17-digit print would make 71 ms 71.00000000000001 ms.
     shown = Decimal(f"{seconds:.15g}")
     number, unit = (shown, "s") if seconds >= 1.0 or seconds == 0.0 else (shown * 1000, "ms")
     text = f"{number:f}"

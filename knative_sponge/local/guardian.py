@@ -1,12 +1,12 @@
-"""Stands over one child process tree so that none of it outlives us; decides nothing, knows no HTTP, no cgroup rules.
+"""Guards one child process tree so that none of it outlives the runner; decides nothing, knows no HTTP and no cgroup rules.
 
-Run as a file, `python -I -S guardian.py [--join FILE]... [--cpus 0,1] -- COMMAND...`, and imports only the standard
+It runs as a file, `python -I -S guardian.py [--join FILE]... [--cpus 0,1] -- COMMAND...`, and imports only the standard
 library: it must start fast and must not depend on where the package is installed.
 
-The guardian is the tree's subreaper, so a double-forked daemon is still below it. Its standard input is a pipe from
-the runner: `T` asks the tree to end (SIGTERM to the command's process group), `K` or the end of the pipe kills
-everything. The pipe ends however the runner dies, SIGKILL included. When the command itself ends, whatever it left
-behind is killed and the guardian exits with its status (128 + signal, as shells do).
+The guardian is the tree's subreaper, so a double-forked daemon is still below it. Its standard input is a pipe from the
+runner. `T` asks the tree to end: SIGTERM goes to the command's process group. `K` kills everything, and so does the end of
+the pipe, which comes however the runner dies, SIGKILL included. When the command itself ends, the guardian kills all that
+it left behind and exits with its status (128 + signal, as shells do).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _become(command: list[str], joins: list[str], cpus: set[int], guardian: int) -> None:
-    """In the forked child: enter the groups, then exec, so that nothing the command does is outside them."""
+    """In the forked child: enter the groups, then exec. So the command is inside them from its first instruction."""
     status = _NOT_HELD
     try:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guardian:  # it died before the line above
+        if os.getppid() != guardian:  # the guardian died before the line above
             return
         for path in joins:
             with open(path, "w") as file:
                 file.write("0")
         if cpus:
             os.sched_setaffinity(0, cpus)
-        # Python ignores the first two, and shells the third for what they start with `&`; the command expects defaults.
+        # Python ignores the first two. Shells ignore the third for commands started with `&`. The command expects the defaults.
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGQUIT):
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -80,7 +80,7 @@ class _Tree:
         self.status: int | None = None
 
     def reap(self) -> bool:
-        """Wait for all that has ended, adopted orphans too; False when no process is left."""
+        """Collect every process that has ended, adopted orphans too; False when no process is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -97,7 +97,7 @@ class _Tree:
                 os.killpg(self.main, signal.SIGTERM)
 
     def kill(self) -> None:
-        """SIGKILL everything, until no child is left or, with one stuck in the kernel, for 10 s."""
+        """SIGKILL everything until no child is left; give up after 10 s, when a process is stuck in the kernel."""
         deadline = time.monotonic() + _KILL_DEADLINE_S
         while self.reap() and time.monotonic() < deadline:
             for pid in _below(os.getpid()):
@@ -121,7 +121,7 @@ def _parse(argv: list[str]) -> tuple[list[str], set[int], list[str]]:
 
 
 def _watch(tree: _Tree, wake: int) -> bool:
-    """Until the command has ended or shall be killed; True when the runner is gone."""
+    """Wait until the command has ended or must be killed; True when the runner is gone."""
     while tree.reap() and tree.status is None:
         ready, _, _ = select.select([0, wake], [], [])
         if wake in ready and any(number != signal.SIGCHLD for number in os.read(wake, 512)):
@@ -147,7 +147,7 @@ def main(argv: list[str]) -> int:
     if child == 0:
         os.setpgid(0, 0)
         _become(command, joins, cpus, guardian)
-    with contextlib.suppress(OSError):  # done twice because either side may run first
+    with contextlib.suppress(OSError):  # parent and child both do it, as either may run first
         os.setpgid(child, child)
     tree = _Tree(child)
     abandoned = _watch(tree, wake)

@@ -1,14 +1,14 @@
-"""How many cores were allocated when, and what that adds up to; reads no clock."""
+"""How many cores were allocated at which time, and the core-seconds that add up; reads no clock."""
 
 from __future__ import annotations
 
 
 class CoresHistory:
-    """A step function of time. Times are the caller's seconds and never go back."""
+    """Allocated cores as a step function of time. Times are the caller's seconds and never go back."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[float, float]] = []
-        """(from when, cores), oldest first."""
+        """(start of the step, cores), oldest first."""
 
     def record(self, now: float, cores: float) -> None:
         """`cores` are allocated from `now` on. An unchanged size adds no step."""

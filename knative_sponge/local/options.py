@@ -28,12 +28,12 @@ def _ignore(_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LocalOptions:
-    """One model server behind one proxy on this machine."""
+    """How to run one model server behind one proxy on this machine."""
 
     command: tuple[str, ...]
     """The model server. `{port}` in any word is replaced by its port, which is also in its environment as PORT."""
     settings: ServingSettings = field(default_factory=ServingSettings)
-    """As in annotations; without `slo_s` nothing is planned, and the size stays at the most allowed."""
+    """As in annotations. Without `slo_s` the proxy plans nothing, and the size stays at the most allowed."""
     host: str = "127.0.0.1"
     """Where the proxy listens."""
     port: int = 0
@@ -41,24 +41,24 @@ class LocalOptions:
     server_port: int = 0
     """Port of the model server; 0 takes a free one."""
     fixed_cores: float | None = None
-    """Hold exactly this size and follow no demand."""
+    """Hold the model server to exactly this size and follow no demand."""
     cfs_period_s: float = DEFAULT_PERIOD_S
-    """Seconds over which a CFS quota counts; shorter means shorter stalls (local/cpu/quota.py)."""
+    """Seconds over which a CFS quota counts. A shorter period makes shorter stalls (local/cpu/quota.py)."""
     profile: Path | None = None
     """Latency profile (JSON) to start warm from."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """Added to the proxy's environment, over everything else."""
+    """Added to the proxy's environment; it overrides everything else."""
     start_timeout_s: float = 60.0
-    """Until the model server, then the proxy, must accept connections."""
+    """Time in which the model server, and then the proxy, must accept connections."""
     grace_s: float = 10.0
-    """Between SIGTERM and SIGKILL, for each of the two."""
+    """Time between SIGTERM and SIGKILL, for each of the two programs."""
     control: CpuControl | None = None
-    """Sets the cores; None takes the best this process may use. Closed at the end."""
+    """Sets the cores; None takes the best one that this process may use. The service closes it at the end."""
     proxy_command: tuple[str, ...] = (sys.executable, "-m", "knative_sponge.proxy")
     output: Sink = _to_stderr
-    """Takes what both programs write."""
+    """Takes the output of both programs."""
     say: Callable[[str], None] = _ignore
-    """Takes lines for people: what holds the cores, what went wrong."""
+    """Takes lines for people: how the cores are set, what went wrong."""
     resized: Callable[[Resized], None] = _ignore
     """Called after each change of size."""
 

@@ -1,4 +1,4 @@
-"""One child process tree under its guardian: started, watched, ended; knows nothing of cores or HTTP."""
+"""One child process tree under its guardian: starts, watches and ends it; knows nothing of cores or HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knative_sponge.local import guardian
 from knative_sponge.local.cpu.control import Entry
 
 Sink = Callable[[bytes], None]
-"""Takes the bytes a process writes to its standard output and error, in order."""
+"""Takes the bytes that a process writes to standard output and error, in order."""
 
 _TAIL_BYTES: Final = 4096
 
@@ -21,7 +21,7 @@ _TAIL_BYTES: Final = 4096
 class ChildTree:
     """A command and everything it starts.
 
-    The tree is gone when `wait` returns, and also soon after this process has died, however it died (see guardian).
+    The whole tree is gone when `wait` returns. It is also gone soon after this process has died, however it died (guardian).
     """
 
     def __init__(self, process: asyncio.subprocess.Process, sink: Sink) -> None:
@@ -35,7 +35,7 @@ class ChildTree:
     async def start(
         cls, command: Sequence[str], *, env: Mapping[str, str], sink: Sink, entry: Entry | None = None
     ) -> ChildTree:
-        """Start `command` with `env` and nothing of ours; it enters by `entry` before its own code runs.
+        """Start `command` with exactly the environment `env`. `entry` puts it under control before its own code runs.
 
         A command that cannot be started ends at once with 125, 126 or 127 and says why on its output.
         """
@@ -53,13 +53,13 @@ class ChildTree:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C at the terminal reaches the runner only, which ends things in order
+            start_new_session=True,  # a Ctrl-C at the terminal reaches the runner only, which ends both programs in order
         )
         return cls(process, sink)
 
     @property
     def guardian(self) -> int:
-        """Pid of the guardian; the tree is below it."""
+        """Pid of the guardian; the whole tree is below it."""
         return self._process.pid
 
     @property
@@ -67,11 +67,11 @@ class ChildTree:
         return not self._ended.done()
 
     def last_lines(self, count: int = 10) -> str:
-        """The end of what it has written, for error messages."""
+        """The last lines that the tree has written, for error messages."""
         return "\n".join(self._tail.decode(errors="replace").splitlines()[-count:])
 
     async def wait(self) -> int:
-        """Exit status of the command, 128 + signal if a signal ended it; the whole tree is gone and its output read."""
+        """Exit status of the command, 128 + signal if a signal ended it. By then the tree is gone and all output is read."""
         return await asyncio.shield(self._ended)
 
     def kill(self) -> None:
@@ -79,7 +79,7 @@ class ChildTree:
         self._order(b"K")
 
     async def stop(self, grace_s: float) -> int:
-        """SIGTERM, and SIGKILL to what is left `grace_s` later; returns as `wait`."""
+        """Send SIGTERM, and `grace_s` later SIGKILL to all that is left; returns as `wait`."""
         self._order(b"T")
         with contextlib.suppress(TimeoutError):
             return await asyncio.wait_for(self.wait(), grace_s)
@@ -97,8 +97,8 @@ class ChildTree:
         if status >= 0:
             await self._pump
             return status
-        # The guardian itself was killed. The command dies with it (PDEATHSIG), but not what it started: that may hold
-        # the pipe open, and goes when the cgroup's owner closes the group.
+        # The guardian itself was killed. The command dies with it (PDEATHSIG), but the processes that the command started do
+        # not. They may hold the pipe open; they end when the cgroup's owner closes the group.
         self._pump.cancel()
         return 128 - status
 

@@ -1,4 +1,4 @@
-"""The environment the proxy starts with on this machine, in place of Knative's revision reconciler and webhook."""
+"""The environment in which the proxy starts on this machine. In a cluster Knative's reconciler and our webhook set it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LOOPBACK: Final = "127.0.0.1"
 def proxy_env(
     options: LocalOptions, settings: ServingSettings, ports: Ports, control: CpuControl, cores: float, token: str
 ) -> dict[str, str]:
-    """All that Knative sets for a queue-proxy (pkg/reconciler/revision/resources/queue.go), and our own variables.
+    """All variables that Knative sets for a queue-proxy (pkg/reconciler/revision/resources/queue.go), and our own.
 
-    `SPONGE_*` variables of this process are not passed on: `settings` and `options.env` say everything.
+    `SPONGE_*` variables of this process are not passed on: only `settings` and `options.env` decide.
     """
     probe = {"tcpSocket": {"port": ports.server, "host": LOOPBACK}, "successThreshold": 1}
     env = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
@@ -41,10 +41,9 @@ def proxy_env(
         "SERVING_LOGGING_CONFIG": "",
         "SERVING_LOGGING_LEVEL": "",
         "SPONGE_CORES": format_cores(cores),
-        # The proxy wants a period above zero: a microsecond says that nobody waits for one.
         "SPONGE_CFS_PERIOD": format_duration(control.period_s),
         "SPONGE_CONTROL_TOKEN": token,
-        # No route has to forget us: clients ask this very address.
+        # Clients ask this very address, so a drain need not wait until routes forget the pod.
         "SPONGE_DRAIN_QUIET": "0",
         "SPONGE_HOST": options.host,
         "SPONGE_ADMIN_PORT": str(ports.admin),

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -30,32 +30,83 @@ class ServiceError(SpongeError):
     """The model server or the proxy did not start; the message ends with its last lines of output."""
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """url: where clients send requests. state_url: the proxy's queue, sizes and latency model. metrics_url: its metrics."""
+
+    url: str = ""
+    state_url: str = ""
+    metrics_url: str = ""
+
+    @classmethod
+    def of(cls, host: str, ports: Ports) -> Addresses:
+        """Those of a proxy that listens on `host`."""
+        name = bracketed(host)
+        return cls(
+            f"http://{name}:{ports.public}",
+            f"http://{name}:{ports.admin}{STATE_PATH}",
+            f"http://{name}:{ports.metrics}/metrics",
+        )
+
+
+class _Clock:
+    """Seconds since the service was ready: 0 before, and the last value once it has stopped."""
+
+    def __init__(self) -> None:
+        self._ready_s: float | None = None
+        self._stopped_s: float | None = None
+
+    def start(self) -> None:
+        self._ready_s = time.monotonic()
+
+    def stop(self) -> None:
+        self._stopped_s = time.monotonic()
+
+    def now(self) -> float:
+        if self._ready_s is None:
+            return 0.0
+        return (time.monotonic() if self._stopped_s is None else self._stopped_s) - self._ready_s
+
+
+class _CpuUsage:
+    """Core-seconds that a control has measured. The largest reading counts, as readings fall when the tree ends."""
+
+    def __init__(self, control: CpuControl) -> None:
+        self._control: CpuControl | None = control
+        self._most_s = 0.0
+
+    def read_s(self) -> float:
+        if self._control is not None:
+            with contextlib.suppress(OSError):
+                self._most_s = max(self._most_s, self._control.usage_s())
+        return self._most_s
+
+    def finish(self) -> None:
+        """Take the last reading. Later ones could be those of another process with the same pid."""
+        self.read_s()
+        self._control = None
+
+
 class LocalService:
     """Async context manager: serving inside the block, everything gone after it.
 
-    In order: cores control, model server (held from its first instruction, at the most cores allowed so that it loads
-    fast and sizes its thread pools for growth), proxy, then the control loop. Times in the history are seconds since
-    the service was ready; allocated cores count from then on.
+    It starts, in this order: the control of cores, the model server, the proxy, the follower of its demand. The model server
+    is held to its cores from its first instruction. It starts with the most cores allowed, so that it loads fast and sizes its
+    thread pools for growth. Times in the history are seconds since the service was ready; allocated cores count from then on.
     """
 
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
-        self.url = ""
-        """Where clients send requests, once inside the block."""
-        self.state_url = ""
-        """The proxy's own view: queue, sizes, latency model."""
-        self.metrics_url = ""
-        """Prometheus metrics of the proxy."""
+        self.addresses = Addresses()
+        """Empty before the service is ready."""
         self._control: CpuControl | None = None
         self._server: ChildTree | None = None
         self._proxy: ChildTree | None = None
         self._follower: asyncio.Task[None] | None = None
         self._history = CoresHistory()
-        self._ready_s: float | None = None
-        self._stopped_s: float | None = None
-        self._used_s = 0.0
+        self._clock = _Clock()
+        self._usage: _CpuUsage | None = None
         self._used_before_s = 0.0
-        self._throttled_s = 0.0
         self._server_status: int | None = None
         self._stop: asyncio.Task[None] | None = None
 
@@ -74,6 +125,11 @@ class LocalService:
         await self.stop()
 
     @property
+    def url(self) -> str:
+        """Where clients send requests, without path; empty before the service is ready."""
+        return self.addresses.url
+
+    @property
     def cores(self) -> float:
         """The size in force, or the last one."""
         return self._history.steps[-1][1] if self._history.steps else 0.0
@@ -85,7 +141,7 @@ class LocalService:
 
     @property
     def follows(self) -> bool:
-        """Whether its cores follow demand; not with a fixed size, without `slo`, or with equal bounds."""
+        """Whether the cores follow demand. They do not with a fixed size, without `slo`, or with equal bounds."""
         return self._follower is not None
 
     @property
@@ -95,25 +151,19 @@ class LocalService:
 
     def core_seconds(self) -> float:
         """Core-seconds allocated since ready."""
-        return self._history.core_seconds(self._now())
+        return self._history.core_seconds(self._clock.now())
 
     def used_core_seconds(self) -> float:
-        """Core-seconds the model server really used since ready."""
-        self._read_usage()
-        return self._used_s - self._used_before_s
-
-    def throttled_s(self) -> float:
-        """Seconds, summed over CPUs, for which a quota held it back, loading included; 0 where that is not counted."""
-        self._read_usage()
-        return self._throttled_s
+        """Core-seconds that the model server really used since ready."""
+        return 0.0 if self._usage is None else self._usage.read_s() - self._used_before_s
 
     @property
     def server_status(self) -> int | None:
-        """The model server's exit status (128 + signal if one ended it), None before its end."""
+        """The model server's exit status (128 + signal if a signal ended it); None before its end."""
         return self._server_status
 
     async def wait(self) -> str:
-        """Until the model server or the proxy ends by itself; says which and how. Neither is started again."""
+        """Wait until the model server or the proxy ends by itself, and say which one and how. Neither is started again."""
         assert self._server is not None
         assert self._proxy is not None
         server, proxy = asyncio.create_task(self._server.wait()), asyncio.create_task(self._proxy.wait())
@@ -122,7 +172,7 @@ class LocalService:
             await asyncio.wait({server, proxy} | follower, return_when=asyncio.FIRST_COMPLETED)
             for task in follower:
                 if task.done():
-                    task.result()  # it never ends by itself: raises what broke it
+                    task.result()  # it ends only by an error, which this raises
             if server.done():
                 self._server_status = server.result()
                 return _ended("the model server", server.result(), self._server)
@@ -132,15 +182,16 @@ class LocalService:
             proxy.cancel()
 
     def kill(self) -> None:
-        """End both programs at once, without drain; a `stop` under way then returns soon."""
+        """End both programs at once, without drain. A `stop` that is under way then returns soon."""
         for child in (self._proxy, self._server):
             if child is not None:
                 child.kill()
 
     async def stop(self) -> None:
-        """The proxy drains and ends, then the model server, each killed after the grace; then the control is removed.
+        """End the proxy, which drains first, then the model server, then the control of cores.
 
-        Called again, or cancelled, it goes on as it was. Until the proxy is gone, demand is followed.
+        Each program is killed when it has not ended after the grace. Cores follow demand until the proxy is gone. A second
+        call waits for the first; a cancelled call does not end what it began.
         """
         if self._stop is None:
             self._stop = asyncio.create_task(self._end())
@@ -153,11 +204,11 @@ class LocalService:
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
-        self._stopped_s = time.monotonic()
-        if self._server is not None:
-            self._read_usage()
+        self._clock.stop()
+        if self._server is not None and self._usage is not None:
+            self._usage.read_s()
             self._server_status = await self._server.stop(grace_s)
-            self._read_usage()
+            self._usage.finish()
         if self._control is not None:
             control, self._control = self._control, None
             try:
@@ -168,6 +219,7 @@ class LocalService:
     async def _start(self) -> None:
         options = self.options
         control = self._control = self._open_control()
+        usage = self._usage = _CpuUsage(control)
         bounds = self._bounds(control)
         settings = replace(options.settings, min_cores=bounds.low, max_cores=bounds.high)
         ports = Ports.choose(options.host, public=options.port, server=options.server_port)
@@ -192,14 +244,10 @@ class LocalService:
         for port in (ports.public, ports.admin):
             await self._up("the proxy", self._proxy, wait_accepting(host, port))
 
-        self._read_usage()
-        self._used_before_s = self._used_s
-        self._ready_s = time.monotonic()
+        self._used_before_s = usage.read_s()
+        self._clock.start()
         self._history.record(0.0, cores)
-        name = bracketed(host)
-        self.url = f"http://{name}:{ports.public}"
-        self.state_url = f"http://{name}:{ports.admin}{STATE_PATH}"
-        self.metrics_url = f"http://{name}:{ports.metrics}/metrics"
+        self.addresses = Addresses.of(host, ports)
         if settings.slo_s is not None and bounds.low < bounds.high:
             follower = Follower(
                 control,
@@ -207,7 +255,7 @@ class LocalService:
                 bounds,
                 self._history,
                 cores=cores,
-                clock=self._now,
+                clock=self._clock.now,
                 resized=options.resized,
                 trouble=self._trouble,
             )
@@ -221,7 +269,7 @@ class LocalService:
         return choice.control
 
     def _bounds(self, control: CpuControl) -> CoresRange:
-        """What the user allows, within what this process may use, on the control's grid."""
+        """The bounds that the user allows, within what this process may use, on the control's grid."""
         settings, fixed = self.options.settings, self.options.fixed_cores
         most = min(control.limit_cores, float(len(os.sched_getaffinity(0))))
         low, high = (fixed, fixed) if fixed is not None else (settings.min_cores, settings.max_cores or most)
@@ -237,7 +285,7 @@ class LocalService:
         return sizes
 
     async def _up(self, what: str, child: ChildTree, accepting: Awaitable[None]) -> None:
-        """Wait for the first of: it accepts, it has ended, the time is over."""
+        """Wait until the child accepts connections. Raises ServiceError when it ends before, or when the time is over."""
         accepted, ended = asyncio.ensure_future(accepting), asyncio.ensure_future(child.wait())
         try:
             await asyncio.wait(
@@ -254,22 +302,9 @@ class LocalService:
             ended.cancel()
             await asyncio.wait({accepted, ended})
 
-    def _read_usage(self) -> None:
-        """Usage read from /proc shrinks when the tree ends, and a removed group has none: keep the largest seen."""
-        if self._control is not None:
-            with contextlib.suppress(OSError):
-                self._used_s = max(self._used_s, self._control.usage_s())
-                self._throttled_s = max(self._throttled_s, self._control.throttled_s())
-
     def _trouble(self, text: str) -> None:
         if not self.stopping:
             self.options.say(text)
-
-    def _now(self) -> float:
-        """Seconds since ready; stands still once stopped."""
-        if self._ready_s is None:
-            return 0.0
-        return (time.monotonic() if self._stopped_s is None else self._stopped_s) - self._ready_s
 
 
 def _reachable(host: str) -> str:

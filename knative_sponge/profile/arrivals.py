@@ -1,6 +1,6 @@
 """When requests are sent: arrival processes over a rate that changes each second. No sockets, no clock.
 
-`rates` is requests per second, one value for each second from time 0 on; send times are seconds, ascending.
+`rates` are requests per second, one value for each second from time 0 on. Send times are seconds, ascending.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 
 
 class ArrivalKind(StrEnum):
-    """Which process sends."""
+    """The arrival process."""
 
     BURST = "burst"
     POISSON = "poisson"
@@ -35,8 +35,8 @@ def arrivals(kind: ArrivalKind, rates: Sequence[float], rng: random.Random) -> l
 def burst(rates: Sequence[float], rng: random.Random) -> list[float]:
     """Sponge's load generator in its mode "exponential": a train of bursts, one at the start of each second.
 
-    Each of a second's N requests is delayed by its own exponential with mean 1/N s, counted from the second's start,
-    so that most of a second's load comes within a few 1/N. Fractions of a request are carried to later seconds.
+    Each of a second's N requests comes after an exponential delay of its own, with mean 1/N s, from the second's start. So
+    most requests of a second come within a few 1/N. Fractions of a request are carried to later seconds.
     """
     times: list[float] = []
     whole = [int(total + 1e-9) for total in accumulate(_checked(rates), initial=0.0)]
@@ -58,15 +58,15 @@ def poisson(rates: Sequence[float], rng: random.Random) -> list[float]:
 
 
 def uniform(rates: Sequence[float]) -> list[float]:
-    """Evenly spaced requests: the k-th is sent when k + ½ requests were due."""
+    """Evenly spaced requests: request k, counted from 0, is sent when k + ½ requests were due."""
     total = _total(rates)
     return _at_totals((index + 0.5 for index in range(math.ceil(total)) if index + 0.5 < total), rates)
 
 
 def surges(base: float, factor: float, seconds: int, rng: random.Random) -> list[float]:
-    """Rates of a load that moves within seconds: a steady `base` with surges to `factor`·base.
+    """Rates of a load that changes within seconds: a steady `base` with surges to `factor`·base.
 
-    A surge lasts 3 to 5 s and starts 4 to 8 s after the one before it ended; the first 3 to 5 seconds are steady.
+    A surge lasts 3 to 5 s and starts 4 to 8 s after the end of the one before. The first 3 to 5 s are steady.
     """
     if base <= 0 or factor < 1:
         raise ValueError("base must be above 0 and factor at least 1")
@@ -83,7 +83,7 @@ def _checked(rates: Sequence[float]) -> Sequence[float]:
 
 
 def _total(rates: Sequence[float]) -> float:
-    """Their sum, rounded exactly as `_at_totals` rounds it: it must never look beyond the last second."""
+    """The sum of the rates, rounded exactly as in `_at_totals`, which must never look beyond the last second."""
     return reduce(operator.add, _checked(rates), 0.0)
 
 

@@ -1,6 +1,6 @@
-"""The HTTP client of the load, alone in a process: its waits and the service's must not share one event loop.
+"""The HTTP client of the load, in a process of its own: it must not share an event loop with the service.
 
-`python -m knative_sponge.profile.client` reads a Job from standard input, and writes to standard output the moment it
+`python -m knative_sponge.profile.client` reads a Job from standard input. To standard output it writes the moment it
 started, then every outcome, one JSON value a line. It plans nothing and judges nothing.
 """
 
@@ -20,7 +20,7 @@ from knative_sponge.profile.load import WRONG_ANSWER, Body, Outcome, Planned, Re
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One load: a plan, what its requests carry, and where they go.
+    """One load: the planned requests, their bodies, and the URL that they go to.
 
     url: complete, path included. patience_s: see `load.offer`.
     """
@@ -37,13 +37,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """First line of output. monotonic_s: the system's monotonic clock at time 0 of the plan."""
+    """The first line of output. monotonic_s: the system's monotonic clock at time 0 of the plan."""
 
     monotonic_s: float
 
 
 class HttpClient:
-    """Sends over kept-alive connections, as many as there are requests under way. Satisfies `load.Client`."""
+    """Sends over kept-alive connections, one for each request under way. Satisfies `load.Client`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, bodies: tuple[Body, ...]) -> None:
         self._session = session
@@ -68,7 +68,7 @@ class HttpClient:
 
 
 async def run(job: Job) -> None:
-    """Carry out a job, reporting on standard output."""
+    """Carry out a job and report on standard output."""
 
     def report(line: Started | Outcome) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")

@@ -1,4 +1,4 @@
-"""Runs the load's client process from the outside and hears its outcomes. Sends no request itself."""
+"""Runs the load's client process and reads its outcomes. It sends no request itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from knative_sponge.profile.load import Outcome
 class Load:
     """A load that was carried out.
 
-    start_s: monotonic time of the plan's time 0. outcomes: in the order they came.
+    start_s: monotonic time of the plan's time 0. outcomes: in the order in which they came.
     """
 
     start_s: float
@@ -26,8 +26,10 @@ class Load:
 
 
 async def run_load(job: Job, heard: Callable[[Outcome], None] = lambda _: None) -> Load:
-    """Carry out `job` in a process of its own. Raises SpongeError with the process's
-    last words when it ends before its job is done. Cancelling ends the process."""
+    """Carry out `job` in a process of its own; cancelling ends the process. heard: is given each outcome as it comes.
+
+    Raises SpongeError, with the end of the process's error output, when the process ends before its job is done.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "knative_sponge.profile.client",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""What the demo sends: photographs and scanned pages as JPEG files of 20–300 KB. Needs Pillow; sends nothing.
+"""The demo's requests: photographs and scanned pages as JPEG files of 20–300 KB. It needs Pillow, and sends nothing.
 
-The pictures ship inside the package scikit-image, which is looked up but not imported.
+The pictures are part of the package scikit-image, which is located but not imported.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _RECIPES: Final = (
 
 
 def pictures() -> tuple[Picture, ...]:
-    """All pictures, the same bytes each time for one version of Pillow. Raises SpongeError without the package."""
+    """All pictures. One version of Pillow always gives the same bytes. Raises SpongeError without scikit-image."""
     folder = _folder()
     return tuple(_encode(folder / file, width, quality) for file, width, quality in _RECIPES)
 
 
 def image_call(files: Sequence[bytes]) -> Body:
-    """A V2 inference call with these image files as tensor `image`, answers asked for as binary."""
+    """A V2 inference call with these image files as tensor `image`. It asks for binary answers."""
     tail = b"".join(len(file).to_bytes(4, "little") + file for file in files)
     tensor = {
         "name": "image",

@@ -1,7 +1,7 @@
-"""Open-loop load: every request leaves when the plan says so, whatever became of the ones before. No HTTP, no files.
+"""Open-loop load: every request leaves at its planned time, whatever became of earlier ones. No HTTP, no files.
 
-A client sends at `at_s`, its link delays the request by `network_s`, so the service is handed it at their sum. Deadline
-and judgement are the client's: the request was in time when an answer with a status of 2xx came by `at_s + slo_s`.
+A client sends at `at_s`, and its link delays the request by `network_s`. So the service is handed the request at their sum.
+The client's view decides: a request is in time when an answer with a status of 2xx comes by `at_s + slo_s`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SLO_HEADER: Final = "x-sponge-slo-ms"
 class Planned:
     """One request to come; seconds from the start of the load.
 
-    at_s: when its client sends it. network_s: how long it is under way. slo_s: time allowed from send to answer.
-    body: which of the load's bodies it carries.
+    at_s: when its client sends it. network_s: its time in the network. slo_s: time allowed from send to answer.
+    body: index of its body among the load's bodies.
     """
 
     at_s: float
@@ -35,18 +35,18 @@ class Planned:
 
     @property
     def reaches_s(self) -> float:
-        """When the service is handed it."""
+        """When the service is handed the request."""
         return self.at_s + self.network_s
 
     @property
     def deadline_s(self) -> float:
-        """Until when its answer counts."""
+        """The latest time at which its answer counts."""
         return self.at_s + self.slo_s
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One request body and the headers that belong to it. contains: bytes that every good answer to it must have."""
+    """One request body and the headers that belong to it. contains: bytes that a right answer to it contains."""
 
     content: bytes
     headers: dict[str, str]
@@ -54,12 +54,12 @@ class Body:
 
 
 WRONG_ANSWER: Final = "wrong-answer"
-"""The reason of a reply that is not the one to this request."""
+"""The reason of a reply that belongs to another request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the service said. reason: why there is no answer of the model. batch: rows of the batch it was served in."""
+    """The service's answer. reason: why the model did not answer. batch: rows of the batch that the request was served in."""
 
     status: int
     reason: str | None = None
@@ -68,11 +68,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request.
+    """The end of one request.
 
-    lag_s: how late the generator itself was in handing it over.
-    ended_s: when the client had its answer, or stopped waiting; seconds from the start of the load.
-    status: 0 when no answer came, because the connection broke or patience ended.
+    lag_s: how late the generator itself handed it over.
+    ended_s: when the client had its answer or stopped waiting; seconds from the start of the load.
+    status: 0 when no answer came, because the connection broke or the client's patience ended.
     """
 
     planned: Planned
@@ -89,7 +89,7 @@ class Outcome:
 
     @property
     def refused(self) -> bool:
-        """Whether an answer came, but not the model's."""
+        """Whether an answer came that is not the model's."""
         return self.status != 0 and not self.served
 
     @property
@@ -99,7 +99,7 @@ class Outcome:
 
     @property
     def slack_s(self) -> float:
-        """What was left until the deadline when its wait ended; negative when late."""
+        """Time from the end of the client's wait to the deadline; negative when late."""
         return self.planned.deadline_s - self.ended_s
 
     @property
@@ -109,7 +109,7 @@ class Outcome:
 
 
 class Client(Protocol):
-    """How requests travel."""
+    """The way in which requests are sent."""
 
     async def send(self, body: int, headers: Mapping[str, str]) -> Reply:
         """Send one request, read the whole answer. Raises OSError when the connection breaks."""
@@ -125,10 +125,10 @@ async def offer(
     clock: Callable[[], float] = time.monotonic,
     unix_clock: Callable[[], float] = time.time,
 ) -> None:
-    """Carry out a plan, its time 0 being now; returns when every request has its outcome.
+    """Carry out a plan; its time 0 is now. Returns when every request has its outcome.
 
-    heard: told each outcome as it comes. patience_s: a client hangs up so long after its deadline.
-    clock: seconds, monotonic; unix_clock: seconds since 1970, what clients stamp their requests with.
+    heard: is given each outcome as it comes. patience_s: a client hangs up so long after its deadline.
+    clock: monotonic seconds. unix_clock: seconds since 1970, which clients write into their requests.
     """
     start_s, unix_start_s = clock(), unix_clock()
 
@@ -153,6 +153,6 @@ async def offer(
 
 
 def lag_s(outcomes: Sequence[Outcome], share: float) -> float:
-    """The generator's own lateness that `share` of the requests stayed within; 0 without requests."""
+    """The lateness of the generator itself that `share` of the requests did not exceed; 0 without requests."""
     lags = sorted(outcome.lag_s for outcome in outcomes)
     return max(lags[min(int(share * len(lags)), len(lags) - 1)], 0.0) if lags else 0.0

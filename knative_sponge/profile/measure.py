@@ -1,4 +1,4 @@
-"""Latency of a model server over a grid of batch sizes and cores, one call at a time. Starts no server, fits nothing."""
+"""Latency of a model server over a grid of batch sizes and cores, one call at a time. It starts no server and fits nothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class SizedServer(Protocol):
     """A model server whose cores can be set."""
 
     async def resize(self, cores: float) -> float:
-        """Hold it to so many cores; returns the size in force."""
+        """Hold the server to so many cores; returns the size in force."""
         ...
 
     async def infer(self, rows: int) -> None:
-        """One call with a batch of so many rows, its answer included. Raises SpongeError when it is not answered."""
+        """Make one call with a batch of so many rows and read its answer. Raises SpongeError when it is not answered."""
         ...
 
 
@@ -30,10 +30,10 @@ async def measure(
     progress: Callable[[float], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Sample]:
-    """Go over the whole grid, round after round, until `budget_s` seconds are spent; at least one round is completed.
+    """Measure the whole grid, round after round, until `budget_s` seconds are spent; at least one round is completed.
 
-    Rounds spread what disturbs the machine for a while over all points. A call follows the one before at once, so that
-    no CPU quota is saved up; the first after each change of size is not counted. progress: told the budget's share spent.
+    Rounds spread a disturbance of the machine over all points. Each call follows the one before at once, so that no CPU quota
+    is saved up. The first call after each change of size is not counted. progress: is given the share of the budget spent.
     """
     if not rows or not cores:
         raise ValueError("the grid is empty")

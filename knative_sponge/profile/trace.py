@@ -5,7 +5,7 @@ process with the log's autocorrelation, one value per second::
 
     z = √0.88·a + √0.12·w,   a ← 0.83·a + √(1 − 0.83²)·n,   w, n standard normal
 
-is made bandwidth in one of three ways; name the way with every result, it moves results more than good policies differ.
+becomes bandwidth in one of three ways. Name the way with every result: it changes results by more than good policies differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TraceKind(StrEnum):
     """How the Gaussian process becomes bandwidth."""
 
     QMAP = "qmap"
-    """Φ(z) mapped between the log's percentiles: the closest to the log."""
+    """Φ(z) mapped to the log's percentiles: the closest to the log."""
     LOGNORMAL = "lognormal"
     """exp(8.056 + 0.433·z) bytes/ms: kinder than the log at the low end."""
     DIPS = "dips"
@@ -47,7 +47,7 @@ _DIP_BYTES_PER_S: Final = (0.45e6, 1.5e6)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Bandwidth of one link, one value per second from time 0 on; after its end it begins again.
+    """Bandwidth of one link, one value per second from time 0 on. After its last second it starts again.
 
     bytes_per_s: at least one value, all above 0.
     """
@@ -65,12 +65,12 @@ class Trace:
         return self.bytes_per_s[int(at_s) % len(self.bytes_per_s)]
 
     def network_s(self, payload_bytes: int, at_s: float) -> float:
-        """Seconds from send to arrival of a payload sent at `at_s`, at that second's bandwidth throughout."""
+        """Seconds from send to arrival of a payload sent at `at_s`. The bandwidth of that second holds for all of it."""
         return payload_bytes / self.bandwidth_at(at_s)
 
 
 def synthetic_trace(seconds: int, rng: random.Random, kind: TraceKind = TraceKind.QMAP) -> Trace:
-    """A trace of `seconds` values, at least one; equal for equal generator states."""
+    """A trace of `seconds` values, at least one. Equal states of `rng` give equal traces."""
     noise = _process(rng)
     levels = [next(noise) for _ in range(seconds)]
     if kind is TraceKind.QMAP:

@@ -1,6 +1,6 @@
 """One simulated pod: the production core in virtual time, around a model server that is only a latency curve.
 
-The batcher and the demand estimator here are the ones that serve production; only time, network and CPU are made up.
+Batcher and demand estimator are those of production. Only time, network and CPU are simulated.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import DemandEstimator
-from knative_sponge.core.latency.model import LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.errors import Reason
 
 
-class Machine(Protocol):
-    """The batcher, or the baseline."""
+class BatchPolicy(Protocol):
+    """How requests are batched: the deadline batcher, or the first-come-first-served baseline."""
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
         """See `core.batching.batcher.Batcher.handle`."""
@@ -42,9 +42,10 @@ class Machine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The model server as it really behaves.
+    """The model server's true behaviour.
 
-    latency: of a batch. spread: standard deviation of ln(actual / latency). resize_s: from asking for cores to having them.
+    latency: of a batch. spread: standard deviation of ln(actual / latency). resize_s: from a request for cores to their being
+    in force.
     """
 
     latency: LatencyParams
@@ -54,7 +55,7 @@ class Server:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a run. Times in seconds; `missed` counts every request without a good answer by its deadline."""
+    """The result of a run. Times in seconds. missed: requests without a good answer by their deadline."""
 
     requests: int = 0
     missed: int = 0
@@ -82,8 +83,8 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Running:
-    """A batch with the model server. left: share still to do at `since_s`. noise: factor on its latency."""
+class SimulatedBatch:
+    """A batch that the simulated model server works on. left: share still to do at `since_s`. noise: factor on its latency."""
 
     works: dict[int, Work]
     rows: int
@@ -94,14 +95,15 @@ class Running:
 
 
 class Pod:
-    """Runs arrivals through a machine on one pod.
+    """Runs arrivals through a batching policy on one pod.
 
-    estimator: None keeps `cores` for the whole run. sample_s: period of the estimates (production: 0.1 s and on arrival).
+    estimator: None keeps `cores` for the whole run. sample_s: period of the estimates. There is also one on each arrival, as in
+    production.
     """
 
     def __init__(
         self,
-        machine: Machine,
+        policy: BatchPolicy,
         server: Server,
         cores: float,
         rng: random.Random,
@@ -109,7 +111,7 @@ class Pod:
         estimator: DemandEstimator | None = None,
         sample_s: float = 0.1,
     ) -> None:
-        self._machine = machine
+        self._policy = policy
         self._server = server
         self._cores = cores
         self._rng = rng
@@ -118,7 +120,7 @@ class Pod:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self._now = 0.0
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, SimulatedBatch] = {}
         self._pending: dict[int, Work] = {}
         self._wake_version = 0
         self._asked = cores
@@ -126,7 +128,7 @@ class Pod:
         self._outcome = Outcome()
 
     def run(self, works: Sequence[Work], tail_s: float = 1.0) -> Outcome:
-        """Let every work arrive at its `arrived_s` and return when all are answered and `tail_s` more has passed."""
+        """Let every work arrive at its `arrived_s`; return when all are answered and `tail_s` more seconds have passed."""
         for work in works:
             self._at(work.arrived_s, lambda work=work: self._arrive(work))  # type: ignore[misc]
         end_s = max((work.arrived_s for work in works), default=0.0) + tail_s
@@ -145,7 +147,7 @@ class Pod:
         heapq.heappush(self._queue, (max(at_s, self._now), next(self._serial), action))
 
     def _tell(self, event: BatcherEvent) -> None:
-        for command in self._machine.handle(event, self._now):
+        for command in self._policy.handle(event, self._now):
             match command:
                 case Dispatch(batch, works):
                     self._dispatch(batch, works)
@@ -196,25 +198,25 @@ class Pod:
     def _dispatch(self, batch: int, works: tuple[Work, ...]) -> None:
         rows = sum(work.rows for work in works)
         noise = math.exp(self._rng.gauss(0.0, self._server.spread))
-        running = Running({work.key: work for work in works}, rows, noise, since_s=self._now)
+        running = SimulatedBatch({work.key: work for work in works}, rows, noise, since_s=self._now)
         self._running[batch] = running
         self._outcome.batches += 1
         self._outcome.rows += rows
         self._schedule_end(batch, running)
 
-    def _schedule_end(self, batch: int, running: Running) -> None:
+    def _schedule_end(self, batch: int, running: SimulatedBatch) -> None:
         running.version += 1
         self._at(self._ends_s(running), lambda version=running.version: self._end(batch, version))  # type: ignore[misc]
 
-    def _ends_s(self, running: Running) -> float:
+    def _ends_s(self, running: SimulatedBatch) -> float:
         """When the batch is done if nothing changes."""
         return self._now + max(running.left, 0.0) * self._true_s(running)
 
-    def _progress(self, running: Running) -> None:
-        """Take what was done since `since_s` at the present size off what is left."""
+    def _progress(self, running: SimulatedBatch) -> None:
+        """Subtract from `left` the share that was done since `since_s` at the present size."""
         running.left -= (self._now - running.since_s) / self._true_s(running)
 
-    def _true_s(self, running: Running) -> float:
+    def _true_s(self, running: SimulatedBatch) -> float:
         slots = max(len(self._running), 1)
         return self._server.latency.latency_s(running.rows, self._cores / slots) * running.noise
 

@@ -18,7 +18,7 @@ from tests.core.profiles import RESNET18, RESNET18_TRUNCATED, YOLOV5S, samples_o
 
 RESNET = plain_fit(samples_of(RESNET18_TRUNCATED))
 YOLO = plain_fit(samples_of(YOLOV5S))
-RESNET_ONLINE = fit_latency(samples_of(RESNET18)).params
+RESNET_ONLINE = fit_latency(samples_of(RESNET18))
 
 
 @pytest.mark.parametrize(

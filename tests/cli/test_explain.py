@@ -61,8 +61,15 @@ def test_the_floor_serves_what_arrives_and_a_little_less_does_not(
         return
     assert urgent or served(1e6, bound_s) <= needed * (1 + 1e-6)
     limit_s = bound_s if urgent else math.inf
-    if urgent and served(1e6, bound_s / 2) > needed * (1 + 1e-6):
-        limit_s = bound_s / 2  # who has just missed a batch waits for two
+    if urgent and served(cores * (1 + 1e-6), bound_s / 2 * (1 + 1e-6)) >= needed * (1 - 1e-6):
+        limit_s = bound_s / 2  # a request that just misses a batch waits for two
+        assert served(cores / 3 * (1 - 1e-6), bound_s * (1 - 1e-6)) <= needed * (1 + 1e-6), (
+            "not for more than 3 × the cores"
+        )
+    elif urgent:
+        assert served(3 * cores * (1 - 1e-6), bound_s / 2 * (1 - 1e-6)) <= needed * (1 + 1e-6), (
+            "3 × the cores were enough"
+        )
     assert served(cores * (1 + 1e-6), limit_s * (1 + 1e-6)) >= needed * (1 - 1e-6)
     assert served(cores * (1 - 1e-6), limit_s * (1 - 1e-6)) <= needed * (1 + 1e-6)
 

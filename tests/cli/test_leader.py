@@ -10,7 +10,7 @@ from knative_sponge.cli.leader import Leader, leader
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.reporting.rows import Overview
 from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable
-from tests.cli.cluster_kit import PROXIED, FakeCluster
+from tests.cli.fake_cluster import PROXIED, FakeCluster
 from tests.controller.reporting.board_kit import NODE, REVISION
 from tests.controller.revision_kit import run
 

@@ -19,7 +19,7 @@ from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.follow import Resized
 from knative_sponge.settings import ServingSettings
 from knative_sponge.wire.demand import DemandLine
-from tests.local.conditions import wait_until
+from tests.local.waiting import wait_until
 
 IMPORTS = "import os, signal, sys, time; from http.server import BaseHTTPRequestHandler, HTTPServer;"
 SERVER = IMPORTS + (

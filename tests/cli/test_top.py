@@ -19,7 +19,7 @@ from knative_sponge.cli.main import main
 from knative_sponge.cli.top import HEAD, screen, state, table, watch
 from knative_sponge.controller.reporting.rows import BoardError, NodeRow, Overview, RevisionRow
 from knative_sponge.errors import KubeError, KubeUnreachable
-from tests.cli.cluster_kit import FakeCluster
+from tests.cli.fake_cluster import FakeCluster
 from tests.controller.reporting.board_kit import NODE, POD, REVISION, SHORT, of, steady
 from tests.controller.revision_kit import run
 

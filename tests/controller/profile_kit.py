@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import to_json
 
 CURVE = LatencyParams(gamma=0.02, delta=0.002, epsilon=0.01, eta=0.003)

@@ -22,7 +22,7 @@ import yaml
 from knative_sponge.controller import __main__ as program
 from knative_sponge.controller import process as process_module
 from knative_sponge.controller.kube import client as kube_module
-from knative_sponge.controller.kube import lastresort
+from knative_sponge.controller.kube import watchdog
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.lease import Elector
 from knative_sponge.controller.kube.resource import EVENTS, PODS
@@ -155,7 +155,7 @@ class FullPipe(logging.Handler):
 
 
 def test_work_that_hangs_in_the_log_ends_the_process_without_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastresort, "_TOLD_S", 0.1)
+    monkeypatch.setattr(watchdog, "_TOLD_S", 0.1)
     pipe = FullPipe()
     statuses: list[int] = []
 
@@ -164,7 +164,7 @@ def test_work_that_hangs_in_the_log_ends_the_process_without_a_line(monkeypatch:
         pipe.read.set()
 
     async def body() -> None:
-        with lastresort.must_end("it", 0.05, end):
+        with watchdog.must_end("it", 0.05, end):
             logging.getLogger().error("and the loop is blocked")
 
     logging.getLogger().addHandler(pipe)
@@ -183,7 +183,7 @@ def test_work_that_hangs_ends_the_process_even_if_nobody_can_say_what_is_left(mo
 
     async def body() -> None:
         statuses: list[int] = []
-        with lastresort.must_end("it", 0.05, statuses.append):
+        with watchdog.must_end("it", 0.05, statuses.append):
             await until(lambda: statuses)
         assert statuses == [1]
 

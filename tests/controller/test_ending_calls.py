@@ -176,7 +176,7 @@ def test_a_pod_that_is_told_of_while_the_work_ends_gets_no_hand_that_nobody_clos
             pod = running()
             pod["status"]["podIP"] = LOCAL
             node.watches.pods._put(key_of(pod), node.watches.pods._keep(pod))
-            assert sizer.cluster.pods
+            assert sizer.cluster.pods_of(("default", "hello-00002"))
             assert not sizer.divider.pods
 
     run(body())

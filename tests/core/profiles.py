@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from math import exp, log, log2
 
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 
 YOLOV5S = (
     (151.6, 117.9, 75.7, 57.4, 53.1),

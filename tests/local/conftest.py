@@ -1,4 +1,4 @@
-"""Stages for a local service."""
+"""Setups of a local service: with a fake control of cores, and with a real one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from knative_sponge.local.cpu.control import FakeCpu
-from tests.local.runner_kit import Stage
+from tests.local.fake_cpu import FakeCpu
+from tests.local.service_setup import ServiceSetup
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, FakeCpu(limit_cores=8.0, period_s=0.02, used_s=3.0))
+def service_setup(tmp_path: Path) -> ServiceSetup:
+    return ServiceSetup(tmp_path, FakeCpu(limit_cores=8.0, period_s=0.02, used_s=3.0))
 
 
 @pytest.fixture
-def real(tmp_path: Path) -> Stage:
-    return Stage(tmp_path, None)
+def real_cpu_setup(tmp_path: Path) -> ServiceSetup:
+    return ServiceSetup(tmp_path, None)

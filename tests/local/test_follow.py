@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.follow import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.wire.client import AdminClient
-from tests.local.conditions import until
+from tests.local.fake_cpu import FakeCpu
 from tests.local.fake_proxy import Event, FakeProxy
+from tests.local.waiting import until
 
 
 class LoggedCpu(FakeCpu):

@@ -15,8 +15,9 @@ from knative_sponge.local.cpu.cgroup import KernelFiles, Owner, make_group
 from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.process import ChildTree
-from tests.local.conditions import HAVE_V1, V1_CPU, alive, until, wait_until
-from tests.local.cpu.guarded import run_guarded
+from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
+from tests.local.guarded_tree import run_guarded
+from tests.local.waiting import alive, until, wait_until
 
 PYTHON = sys.executable
 

@@ -11,41 +11,45 @@ from typing import Any
 import pytest
 
 from knative_sponge.errors import SettingError
-from knative_sponge.local.cpu.control import Entry, FakeCpu
+from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings
-from tests.local.conditions import HAVE_V1, V1_CPU, until
-from tests.local.runner_kit import SETTINGS, Stage, never, serve
+from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
+from tests.local.fake_cpu import FakeCpu
+from tests.local.service_setup import SETTINGS, ServiceSetup, never, serve
+from tests.local.waiting import until
 
 
-def test_cores_follow_demand_from_the_first_line_to_the_drain(stage: Stage) -> None:
+def test_cores_follow_demand_from_the_first_line_to_the_drain(service_setup: ServiceSetup) -> None:
     async def scene(service: LocalService) -> None:
-        await stage.sees(("demand", 1))
-        assert stage.cpu is not None
-        assert stage.cpu.history == [1.0], "it starts at the most allowed"
-        stage.want(want=0.3)
-        await stage.sees(("patched", 0.3), ("actuated", 0.3))
-        stage.cpu.used_s = 5.5
-        stage.want(want=0.7)
-        await stage.sees(("actuated", 0.7))
+        await service_setup.sees(("demand", 1))
+        assert service_setup.cpu is not None
+        assert service_setup.cpu.history == [1.0], "it starts at the most allowed"
+        service_setup.want(want=0.3)
+        await service_setup.sees(("patched", 0.3), ("actuated", 0.3))
+        service_setup.cpu.used_s = 5.5
+        service_setup.want(want=0.7)
+        await service_setup.sees(("actuated", 0.7))
         await until(lambda: service.cores == 0.7, "recorded")
 
-    service = serve(stage.options(), scene)
-    assert ("drained", None) in stage.log(), "the proxy ended in order, with the model server still there"
+    service = serve(service_setup.options(), scene)
+    assert ("drained", None) in service_setup.log(), "the proxy ended in order, with the model server still there"
     assert service.server_status == 128 + signal.SIGTERM
     assert [cores for _, cores in service.cores_history] == [1.0, 0.3, 0.7]
     assert service.cores_history[0][0] == 0.0
     assert service.core_seconds() == service.core_seconds() > 0.0, "time stands still after the end"
     assert service.used_core_seconds() == 2.5, "what loading took is not counted"
-    assert stage.cpu is not None
-    assert stage.cpu.closed
+    assert service_setup.cpu is not None
+    assert service_setup.cpu.closed
 
 
-def test_the_proxy_finds_what_knative_and_we_promise_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_finds_what_knative_and_we_promise_it(
+    service_setup: ServiceSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPONGE_CPU_HOOK", "/other")  # of another program: not ours to pass on
 
     async def scene(service: LocalService) -> None:
-        env = stage.environment()
+        env = service_setup.environment()
         for name in ("SERVING_NAMESPACE", "SERVING_CONFIGURATION", "SERVING_REVISION", "SERVING_POD", "SERVING_POD_IP"):
             assert env[name]
         assert env["SERVING_LOGGING_CONFIG"] == env["SERVING_LOGGING_LEVEL"] == ""
@@ -59,47 +63,49 @@ def test_the_proxy_finds_what_knative_and_we_promise_it(stage: Stage, monkeypatc
         assert len(env["SPONGE_CONTROL_TOKEN"]) >= 32
         assert ServingSettings.from_env(env) == SETTINGS
 
-    serve(stage.options(), scene)
+    serve(service_setup.options(), scene)
 
 
-def test_the_most_cores_are_bounded_by_what_this_process_may_use(stage: Stage) -> None:
+def test_the_most_cores_are_bounded_by_what_this_process_may_use(service_setup: ServiceSetup) -> None:
     async def scene(service: LocalService) -> None:
-        assert ServingSettings.from_env(stage.environment()).max_cores == len(os.sched_getaffinity(0))
+        assert ServingSettings.from_env(service_setup.environment()).max_cores == len(os.sched_getaffinity(0))
 
-    serve(stage.options(settings=ServingSettings(slo_s=0.5, max_cores=999.0)), scene)
-    assert any("max-cores 999 lowered" in line for line in stage.said)
+    serve(service_setup.options(settings=ServingSettings(slo_s=0.5, max_cores=999.0)), scene)
+    assert any("max-cores 999 lowered" in line for line in service_setup.said)
 
 
-def test_a_fixed_size_is_held_and_no_demand_is_followed(stage: Stage) -> None:
+def test_a_fixed_size_is_held_and_no_demand_is_followed(service_setup: ServiceSetup) -> None:
     async def scene(service: LocalService) -> None:
         assert not service.follows
-        assert stage.cpu is not None
-        assert stage.cpu.history == [0.6]
-        settings = ServingSettings.from_env(stage.environment())
+        assert service_setup.cpu is not None
+        assert service_setup.cpu.history == [0.6]
+        settings = ServingSettings.from_env(service_setup.environment())
         assert (settings.min_cores, settings.max_cores) == (0.6, 0.6)
-        assert stage.environment()["SPONGE_CORES"] == "600m"
+        assert service_setup.environment()["SPONGE_CORES"] == "600m"
 
-    service = serve(stage.options(fixed_cores=0.6), scene)
+    service = serve(service_setup.options(fixed_cores=0.6), scene)
     assert [cores for _, cores in service.cores_history] == [0.6]
-    assert "demand" not in dict(stage.log())
+    assert "demand" not in dict(service_setup.log())
 
 
-def test_a_fixed_size_between_two_that_can_be_set_becomes_the_larger_and_that_is_said(stage: Stage) -> None:
+def test_a_fixed_size_between_two_that_can_be_set_becomes_the_larger_and_that_is_said(
+    service_setup: ServiceSetup,
+) -> None:
     async def scene(service: LocalService) -> None:
         assert service.cores == 1.0
-        assert stage.environment()["SPONGE_CORES"] == "1"
+        assert service_setup.environment()["SPONGE_CORES"] == "1"
 
-    stage.cpu = FakeCpu(granularity_cores=1.0, limit_cores=8.0)
-    serve(stage.options(fixed_cores=0.6), scene)
-    assert stage.said == ["fixed-cores 0.6 becomes 1: fake sets nothing finer"]
+    service_setup.cpu = FakeCpu(granularity_cores=1.0, limit_cores=8.0)
+    serve(service_setup.options(fixed_cores=0.6), scene)
+    assert service_setup.said == ["fixed-cores 0.6 becomes 1: fake sets nothing finer"]
 
 
-def test_without_an_slo_the_size_stays_at_the_most_allowed(stage: Stage) -> None:
+def test_without_an_slo_the_size_stays_at_the_most_allowed(service_setup: ServiceSetup) -> None:
     async def scene(service: LocalService) -> None:
         assert not service.follows
         assert service.cores == 1.0
 
-    serve(stage.options(settings=ServingSettings(max_cores=1.0)), scene)
+    serve(service_setup.options(settings=ServingSettings(max_cores=1.0)), scene)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +113,15 @@ def test_without_an_slo_the_size_stays_at_the_most_allowed(stage: Stage) -> None
     [({"fixed_cores": 999.0}, "fixed-cores"), ({"settings": ServingSettings(min_cores=999.0)}, "min-cores")],
 )
 def test_a_size_that_cannot_be_had_is_a_setting_error_and_nothing_starts(
-    stage: Stage, more: dict[str, Any], message: str
+    service_setup: ServiceSetup, more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingError, match=message):
-        serve(stage.options(**more), never)
-    assert stage.cpu is not None
-    assert stage.cpu.closed
+        serve(service_setup.options(**more), never)
+    assert service_setup.cpu is not None
+    assert service_setup.cpu.closed
 
 
-def test_the_server_enters_by_the_controls_entry(stage: Stage, tmp_path: Path) -> None:
+def test_the_server_enters_by_the_controls_entry(service_setup: ServiceSetup, tmp_path: Path) -> None:
     joined = tmp_path / "cgroup.procs"
     joined.touch()
 
@@ -124,31 +130,30 @@ def test_the_server_enters_by_the_controls_entry(stage: Stage, tmp_path: Path) -
         def entry(self) -> Entry:
             return Entry(joins=(joined,))
 
-    stage.cpu = Doorkeeper(limit_cores=8.0)
+    service_setup.cpu = Doorkeeper(limit_cores=8.0)
 
     async def scene(service: LocalService) -> None:
         assert joined.read_text() == "0"
 
-    serve(stage.options(), scene)
+    serve(service_setup.options(), scene)
 
 
 @pytest.mark.skipif(not HAVE_V1, reason="needs the right to make cgroup v1 groups in the cpu hierarchy")
-def test_a_real_group_follows_demand_and_is_gone_at_the_end(real: Stage) -> None:
+def test_a_real_group_follows_demand_and_is_gone_at_the_end(real_cpu_setup: ServiceSetup) -> None:
     assert V1_CPU is not None
     mine = f"sponge-*-{os.getpid()}-*"
     before = set(V1_CPU.own.glob(mine))
 
     async def scene(service: LocalService) -> None:
-        await real.sees(("demand", 1))
+        await real_cpu_setup.sees(("demand", 1))
         assert V1_CPU is not None
         (group,) = set(V1_CPU.own.glob(mine)) - before
-        real.want(want=0.25)
+        real_cpu_setup.want(want=0.25)
         await until(lambda: (group / "cpu.cfs_quota_us").read_text() == "5000\n", "a quarter of 20 ms")
-        real.want(want=0.5)
+        real_cpu_setup.want(want=0.5)
         await until(lambda: (group / "cpu.cfs_quota_us").read_text() == "10000\n", "half of 20 ms")
 
-    service = serve(real.options(), scene)
+    service = serve(real_cpu_setup.options(), scene)
     assert set(V1_CPU.own.glob(mine)) == before
     assert service.used_core_seconds() >= 0
-    assert service.throttled_s() >= 0
-    assert real.said[0].startswith("cores set by cgroup v1")
+    assert real_cpu_setup.said[0].startswith("cores set by cgroup v1")

@@ -13,24 +13,25 @@ import pytest
 
 from knative_sponge.local.cpu.procfs import descendants
 from knative_sponge.local.runner import LocalService, ServiceError
-from tests.local.conditions import HAVE_V1, V1_CPU, alive, until, wait_until
-from tests.local.runner_kit import CODE, Stage, never, serve
+from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
+from tests.local.service_setup import CODE, ServiceSetup, never, serve
+from tests.local.waiting import alive, until, wait_until
 
 
-def test_a_server_that_dies_at_the_start_is_quoted(stage: Stage) -> None:
+def test_a_server_that_dies_at_the_start_is_quoted(service_setup: ServiceSetup) -> None:
     command = ("sh", "-c", "echo loading; echo 'no such model: x' >&2; exit 3")
     with pytest.raises(ServiceError, match=r"(?s)before it accepted.*the model server ended with status 3.*such model"):
-        serve(stage.options(command), never)
-    assert stage.log() == [], "the proxy was never started"
+        serve(service_setup.options(command), never)
+    assert service_setup.log() == [], "the proxy was never started"
 
 
-def test_a_server_that_never_listens_is_ended_after_its_time(stage: Stage) -> None:
+def test_a_server_that_never_listens_is_ended_after_its_time(service_setup: ServiceSetup) -> None:
     with pytest.raises(ServiceError, match=r"(?s)did not accept a connection in 0.3 s.*thinking"):
-        serve(stage.options(("sh", "-c", "echo thinking; exec sleep 60"), start_timeout_s=0.3), never)
+        serve(service_setup.options(("sh", "-c", "echo thinking; exec sleep 60"), start_timeout_s=0.3), never)
 
 
-def test_a_proxy_that_dies_at_the_start_is_quoted_and_takes_the_server_along(stage: Stage) -> None:
-    service = LocalService(stage.options(mood="dies"))
+def test_a_proxy_that_dies_at_the_start_is_quoted_and_takes_the_server_along(service_setup: ServiceSetup) -> None:
+    service = LocalService(service_setup.options(mood="dies"))
 
     async def main() -> None:
         async with service:
@@ -41,7 +42,7 @@ def test_a_proxy_that_dies_at_the_start_is_quoted_and_takes_the_server_along(sta
     assert service.server_status == 128 + signal.SIGTERM
 
 
-def test_wait_says_how_the_model_server_ended(stage: Stage, tmp_path: Path) -> None:
+def test_wait_says_how_the_model_server_ended(service_setup: ServiceSetup, tmp_path: Path) -> None:
     fate = tmp_path / "fate"
     doomed = CODE.replace(".serve_forever()", " as server:") + (
         "    server.timeout = 0.01\n"
@@ -55,16 +56,16 @@ def test_wait_says_how_the_model_server_ended(stage: Stage, tmp_path: Path) -> N
         assert await service.wait() == "the model server ended with status 1; its last lines:\nout of memory\n"
         assert service.server_status == 1
 
-    serve(stage.options((sys.executable, "-c", doomed, "{port}", str(fate))), scene)
+    serve(service_setup.options((sys.executable, "-c", doomed, "{port}", str(fate))), scene)
 
 
-def test_wait_says_when_the_proxy_is_gone(stage: Stage) -> None:
+def test_wait_says_when_the_proxy_is_gone(service_setup: ServiceSetup) -> None:
     async def scene(service: LocalService) -> None:
         (guardian,) = (process.pid for process in descendants(os.getpid()) if is_proxys_guardian(process.pid))
         os.kill(guardian, signal.SIGTERM)
         assert (await service.wait()).startswith("the proxy ended")
 
-    serve(stage.options(), scene)
+    serve(service_setup.options(), scene)
 
 
 def is_proxys_guardian(pid: int) -> bool:
@@ -72,17 +73,19 @@ def is_proxys_guardian(pid: int) -> bool:
     return b"tests.local.fake_proxy" in words and b"--" in words
 
 
-def test_a_proxy_that_does_not_end_is_killed_after_the_grace_and_the_server_then_asked(stage: Stage) -> None:
+def test_a_proxy_that_does_not_end_is_killed_after_the_grace_and_the_server_then_asked(
+    service_setup: ServiceSetup,
+) -> None:
     async def scene(service: LocalService) -> None:
         pass
 
-    service = serve(stage.options(mood="never ends", grace_s=0.2), scene)
+    service = serve(service_setup.options(mood="never ends", grace_s=0.2), scene)
     assert service.server_status is not None
 
 
-def test_kill_cuts_a_stop_short(stage: Stage) -> None:
+def test_kill_cuts_a_stop_short(service_setup: ServiceSetup) -> None:
     async def main() -> None:
-        service = LocalService(stage.options(mood="never ends", grace_s=600.0))
+        service = LocalService(service_setup.options(mood="never ends", grace_s=600.0))
         async with service:
             stopping = asyncio.create_task(service.stop())
             await until(lambda: service.stopping, "the stop began")
@@ -93,19 +96,19 @@ def test_kill_cuts_a_stop_short(stage: Stage) -> None:
     asyncio.run(main())
 
 
-def test_a_block_that_fails_leaves_nothing_behind(stage: Stage) -> None:
+def test_a_block_that_fails_leaves_nothing_behind(service_setup: ServiceSetup) -> None:
     async def scene(service: LocalService) -> None:
         raise RuntimeError("the user's own")
 
     before = {process.pid for process in descendants(os.getpid())}
     with pytest.raises(RuntimeError, match="the user's own"):
-        serve(stage.options(), scene)
+        serve(service_setup.options(), scene)
     assert {process.pid for process in descendants(os.getpid())} <= before
 
 
-def test_a_cancelled_start_leaves_nothing_behind(stage: Stage) -> None:
+def test_a_cancelled_start_leaves_nothing_behind(service_setup: ServiceSetup) -> None:
     async def main() -> None:
-        starting = asyncio.create_task(LocalService(stage.options(("sleep", "60"))).__aenter__())
+        starting = asyncio.create_task(LocalService(service_setup.options(("sleep", "60"))).__aenter__())
         await until(lambda: any(process.pid for process in descendants(os.getpid())), "the server runs")
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -114,17 +117,17 @@ def test_a_cancelled_start_leaves_nothing_behind(stage: Stage) -> None:
     before = {process.pid for process in descendants(os.getpid())}
     asyncio.run(main())
     assert {process.pid for process in descendants(os.getpid())} <= before
-    assert stage.cpu is not None
-    assert stage.cpu.closed
+    assert service_setup.cpu is not None
+    assert service_setup.cpu.closed
 
 
 KILLED = """
 import asyncio, sys
 from pathlib import Path
-from tests.local.runner_kit import Stage, never
+from tests.local.service_setup import ServiceSetup, never
 from knative_sponge.local.runner import LocalService
 async def main():
-    async with LocalService(Stage(Path(sys.argv[1]), None).options()):
+    async with LocalService(ServiceSetup(Path(sys.argv[1]), None).options()):
         print("up", flush=True)
         await asyncio.sleep(60)
 asyncio.run(main())

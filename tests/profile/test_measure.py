@@ -59,9 +59,9 @@ def test_rounds_go_on_until_the_budget_is_spent_and_points_share_it_evenly() -> 
 
 
 def test_the_curve_is_found_again_from_its_own_samples() -> None:
-    fit = fit_latency(measured(10, rows=(1, 2, 4, 8), cores=(0.3, 0.6, 1.4)))
+    fitted = fit_latency(measured(10, rows=(1, 2, 4, 8), cores=(0.3, 0.6, 1.4)))
     for rows, cores in ((1, 0.4), (6, 1.0), (8, 1.4)):
-        assert fit.params.latency_s(rows, cores) == pytest.approx(PARAMS.latency_s(rows, cores), rel=0.02)
+        assert fitted.latency_s(rows, cores) == pytest.approx(PARAMS.latency_s(rows, cores), rel=0.02)
 
 
 def test_progress_ends_at_the_whole() -> None:

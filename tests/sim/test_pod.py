@@ -11,7 +11,8 @@ from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.fifo import FifoBatcher, FifoRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.profile.arrivals import ArrivalKind, arrivals
 from knative_sponge.profile.trace import synthetic_trace
 from knative_sponge.sim.pod import Outcome, Pod, Server

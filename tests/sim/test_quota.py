@@ -9,7 +9,8 @@ import pytest
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.sim.pod import Outcome, Server
 from knative_sponge.sim.quota import PERIOD_S, QuotaPod
 

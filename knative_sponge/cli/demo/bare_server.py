@@ -1,12 +1,12 @@
-"""A model server alone, held to a size and without proxy: what a profile is measured on. Measures nothing itself."""
+"""A model server held to a size, without a proxy: a profile is measured on it. It measures nothing itself."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Final, Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 import aiohttp
 
@@ -24,43 +24,31 @@ _GRACE_S: Final = 5.0
 
 
 class BareServer:
-    """Async context manager; satisfies `profile.measure.SizedServer`.
+    """A model server that serves. Satisfies `profile.measure.SizedServer`.
 
-    command: `{port}` in any word becomes its port. path: where inference calls go. hook: route that is told the cores.
-    batch: the call that carries so many rows.
+    session, url: how and where it is reached. path: where inference calls go. hook: route that is told the cores, None where
+    there is none. batch: the call that carries so many rows.
     """
 
     def __init__(
-        self, command: Sequence[str], path: str, hook: str | None, batch: Callable[[int], Body], output: Sink
+        self,
+        control: CpuControl,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        path: str,
+        hook: str | None,
+        batch: Callable[[int], Body],
     ) -> None:
-        self._command = command
+        self._control = control
+        self._session = session
+        self._url = url
         self._path = path
         self._hook = hook
         self._batch = batch
-        self._output = output
-        self._control: CpuControl | None = None
-        self._child: ChildTree | None = None
-        self._session: aiohttp.ClientSession | None = None
-        self._url = ""
-
-    async def __aenter__(self) -> Self:
-        """Raises SpongeError when the server does not come up."""
-        try:
-            await self._start()
-        except BaseException:
-            await self._stop()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stop()
 
     async def resize(self, cores: float) -> float:
         """See `SizedServer.resize`."""
-        assert self._control is not None
-        assert self._session is not None
         size = self._control.apply(min(cores, self._control.limit_cores))
         if self._hook is not None:
             async with self._session.post(self._url + self._hook, json={"cores": size}) as answer:
@@ -71,7 +59,6 @@ class BareServer:
 
     async def infer(self, rows: int) -> None:
         """See `SizedServer.infer`."""
-        assert self._session is not None
         client = HttpClient(self._session, self._url + self._path, (self._batch(rows),))
         try:
             reply = await client.send(0, {})
@@ -80,33 +67,41 @@ class BareServer:
         if reply.status != 200:
             raise SpongeError(f"the model server answered {reply.status} to a batch of {rows}")
 
-    async def _start(self) -> None:
-        self._control = choose_control().control
-        port = Ports.choose(_HOST, public=0, server=0).server
-        self._control.apply(min(self._control.limit_cores, float(len(os.sched_getaffinity(0)))))
-        self._child = await ChildTree.start(
-            [word.replace("{port}", str(port)) for word in self._command],
-            env={**os.environ, "PORT": str(port)},
-            sink=self._output,
-            entry=self._control.entry,
-        )
-        self._control.attach(self._child.guardian)
-        accepting = asyncio.ensure_future(wait_accepting(_HOST, port))
-        ended = asyncio.ensure_future(self._child.wait())
-        try:
-            await asyncio.wait({accepting, ended}, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
-            if not accepting.done() or ended.done():
-                raise SpongeError(f"the model server did not start:\n{self._child.last_lines()}")
-        finally:
-            accepting.cancel()
-            ended.cancel()
-        self._url = f"http://{_HOST}:{port}"
-        self._session = aiohttp.ClientSession()
 
-    async def _stop(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-        if self._child is not None:
-            await self._child.stop(_GRACE_S)
-        if self._control is not None:
-            await asyncio.to_thread(self._control.close)
+@asynccontextmanager
+async def bare_server(
+    command: Sequence[str], path: str, hook: str | None, batch: Callable[[int], Body], output: Sink
+) -> AsyncIterator[BareServer]:
+    """Start the server and end it after the block. Raises SpongeError when it does not come up.
+
+    command: `{port}` in any word becomes the server's port. output: takes what the server writes. Others: see `BareServer`.
+    """
+    async with AsyncExitStack() as stack:
+        control = choose_control().control
+        stack.push_async_callback(asyncio.to_thread, control.close)
+        port = Ports.choose(_HOST, public=0, server=0).server
+        control.apply(min(control.limit_cores, float(len(os.sched_getaffinity(0)))))
+        child = await ChildTree.start(
+            [word.replace("{port}", str(port)) for word in command],
+            env={**os.environ, "PORT": str(port)},
+            sink=output,
+            entry=control.entry,
+        )
+        stack.push_async_callback(child.stop, _GRACE_S)
+        control.attach(child.guardian)
+        await _accepts(child, port)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        yield BareServer(control, session, f"http://{_HOST}:{port}", path=path, hook=hook, batch=batch)
+
+
+async def _accepts(child: ChildTree, port: int) -> None:
+    """Wait until the server accepts connections. Raises SpongeError when it ends before, or when the time is over."""
+    accepting = asyncio.ensure_future(wait_accepting(_HOST, port))
+    ended = asyncio.ensure_future(child.wait())
+    try:
+        await asyncio.wait({accepting, ended}, timeout=_START_S, return_when=asyncio.FIRST_COMPLETED)
+        if not accepting.done() or ended.done():
+            raise SpongeError(f"the model server did not start:\n{child.last_lines()}")
+    finally:
+        accepting.cancel()
+        ended.cancel()

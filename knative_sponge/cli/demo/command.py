@@ -1,7 +1,7 @@
-"""`sponge demo`: a text detector under a surging load, served in four ways on this machine. Parses, conducts, shows.
+"""`sponge demo`: a text detector under a surging load, served in four ways on this machine. It parses, runs and shows.
 
-In order: profile the model server, choose a load that this machine can just serve, run the strategies on that same load
-one after another, publish.
+Steps: profile the model server; choose a load that this machine can just serve; run one strategy after another on that
+same load; publish.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from knative_sponge.cli.demo.bare_server import BareServer
+from knative_sponge.cli.demo.bare_server import bare_server
 from knative_sponge.cli.demo.publish import curve_text, lag_text, publish, scenario_text
 from knative_sponge.cli.demo.report import StrategyRun, summarize
 from knative_sponge.cli.demo.scenario import Scenario, cores_for_server, make_scenario
@@ -49,7 +49,7 @@ _PROFILE_SHARES: Final = (0.2, 0.45, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What can be asked of a demo. server: folder that Python can run. slo_s, rate: None lets the machine decide."""
+    """The flags of a demo. server: folder that Python can run. slo_s, rate: None takes what fits this machine."""
 
     server: Path
     out: Path
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class Demo:
-    """One demo from profile to report. log: takes what the programs write."""
+    """One demo, from profile to report. log: takes the output of the programs."""
 
     def __init__(self, options: DemoOptions, console: Console, log: BinaryIO) -> None:
         self._options = options
@@ -84,7 +84,7 @@ class Demo:
         self._profile_file = options.out / "profile.json"
 
     async def run(self) -> None:
-        """Everything, in order."""
+        """Run all steps, in order."""
         with self._progress() as progress:
             model = await self._profile(progress)
             scenario = self._choose(model)
@@ -116,11 +116,11 @@ class Demo:
         )
 
     async def _profile(self, progress: Progress) -> LatencyModel:
-        """Measure batches of photographs on several sizes, fit the curve, keep it for the proxies to start with."""
+        """Measure batches of photographs on several sizes, fit the curve, and keep it in a file for the proxies."""
         photos = cycle(self._photos)
         task = progress.add_task("profile", total=1.0, note="")
         sizes = [share * self._max_cores for share in _PROFILE_SHARES]
-        async with BareServer(
+        async with bare_server(
             self._command, _PATH, _HOOK, lambda rows: image_call(list(islice(photos, rows))), self._log
         ) as server:
             samples = await measure(
@@ -157,7 +157,7 @@ class Demo:
         return run
 
     def _progress(self) -> Progress:
-        """Drawn four times a second: the load must have the processor."""
+        """Progress bars, drawn only four times a second: the load needs the processor."""
         return Progress(
             TextColumn("{task.description:12}"),
             BarColumn(),

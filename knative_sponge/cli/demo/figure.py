@@ -1,4 +1,4 @@
-"""The demo's picture: a column per strategy, a row per question, the same axes across. Draws; computes nothing."""
+"""The demo's picture: a column per strategy, a row per figure, the same axes across. It draws and computes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THEME: Final = {
     INK: "--ink", MUTED: "--muted", RULE: "--rule", SURGE: "--surge", PAPER: "--paper", LOAD: "--load",
     CORES: "--cores", QUEUE: "--queue", MET: "--met", DROPPED: "--dropped", LATE: "--late",
 }  # fmt: skip
-"""The CSS variable that stands for each colour where the picture is part of a page."""
+"""The CSS variable that replaces each colour when the picture is part of a page."""
 
 _ROWS: Final = (
     ("load", "requests/s\nreaching it", 0.55),
@@ -82,8 +82,8 @@ _REFUSED: Final = {**_MET, "color": DROPPED, "marker": "x", "markersize": 3.8, "
 class Picture:
     """The drawn figure, ready to be written in two formats.
 
-    runs: one per column, all under the same load; summaries: in the same order. rates: planned requests per second,
-    each second, whose surges are shaded.
+    runs: one per column, all under the same load. summaries: in the same order. rates: planned requests per second, one value
+    for each second; surges are shaded.
     """
 
     def __init__(self, runs: Sequence[StrategyRun], summaries: Sequence[Summary], rates: Sequence[float]) -> None:
@@ -171,7 +171,7 @@ def _draw_cores(axes: Axes, run: StrategyRun, summary: Summary) -> None:
 
 
 def _draw_queue(axes: Axes, run: StrategyRun) -> None:
-    """The most in each tenth of a second: finer would only blacken the picture."""
+    """The largest value in each tenth of a second: finer steps would only blacken the picture."""
     tenths = round(run.seconds * 10)
     counts = peaks(in_service(run.outcomes), tenths, 0.1)
     edges = [tenth / 10 for tenth in range(tenths + 1)]
@@ -180,7 +180,7 @@ def _draw_queue(axes: Axes, run: StrategyRun) -> None:
 
 
 def _draw_slack(axes: Axes, run: StrategyRun) -> None:
-    """Answers later than twice their budget are drawn at the lower edge."""
+    """Slack of each answer. One that is later than twice its budget is drawn at the lower edge."""
     edge_ms = 1000 * max((outcome.planned.slo_s for outcome in run.outcomes), default=1.0)
     axes.axhline(0, color=INK, linewidth=0.8, zorder=1)
     for style, chosen in (

@@ -1,4 +1,4 @@
-"""What a figure was measured on, in words; no host name, no path, nothing that names its owner."""
+"""The machine that figures were measured on, in words; no host name, no path, nothing that names its owner."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe_machine(proc: Path = Path("/proc")) -> dict[str, str | int | float]:
-    """CPU model, cores this process may use, memory in GiB, kernel and Python."""
+    """CPU model, cores that this process may use, memory in GiB, kernel and Python."""
     return {
         "cpu": _field(proc / "cpuinfo", "model name") or platform.machine(),
         "cores": len(os.sched_getaffinity(0)),

@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file that needs nothing else, light or dark as its reader prefers. Computes nothing."""
+"""The demo's page: one HTML file that needs no other, light or dark as its reader prefers. It computes nothing."""
 
 from __future__ import annotations
 

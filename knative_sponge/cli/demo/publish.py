@@ -1,4 +1,4 @@
-"""Writes what the demo found: report.json, report.html, report.png. Runs nothing."""
+"""Writes the demo's results: report.json, report.html, report.png. It runs nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.profile.load import lag_s
 
 _TOO_LATE_S: Final = 0.010
-"""A generator that was later than this for more than 1 % of the requests measured itself as well as the service."""
+"""A load generator that is later than this for over 1 % of the requests distorts the figures by its own delay."""
 
 
 def publish(folder: Path, scenario: Scenario, runs: Sequence[StrategyRun], params: LatencyParams) -> Path:
@@ -70,7 +70,7 @@ def curve_text(params: LatencyParams) -> str:
 
 
 def lag_text(runs: Sequence[StrategyRun]) -> str:
-    """How late the load generator itself was, and whether that is too much."""
+    """A sentence on how late the load generator itself was, and whether that is too much."""
     p99_s = max(lag_s(run.outcomes, 0.99) for run in runs)
     text = f"The load generator was at most {1000 * p99_s:.1f} ms late for 99 % of the requests of every run."
     if p99_s > _TOO_LATE_S:

@@ -1,4 +1,4 @@
-"""What a demo run comes to: series in, figures and JSON out. Starts nothing, draws nothing, reads no clock."""
+"""The figures of a demo run: series in, figures and JSON out. It starts nothing, draws nothing and reads no clock."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from knative_sponge.profile.load import Outcome
 
 Steps = Sequence[tuple[float, float]]
-"""(from when, value), ascending: a step function of time."""
+"""A step function of time: (start of the step, value), ascending."""
 
 
 @dataclass(frozen=True, slots=True)
 class StrategyRun:
     """One strategy under the demo's load; all times in seconds from the start of the load.
 
-    seconds: length of the load, over which cores are counted. cores: allocated, from time 0 or before on.
+    seconds: length of the load; cores are counted over it. cores: (start of the step, allocated cores), from time 0 or before.
     """
 
     name: str
@@ -36,9 +36,9 @@ class StrategyRun:
 class Summary:
     """The figures of one run; the names are those of report.json.
 
-    missed: requests without the model's answer by their own deadline. dropped: those of them that were refused at once
-    instead of being served late. p50_s, p99_s: from send to the model's answer, for all that got it, in time or not.
-    mean_batch: rows per batch. None where no request was served.
+    missed: requests without the model's answer by their own deadline. dropped: missed requests that were refused instead of
+    being served late. p50_s, p99_s: from send to the model's answer, over all requests that got one, in time or not.
+    mean_batch: rows per batch. The last three are None where no request was served.
     """
 
     requests: int
@@ -79,7 +79,7 @@ def to_json(machine: Mapping[str, object], summaries: Mapping[str, Summary]) -> 
 
 
 def quantile(ascending: Sequence[float], share: float) -> float | None:
-    """The least value that `share` of the values do not exceed; None without values."""
+    """The least value that `share` of the values do not exceed; None where there are no values."""
     return ascending[max(math.ceil(share * len(ascending)), 1) - 1] if ascending else None
 
 
@@ -92,7 +92,7 @@ def integral(steps: Steps, until_s: float) -> float:
 
 
 def in_service(outcomes: Sequence[Outcome]) -> list[tuple[float, float]]:
-    """How many requests wait or are being served: handed over, and neither answered nor given up by their client."""
+    """The number of requests that wait or are served, as steps: handed over, but neither answered nor given up."""
     changes: list[tuple[float, int]] = []
     for outcome in outcomes:
         changes += [(outcome.planned.reaches_s + outcome.lag_s, 1), (outcome.ended_s, -1)]
@@ -104,7 +104,7 @@ def in_service(outcomes: Sequence[Outcome]) -> list[tuple[float, float]]:
 
 
 def peaks(steps: Steps, count: int, width_s: float) -> list[float]:
-    """The largest value a step function, 0 before its first step, takes in each of `count` intervals from time 0 on."""
+    """The largest value of a step function in each of `count` intervals from time 0 on; it is 0 before its first step."""
     largest = [0.0] * count
     ends = [*(start for start, _ in steps[1:]), math.inf]
     for (start, value), end in zip(steps, ends, strict=True):
@@ -115,7 +115,7 @@ def peaks(steps: Steps, count: int, width_s: float) -> list[float]:
 
 
 def per_second(times: Sequence[float], seconds: int) -> list[int]:
-    """How many of the times fall into each second from 0 on; those beyond the last count in it."""
+    """How many of the times fall into each second from 0 on. Times beyond the last second count in it."""
     counts = [0] * seconds
     for time in times:
         counts[min(int(time), seconds - 1)] += 1

@@ -1,4 +1,4 @@
-"""The four strategies the demo compares, and one run of one of them under the load. Draws and prints nothing."""
+"""The four strategies that the demo compares, and one run of one of them under the load. It draws and prints nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from knative_sponge.profile.load import Body, Outcome
 FIFO_BATCH: Final = 8
 FIFO_TIMEOUT: Final = "50ms"
 PATIENCE_S: Final = 5.0
-"""A client whose answer is late waits so much longer, so that it is known how late."""
+"""A client waits so long beyond its deadline, so that the report knows how late an answer was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """What sets one run apart: a fixed size or none, rows per batch or the default, the proxy's environment."""
+    """The difference between runs. fixed_cores: None follows demand. max_batch: None is the default. env: for the proxy."""
 
     name: str
     fixed_cores: float | None = None
@@ -43,23 +43,23 @@ SPONGE: Final = Strategy("sponge")
 
 
 def static_mean(mean_cores: float) -> Strategy:
-    """Our proxy at the mean cores that ours used, held still."""
+    """Our proxy with fixed cores: the mean of those that `SPONGE` used."""
     return Strategy("static-mean", _millicores(mean_cores))
 
 
 def fifo(mean_cores: float) -> Strategy:
-    """First come, first served with fixed batches, at the mean cores that ours used."""
+    """First come, first served with fixed batches, with the mean cores that `SPONGE` used."""
     env = {"SPONGE_POLICY": "fifo", "SPONGE_FIFO_TIMEOUT": FIFO_TIMEOUT}
     return Strategy("fifo", _millicores(mean_cores), FIFO_BATCH, env)
 
 
 def static_max(max_cores: float) -> Strategy:
-    """Our proxy with all the cores it may have."""
+    """Our proxy with the most cores, fixed."""
     return Strategy("static-max", max_cores)
 
 
 class Service(Protocol):
-    """A running service, as far as the demo looks at it."""
+    """A running service, as far as the demo reads it."""
 
     @property
     def url(self) -> str:
@@ -68,7 +68,7 @@ class Service(Protocol):
 
     @property
     def cores_history(self) -> Sequence[tuple[float, float]]:
-        """(seconds since it was ready, cores from then on)."""
+        """(seconds since the service was ready, cores from then on), ascending."""
         ...
 
 
@@ -88,7 +88,7 @@ async def perform(
     generate: Generate = run_load,
     clock: Callable[[], float] = time.monotonic,
 ) -> StrategyRun:
-    """Start a service, carry out the scenario's plan on it, end it. heard: told every outcome as it comes."""
+    """Start a service, carry out the scenario's plan on it, end it. heard: is given every outcome as it comes."""
     async with open_service(strategy.apply(options)) as service:
         ready_s = clock()
         load = await generate(Job(service.url + path, tuple(bodies), scenario.planned, PATIENCE_S), heard)

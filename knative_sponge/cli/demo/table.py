@@ -1,4 +1,4 @@
-"""The demo's figures as words, the same on the terminal and in the page. Computes nothing."""
+"""The demo's figures as text, the same on the terminal and in the page. It computes nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from knative_sponge.cli.demo.report import Summary
 
 
 class Column(NamedTuple):
-    """title: what stands above. meaning: one line for who wonders. show: the cell's text."""
+    """title: the column's head. meaning: one line that explains the column. show: the cell's text."""
 
     title: str
     meaning: str

@@ -1,4 +1,4 @@
-"""AdmissionReview v1 in and out, and the JSON patch between two objects; knows nothing of pods, Services or sockets."""
+"""AdmissionReview v1, decoded and encoded, and the JSON patch between objects; knows nothing of pods, Services or sockets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _VERSION: Final = "admission.k8s.io/v1"
 _KIND: Final = "AdmissionReview"
 
 Object = Mapping[str, Any]
-"""A Kubernetes object as JSON. Never modified: what changes it returns a copy that shares what stayed the same."""
+"""A Kubernetes object, decoded from JSON, that nothing modifies: a changed object is a copy that shares the unchanged parts."""
 
 
 class BadReview(SpongeError):
-    """The body is not an AdmissionReview v1 that can be answered; the text says why, and shows nothing of the object."""
+    """The body is not an AdmissionReview v1 that can be answered. The text says why, and shows nothing of the object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """One question of the API server.
+    """One request of the API server.
 
     operation: CREATE, UPDATE, DELETE or CONNECT. new: the object as it would be stored; None on DELETE. old: the stored
-    one; None on CREATE.
+    object; None on CREATE.
     """
 
     uid: str
@@ -39,11 +39,11 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is answered.
+    """The answer to a review.
 
-    changed: the object to store instead; None leaves it as it is. message: why it is refused, for a person; None allows.
-    warnings: for the person at the other end; the API server cuts each at 256 characters.
-    outcome: one word for metrics and logs.
+    outcome: one word for metrics and logs. changed: the object to store instead; None leaves it as it is. message: why the
+    object is refused, for a person; None allows it. warnings: shown to the client's user; the API server cuts each at 256
+    characters.
     """
 
     outcome: str
@@ -53,7 +53,7 @@ class Verdict:
 
 
 def read_review(body: bytes) -> Review:
-    """The question in a request body. Raises BadReview."""
+    """The review in a request body. Raises BadReview."""
     try:
         review = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -82,7 +82,7 @@ def read_review(body: bytes) -> Review:
 
 
 def write_review(review: Review, verdict: Verdict) -> bytes:
-    """The answer's body. A refusal carries no patch, and a patch is only there when something changes."""
+    """The body of the answer. It has a patch only where the object changes and is not refused."""
     response: dict[str, Any] = {"uid": review.uid, "allowed": verdict.message is None}
     if verdict.message is not None:
         response["status"] = {"message": verdict.message, "code": 403, "reason": "Forbidden"}
@@ -95,16 +95,16 @@ def write_review(review: Review, verdict: Verdict) -> bytes:
 
 
 def member(value: Object, key: str) -> Object:
-    """A member that is an object itself; absent, null, and what is no object are empty.
+    """A member that is an object. It is empty where the member is absent, null or no object.
 
-    Knative Services come as their author wrote them: our webhook is asked before anybody has looked at their shape.
+    Knative Services arrive as their author wrote them: our webhook is asked before anybody has checked their shape.
     """
     found = value.get(key)
     return found if isinstance(found, Mapping) else {}
 
 
 def members(value: Object, key: str) -> Sequence[Object]:
-    """The objects in a member that is an array; empty where `member` would be."""
+    """The objects in a member that is an array; empty where the member is absent, null or no array."""
     found = value.get(key)
     return [one for one in found if isinstance(one, Mapping)] if _is_array(found) else []
 
@@ -112,8 +112,8 @@ def members(value: Object, key: str) -> Sequence[Object]:
 def json_patch(before: Any, after: Any) -> list[dict[str, Any]]:
     """RFC 6902 operations that turn one JSON value into the other; empty when they are equal.
 
-    Each operation touches the least subtree that differs, and no operation needs a parent that is not there. Items of an
-    array are compared by position: appending is one `add` per item.
+    Each operation changes the smallest subtree that differs, below a parent that exists. Items of an array are compared by
+    position: appending is one `add` per item.
     """
     return list(_operations("", before, after))
 
@@ -132,7 +132,7 @@ def _operations(path: str, before: Any, after: Any) -> Iterator[dict[str, Any]]:
         common = min(len(before), len(after))
         for index in range(common):
             yield from _operations(f"{path}/{index}", before[index], after[index])
-        # From the end, so that no removal moves what a later one names.
+        # From the end: a removal moves only items that are removed already.
         for index in range(len(before) - 1, common - 1, -1):
             yield {"op": "remove", "path": f"{path}/{index}"}
         for value in after[common:]:

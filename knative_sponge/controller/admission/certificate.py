@@ -1,8 +1,8 @@
-"""The webhook's certificates: made, read, judged. Pure: PEM in, PEM out; wall-clock time is a parameter (Unix seconds).
+"""The webhook's certificates: made, read, renewed when due. Pure: PEM in, PEM out; time is a parameter (Unix seconds).
 
-An own authority signs the serving certificate, and the API server trusts the authorities in `ca.crt`. Rotation without a
-gap: a new authority is put before the old one, which stays trusted until it expires, and the serving certificate is left
-as it is. Only a later renewal signs with the new authority, when every API server has long known it.
+An authority of our own signs the serving certificate, and the API server trusts the authorities in `ca.crt`. Rotation has no
+gap: a new authority is put before the old one, which stays trusted until it expires. The serving certificate is left as it is
+then. Only a later renewal signs with the new authority, when every API server has known it for long.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from knative_sponge.errors import SpongeError
 
 AUTHORITY_LIFETIME_S: Final = 10 * 365 * 86400.0
 _SKEW_S: Final = 3600.0
-"""A certificate is valid from an hour ago on: the API server's clock may be behind."""
+"""A certificate is valid from an hour before it is made: the API server's clock may be behind."""
 
 
 class CertificateError(SpongeError):
-    """Stored certificates cannot be used; the text says why and shows none of their content."""
+    """Stored certificates cannot be used. The text says why, and shows none of their content."""
 
 
 class Due(StrEnum):
-    """What has to be renewed first."""
+    """Which certificate has to be renewed first."""
 
     NOTHING = "nothing"
     SERVING = "serving"
     AUTHORITY = "authority"
     SERVING_NOW = "serving-now"
-    """The serving certificate has ended."""
+    """The serving certificate has expired."""
     ALL = "all"
-    """Nothing of it is trusted any more, so there is nothing to preserve."""
+    """The signing authority has expired: nothing is trusted any more, and all is made anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What the Secret holds, as PEM.
+    """The content of the Secret, as PEM.
 
-    authorities: trusted ones, the signing one first (`ca.crt`). authority_key: of the signing one (`ca.key`).
-    serving: the webhook's own (`tls.crt`), with its key (`tls.key`).
+    authorities: the trusted ones, the signing one first (`ca.crt`). authority_key: of the signing one (`ca.key`). serving, key:
+    the webhook's certificate (`tls.crt`) and its key (`tls.key`).
     """
 
     authorities: bytes
@@ -84,7 +84,7 @@ _ENTRIES: Final = {"authorities": "ca.crt", "authority_key": "ca.key", "serving"
 
 
 def dns_names(service: str, namespace: str) -> tuple[str, ...]:
-    """The names under which the API server (and a person debugging) reaches a Service."""
+    """The names under which the API server, or a person who debugs, reaches a Service."""
     return (f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local")
 
 
@@ -96,7 +96,7 @@ def make(names: Sequence[str], lifetime_s: float, now: float) -> Certificates:
 
 
 def due(certificates: Certificates, names: Sequence[str], share: float, now: float) -> Due:
-    """What has to be renewed first: what ended, or has `share` of its lifetime left, or is for other names."""
+    """What has to be renewed first. Due is what has expired, has at most `share` of its lifetime left, or has other names."""
     serving = x509.load_pem_x509_certificate(certificates.serving)
     authorities = x509.load_pem_x509_certificates(certificates.authorities)
     if _left_s(authorities[0], now) <= 0:
@@ -111,7 +111,7 @@ def due(certificates: Certificates, names: Sequence[str], share: float, now: flo
 
 
 def renew(certificates: Certificates, what: Due, names: Sequence[str], lifetime_s: float, now: float) -> Certificates:
-    """With a new authority before those not yet expired, or with a new serving certificate, or all anew."""
+    """The certificates after the renewal that `what` names. A new authority is put before those that have not expired."""
     match what:
         case Due.ALL:
             return make(names, lifetime_s, now)
@@ -132,13 +132,13 @@ def renew(certificates: Certificates, what: Due, names: Sequence[str], lifetime_
 
 
 def expires_at(certificates: Certificates) -> float:
-    """When the serving certificate ends, in Unix seconds."""
+    """When the serving certificate expires, in Unix seconds."""
     return x509.load_pem_x509_certificate(certificates.serving).not_valid_after_utc.timestamp()
 
 
 def _make_authority(now: float) -> tuple[bytes, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
-    # The serial number tells authorities apart: verifiers look for an issuer by its name first.
+    # Verifiers look for an issuer by its name first. The serial number makes the name unique.
     serial = x509.random_serial_number()
     name = _name(f"knative-sponge webhook authority {serial:x}"[:64])
     public = key.public_key()
@@ -158,7 +158,7 @@ def _make_serving(
     public, signer = key.public_key(), _load_key(authority_key)
     serial = x509.random_serial_number()
     lifetime_s = min(lifetime_s, _left_s(authority, now))
-    # The common name holds 64 characters at most; only the alternative names are looked at.
+    # A common name has 64 characters at most. Verifiers use the alternative names only.
     certificate = (
         _builder(_name(names[0][:64]), authority.subject, public, serial, now, lifetime_s)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

@@ -1,11 +1,10 @@
-"""What the webhook does to a revision's pod: our proxy, the start size, in-place resize. Pure: no I/O, no clock.
+"""What the webhook changes in a revision's pod: our proxy, the start size, in-place resize. Pure: no I/O, no clock.
 
-Whatever the pod carries, it is never refused: what cannot be served by our proxy keeps the stock one, and says why.
+No pod is ever refused. A pod that our proxy cannot serve keeps the stock proxy, and an annotation on it says why.
 
-QoS classes (Kubernetes fixes a pod's class when it is created, and a resize may not change it): a pod without any
-resources would be BestEffort and could never be resized, so the CPU request that is written here makes it Burstable. A
-Guaranteed pod stays Guaranteed with `cpu-limit: equal`, since request and limit are written as one; `burst` makes it
-Burstable at birth. Memory is never touched.
+Kubernetes fixes a pod's QoS class when it is created, and a resize may not change it. A pod without any resources would be
+BestEffort and could never be resized; the CPU request that is written here makes it Burstable. A Guaranteed pod stays
+Guaranteed with `cpu-limit: equal`, because request and limit are the same; `burst` makes it Burstable. Memory is not changed.
 """
 
 from __future__ import annotations
@@ -17,34 +16,32 @@ from typing import Any, Final
 
 from knative_sponge.controller.admission.admission_review import Object, Verdict, member
 from knative_sponge.controller.annotations import SERVICE_LABEL, SLO_ANNOTATION, read_settings
-from knative_sponge.controller.profiles.profile import Known, key_of
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, TOKEN, USER_PORT, is_serving
+from knative_sponge.controller.profiles.profile import ImageProfile, key_of
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import EFFECTIVE, PROXY, CpuLimit, ServingSettings
 
-_PROXY_CONTAINER: Final = "queue-proxy"
-_USER_PORT: Final = "user-port"
-_TOKEN: Final = "SPONGE_CONTROL_TOKEN"
 _PROFILE: Final = "SPONGE_PROFILE"
 _DEFAULT_CORES: Final = 1.0
-"""Start size of a container that asks for no CPU and has no limit."""
+"""Start size of a container that has neither a request nor a limit of CPU."""
 
 
 class _KeepStock(Exception):
-    """This pod runs Knative's own proxy; the text says why, for its owner."""
+    """This pod keeps Knative's own proxy. The text says why, for its owner."""
 
 
 Room = Callable[[Object], float | None]
-"""Cores that a pod may ask for at its start, as far as nodes go (`node.start_room`); None is not known."""
+"""Cores that a pod may request at its start, as far as nodes have them (`cluster.node.start_room`); None is not known."""
 
 
-def nothing_known(_key: str) -> Known | None:
-    """The lookup before anything was learned."""
+def no_profile(_key: str) -> ImageProfile | None:
+    """A lookup without profiles."""
     return None
 
 
-def endless(_pod: Object) -> float | None:
-    """Nodes of any size."""
+def unlimited(_pod: Object) -> float | None:
+    """Room on nodes of unlimited size."""
     return math.inf
 
 
@@ -52,20 +49,21 @@ def review_pod(
     pod: Object,
     image: str,
     new_token: Callable[[], str],
-    lookup: Callable[[str], Known | None] = nothing_known,
+    lookup: Callable[[str], ImageProfile | None] = no_profile,
     namespace: str = "",
-    room: Room = endless,
+    room: Room = unlimited,
 ) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
-    image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: what earlier pods of an
-    image in this Service have learned, by `key_of(image, namespace, service)`; it must not wait. namespace: of the pod,
-    which a new pod's own metadata need not name. room: a learned size is cut to it, but not below what the pod requests, and
-    left aside where it is not known: the nodes on which it was learned may be gone, and a pod that no node has room for never
-    starts. Reviewing the result again changes nothing.
+    image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: the profile of an image in a
+    Service, by `key_of(image, namespace, service)`; it must not wait. namespace: of the pod, which a new pod's own metadata
+    need not name. room: bounds a learned size, but not below what the pod requests; a learned size is not used where the room
+    is not known. For the nodes on which it was learned may be gone, and a pod that fits on no node never starts.
+
+    Reviewing the result again changes nothing.
     """
     annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
-    if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == _PROXY_CONTAINER for one in _containers(pod)):
+    if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == PROXY_CONTAINER for one in _containers(pod)):
         return Verdict("untouched")
     effective: dict[str, str] = {}
     changed = pod
@@ -95,29 +93,29 @@ def _with_sponge(
     settings: ServingSettings,
     image: str,
     new_token: Callable[[], str],
-    lookup: Callable[[str], Known | None],
+    lookup: Callable[[str], ImageProfile | None],
     namespace: str,
     room: Room,
 ) -> tuple[Object, str]:
-    """The pod, and where its start size comes from: `learned` or `request`."""
+    """The pod with our proxy, and the source of its start size: `learned` or `request`."""
     containers = _containers(pod)
-    proxy = next(one for one in containers if one.get("name") == _PROXY_CONTAINER)
+    proxy = next(one for one in containers if one.get("name") == PROXY_CONTAINER)
     if any(one.get("name") == "QUEUE_SERVING_PORT" and one.get("value") == "8013" for one in proxy.get("env") or ()):
         raise _KeepStock("the user port is named h2c, and HTTP/2 is not served")
-    serving = next((one for one in containers if _is_serving(one)), None)
+    serving = next((one for one in containers if is_serving(one)), None)
     if serving is None:
-        raise _KeepStock(f"no container has a port named {_USER_PORT}")
+        raise _KeepStock(f"no container has a port named {USER_PORT}")
     service = str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, ""))
-    known = lookup(key_of(str(serving.get("image")), namespace, service))
-    learned = None if known is None else known.cores
+    profile = lookup(key_of(str(serving.get("image")), namespace, service))
+    learned = None if profile is None else profile.cores
     requested = _requested(serving)
     if learned is not None:
         most = room(pod)
         learned = None if most is None else min(learned, max(most, requested))
     cores = _within(requested if learned is None else learned, settings)
     env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}
-    if known is not None:
-        env[_PROFILE] = known.model
+    if profile is not None:
+        env[_PROFILE] = profile.model
     changed = {
         id(serving): _sized(serving, settings, cores),
         id(proxy): _exchanged(proxy, image, env, new_token),
@@ -126,23 +124,19 @@ def _with_sponge(
     return after, "request" if learned is None else "learned"
 
 
-def _is_serving(container: Object) -> bool:
-    return any(port.get("name") == _USER_PORT for port in container.get("ports") or ())
-
-
 def _exchanged(proxy: Object, image: str, env: Mapping[str, str], new_token: Callable[[], str]) -> Object:
-    """The queue-proxy container with our image and variables; those that are there already keep their place."""
+    """The queue-proxy container with our image and variables. Variables that it has already keep their place."""
     present: Sequence[Mapping[str, Any]] = proxy.get("env") or ()
-    if not any(one.get("name") == _TOKEN and (one.get("value") or one.get("valueFrom")) for one in present):
-        env = {**env, _TOKEN: new_token()}
+    if not any(one.get("name") == TOKEN and (one.get("value") or one.get("valueFrom")) for one in present):
+        env = {**env, TOKEN: new_token()}
     names = {one.get("name") for one in present}
-    # As a whole: a variable with both `value` and `valueFrom` would be refused.
+    # A variable is replaced with all its fields: one with both `value` and `valueFrom` would be refused.
     kept = [{"name": one["name"], "value": env[one["name"]]} if one.get("name") in env else one for one in present]
     added = [{"name": name, "value": value} for name, value in env.items() if name not in names]
     changed = {**proxy, "env": [*kept, *added]}
     if proxy.get("image") != image:
-        # The present policy was defaulted from the stock image. With our image in place it is somebody's decision:
-        # admission plugins such as AlwaysPullImages run between two reviews of a pod.
+        # The present policy is the default of the stock image, so it is replaced with the image. Where our image is in place
+        # already, somebody else chose the policy: plugins such as AlwaysPullImages run between two reviews of a pod.
         changed |= {"image": image, "imagePullPolicy": pull_policy(image)}
     return changed
 
@@ -155,7 +149,7 @@ def _requested(container: Object) -> float:
 
 
 def _within(cores: float, settings: ServingSettings) -> float:
-    """The nearest size within the bounds that the user set."""
+    """The size moved into the bounds that the user set."""
     most = cores if settings.max_cores is None else settings.max_cores
     return max(settings.min_cores, min(cores, most))
 
@@ -182,7 +176,7 @@ def _with_cpu(amounts: Mapping[str, Any], cores: float) -> Mapping[str, Any]:
 
 
 def _resize_policy(present: Sequence[Mapping[str, str]]) -> Sequence[Mapping[str, str]]:
-    """CPU is resized without a restart in any case. For memory another webhook may know better (a JVM's heap)."""
+    """CPU is always resized without a restart. A policy of memory that is there stays: a JVM's heap may need a restart."""
     policies = {one.get("resourceName"): one for one in present}
     memory = policies.get("memory", {"resourceName": "memory", "restartPolicy": "NotRequired"})
     wanted = {"cpu": {"resourceName": "cpu", "restartPolicy": "NotRequired"}, "memory": memory}

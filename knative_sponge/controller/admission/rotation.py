@@ -1,6 +1,6 @@
-"""Keeps the webhook's certificates alive in the cluster: the Secret, and what the API server trusts. Leader only.
+"""Keeps the webhook's certificates valid: the Secret, and the authorities that the API server trusts. Leader only.
 
-It looks again and again instead of planning ahead, so that whatever somebody else wrote or removed is put right.
+It checks both periodically instead of planning ahead, so that it repairs whatever somebody else wrote or removed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -30,21 +29,22 @@ from knative_sponge.settings.controller import ControllerSettings
 
 CONFIGURATION: Final = "knative-sponge"
 """Name of both webhook configurations."""
-LOOK_S: Final = 15.0
+CHECK_S: Final = 15.0
+"""Time between two checks."""
 _RETRY_S: Final = 2.0
-"""After a call that failed or lost a race."""
+"""Time to the next check after a call that failed or lost a race."""
 
 log = logging.getLogger(__name__)
 
 
 class SecretReader(Protocol):
-    """What a follower needs of the API server. Raises KubeError."""
+    """The calls to the API server that every replica needs. Raises KubeError."""
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
 
 
 class SecretKeeper(SecretReader, Protocol):
-    """What the leader needs of it: `Kube` has all of it."""
+    """The calls that the leader needs. `kube.client.Kube` has all of them."""
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
 
@@ -56,7 +56,7 @@ class SecretKeeper(SecretReader, Protocol):
 
 
 class SecretSource:
-    """The stored certificates, for every replica's webhook: read from the API server, since a mounted Secret lags a minute."""
+    """The stored certificates, for every replica's webhook. They are read by API: a mounted Secret lags by a minute."""
 
     def __init__(self, kube: SecretReader, settings: ControllerSettings) -> None:
         self._kube = kube
@@ -72,10 +72,10 @@ class SecretSource:
 
 
 class Rotation:
-    """Makes the Secret, renews what is due in it, and writes its authorities into both webhook configurations.
+    """Creates the Secret, renews what is due in it, and writes its authorities into both webhook configurations.
 
-    The serving certificate is not renewed in the first LOOK_S after the trusted authorities changed: every API server must
-    have seen them before a certificate of a new one is shown.
+    The serving certificate is not renewed within CHECK_S after the trusted authorities changed: every API server must have
+    seen a new authority before a certificate that it signed is served.
     """
 
     def __init__(
@@ -86,29 +86,21 @@ class Rotation:
         self._settings = settings
         self._now = now
         self._names = dns_names(settings.webhook_service, settings.namespace)
-        self._settled_at = now() + LOOK_S  # a leader before this one may have written just now
-        self._woken = asyncio.Event()
-
-    def wake(self) -> None:
-        """Look at once."""
-        self._woken.set()
+        self._trusted_at = now() + CHECK_S  # an earlier leader may have changed them just now
 
     async def run(self) -> None:
         """Until cancelled. A call that fails is logged and tried again."""
         while True:
-            self._woken.clear()
-            wait_s = LOOK_S
+            wait_s = CHECK_S
             try:
-                await self.look()
+                await self.check()
             except KubeError as error:
                 log.warning("webhook certificates: %s; trying again", error)
                 wait_s = _RETRY_S
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._woken.wait()
+            await asyncio.sleep(wait_s)
 
-    async def look(self) -> None:
-        """One round: the Secret first, then the trust in it. Raises KubeError, a lost race included."""
+    async def check(self) -> None:
+        """Check once: first the Secret, then the trust in it. Raises KubeError, also for a lost race."""
         certificates = await self._keep_secret()
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
             await self._keep_trust(resource, certificates.authorities)
@@ -125,7 +117,7 @@ class Rotation:
         try:
             stored = Certificates.from_secret(_decoded(secret))
             what = due(stored, self._names, settings.cert_renew_share, self._now())
-            if what is Due.NOTHING or (what is Due.SERVING and self._now() < self._settled_at):
+            if what is Due.NOTHING or (what is Due.SERVING and self._now() < self._trusted_at):
                 return stored
             renewed = renew(stored, what, self._names, settings.cert_lifetime_s, self._now())
         except CertificateError as error:
@@ -154,7 +146,7 @@ class Rotation:
             return
         webhooks = [{"name": name, "clientConfig": {"caBundle": bundle}} for name in stale]
         await self._kube.patch(resource, CONFIGURATION, {"webhooks": webhooks}, kind=Patch.STRATEGIC)
-        self._settled_at = self._now() + LOOK_S
+        self._trusted_at = self._now() + CHECK_S
         log.info("webhook certificates: %s now trusts them (%s)", resource, ", ".join(stale))
 
     def _secret(self, certificates: Certificates) -> Object:

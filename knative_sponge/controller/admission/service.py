@@ -1,6 +1,6 @@
-"""What the webhook says to a Knative Service: refuses settings that cannot be used, adds our autoscaler class. Pure.
+"""The webhook's rules for a Knative Service: it refuses settings that cannot be used, and adds our autoscaler class. Pure.
 
-`kn --annotation` writes on the Service and on its template: both are checked, only the template counts.
+`kn --annotation` writes annotations on the Service and on its template. Both are checked; only the template's count.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from knative_sponge.controller.annotations import (
     CLASS_ANNOTATION,
     SLO_ANNOTATION,
     faults,
-    of_sponge,
     read_settings,
+    sponge_annotations,
 )
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import INTERNAL
@@ -24,10 +24,10 @@ _LEFT_OUT: Final = "it to be left out: the webhook writes it on pods"
 
 
 def mutate_service(review: Review) -> Verdict:
-    """Our class where `slo` is set and no class is; taken back where `slo` went and the class is still ours.
+    """Add our class to a template with `slo` and without a class; remove our class where an update removes `slo`.
 
-    Outcomes: class-added, class-removed, untouched. A template that did not change is left alone: a change of it makes a
-    new revision.
+    Outcomes: class-added, class-removed, untouched. A template that the update does not change is left alone: to change it
+    would make a new revision.
     """
     template = _template(review.new)
     before = _template(review.old)
@@ -43,19 +43,19 @@ def mutate_service(review: Review) -> Verdict:
 
 
 def validate_service(review: Review) -> Verdict:
-    """Refuses settings that cannot be used, all of them at once; warns of those that have no effect.
+    """Refuse settings that cannot be used, naming all of them; warn of settings that have no effect.
 
-    Outcomes: allowed, refused, untouched. An update that changes neither template nor our annotations is allowed
-    whatever they say, as is one of a Service that is being deleted: finalizers must come off.
+    Outcomes: allowed, refused, untouched. An update that changes neither the template nor our annotations is untouched whatever
+    they say. So is an update of a Service that is being deleted, because its finalizers must be removed.
     """
     new, old = review.new, review.old
     if new is None or _is_leaving(new):
         return Verdict("untouched")
     template = _template(new)
-    on_service, on_template = of_sponge(_annotations(new)), of_sponge(_annotations(template))
-    if old is not None and template == _template(old) and on_service == of_sponge(_annotations(old)):
+    on_service, on_template = sponge_annotations(_annotations(new)), sponge_annotations(_annotations(template))
+    if old is not None and template == _template(old) and on_service == sponge_annotations(_annotations(old)):
         return Verdict("untouched")
-    # As a dict, because `kn --annotation` makes the same mistake twice.
+    # A dict drops repeated texts: `kn --annotation` makes each mistake twice.
     refused = dict.fromkeys(str(fault) for fault in (*_faults(on_template), *_faults(on_service)))
     if refused:
         return Verdict("refused", message="\n".join(f"annotation {text}" for text in refused))
@@ -91,7 +91,7 @@ def _warnings(template: Object, on_service: Mapping[str, str], on_template: Mapp
 
 
 def _is_served(template: Object) -> bool:
-    """Whether pods of the template run our proxy."""
+    """Do pods of this template run our proxy?"""
     try:
         return read_settings(_annotations(template)).slo_s is not None and not _has_h2c(template)
     except SettingError:

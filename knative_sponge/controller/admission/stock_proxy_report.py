@@ -1,7 +1,7 @@
-"""Tells people which pods run Knative's own proxy although they ask for deadlines, and whether the webhook is called.
+"""Reports pods that run Knative's own proxy although their revision has an SLO, and webhook configurations that do not work.
 
-The webhook never stops a pod: when it is down, pods start with the stock proxy. That must not stay unseen.
-Nothing is changed here; events, metrics and logs are all.
+The webhook never stops a pod: when it is down, pods start with the stock proxy, and people must learn of it. Nothing is
+changed here; the report is Events, metrics and logs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from knative_sponge.controller.cluster.pod_request import of_revision
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Event, Recorder
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
 from knative_sponge.controller.reporting.metrics import KEPT, MISSED, Metrics
 from knative_sponge.errors import KubeError, KubeNotFound
@@ -28,19 +29,19 @@ _log: Final = logging.getLogger(__name__)
 
 _PERIOD_S: Final = 30.0
 _REST_S: Final = 1.0
-"""Pods change often; all of them are looked at once per burst of changes."""
+"""Pods change in bursts. All of them are checked once per burst."""
 
 
 @dataclass(frozen=True, slots=True)
 class StockProxy:
-    """A pod runs the stock proxy. why: a metric label. note: the sentence for its owner."""
+    """Why a pod runs the stock proxy. why: as a metric label. note: as a sentence for its owner."""
 
     why: str
     note: str
 
 
 def stock_proxy(pod: Object) -> StockProxy | None:
-    """Does this pod run the stock proxy although its revision has an SLO? None when not, or when it is on its way out."""
+    """Why this pod runs the stock proxy although its revision has an SLO. None where it does not, or is ending."""
     metadata = pod["metadata"]
     annotations = metadata.get("annotations") or {}
     names = {container["name"] for container in pod["spec"]["containers"]}
@@ -61,7 +62,7 @@ def stock_proxy(pod: Object) -> StockProxy | None:
 
 
 def broken(configuration: Object | None) -> str | None:
-    """What is wrong with a webhook configuration; None when the API server can call the webhook by it."""
+    """What is wrong with a webhook configuration; None when the API server can call the webhook."""
     if configuration is None:
         return "is missing"
     webhooks = configuration.get("webhooks") or ()
@@ -73,7 +74,7 @@ def broken(configuration: Object | None) -> str | None:
 
 
 class Reporter:
-    """Looks at all pods of revisions now and then, and soon after one with the stock proxy changes. `run` it on the leader."""
+    """Checks all pods of revisions every _PERIOD_S, and soon after one with the stock proxy changed. `run` it on the leader."""
 
     def __init__(self, kube: Kube, watches: Watches, recorder: Recorder, metrics: Metrics) -> None:
         self._kube = kube
@@ -84,7 +85,7 @@ class Reporter:
         self._told: dict[tuple[Key, StockProxy], str] = {}
         self._webhook_faults: dict[str, str] = {}
         watches.pods.subscribe(self._pod_changed)
-        watches.revisions.subscribe(lambda _before, _after: self._changed.set())
+        watches.revisions.subscribe(lambda _changed: self._changed.set())
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -93,21 +94,21 @@ class Reporter:
             group.create_task(self._report_pods(), name="report pods")
             group.create_task(self._report_webhooks(), name="report webhooks")
 
-    def _pod_changed(self, before: Object | None, after: Object | None) -> None:
-        if _found(before) is not None or _found(after) is not None:
+    def _pod_changed(self, changed: Changed[Object]) -> None:
+        if _found(changed.before) is not None or _found(changed.after) is not None:
             self._changed.set()
 
     async def _report_pods(self) -> None:
         while True:
             self._changed.clear()
-            await self._look_at_pods()
+            await self._check_pods()
             await asyncio.sleep(_REST_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PERIOD_S):
                     await self._changed.wait()
 
-    async def _look_at_pods(self) -> None:
-        """Count, and tell each revision once of each finding while it lasts."""
+    async def _check_pods(self) -> None:
+        """Count the pods. Each revision gets one Event per finding while the finding lasts."""
         counts: Counter[str] = Counter()
         lasting: set[tuple[Key, StockProxy]] = set()
         for (namespace, _), pod in self._watches.pods.objects.items():
@@ -128,10 +129,10 @@ class Reporter:
 
     async def _report_webhooks(self) -> None:
         while True:
-            await self._look_at_webhooks()
+            await self._check_webhooks()
             await asyncio.sleep(_PERIOD_S)
 
-    async def _look_at_webhooks(self) -> None:
+    async def _check_webhooks(self) -> None:
         faults: dict[str, str] = {}
         for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS):
             (name,) = resource.names
@@ -156,7 +157,7 @@ def _found(pod: Object | None) -> StockProxy | None:
 
 
 def _why(annotations: dict[str, str]) -> str:
-    """The webhook's own words on one line; whoever may change pods may have written something else there."""
+    """The reason that the webhook wrote, on one line. The annotation may hold anything: others may change pods."""
     try:
         why = json.loads(annotations.get(EFFECTIVE, ""))["why"]
     except (ValueError, KeyError, TypeError, RecursionError):

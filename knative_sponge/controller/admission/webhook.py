@@ -1,6 +1,6 @@
-"""The admission webhook's HTTPS server: three paths in front of the pure rules, and a certificate that can be exchanged.
+"""The admission webhook's HTTPS server: three paths to the pure rules, and a certificate that is exchanged while it serves.
 
-Nothing of a pod, no token and no key reaches a log from here. Reviews share no state, so they may run side by side.
+No content of a pod, no token and no key is logged here. Reviews share no state, so they may run side by side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
-from knative_sponge.controller.admission.pod import Room, endless, nothing_known, review_pod
+from knative_sponge.controller.admission.pod import Room, no_profile, review_pod, unlimited
 from knative_sponge.controller.admission.service import mutate_service, validate_service
 from knative_sponge.controller.profiles.store import Lookup
 from knative_sponge.errors import KubeError
@@ -31,7 +31,7 @@ from knative_sponge.listener import Listener
 from knative_sponge.settings.controller import ControllerSettings
 
 LARGEST_REVIEW: Final = 4 * 2**20
-"""Bytes; the API server stores objects of up to 1.5 MiB, an update carries two of them, and some words around."""
+"""Bytes: the API server stores objects of up to 1.5 MiB, and the review of an update has two of them and some fields around."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
 
@@ -41,7 +41,7 @@ Rule = Callable[[Review], Verdict]
 
 
 class CertificateSource(Protocol):
-    """Where the certificates are."""
+    """A store of the certificates."""
 
     async def read(self) -> Certificates | None:
         """None when there are none yet. Raises KubeError, CertificateError."""
@@ -49,7 +49,7 @@ class CertificateSource(Protocol):
 
 
 class WebhookServer:
-    """Serves reviews from the first certificate on, and every new one to new connections; open ones keep theirs."""
+    """Serves reviews as soon as there is a certificate. New connections get the latest certificate; open ones keep theirs."""
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class WebhookServer:
         certificates: CertificateSource,
         registry: CollectorRegistry,
         *,
-        lookup: Lookup = nothing_known,
-        room: Room = endless,
+        lookup: Lookup = no_profile,
+        room: Room = unlimited,
         host: str | None = None,
         new_token: Callable[[], str] = secrets.token_urlsafe,  # of 32 random bytes
         now: Callable[[], float] = time.time,
     ) -> None:
-        """lookup: what earlier pods of an image have learned. room: that the nodes have for a new pod. host: None is all
-        interfaces. new_token: makes the control token of a pod. now: wall clock in Unix seconds."""
+        """lookup: profiles by image. room: cores that nodes have for a new pod. host: None is all interfaces. new_token: makes
+        the control token of a pod. now: wall clock in Unix seconds."""
         self._certificates = certificates
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -82,7 +82,7 @@ class WebhookServer:
 
     @property
     def ready(self) -> bool:
-        """Whether the API server can be answered: a certificate is shown, has not ended, and is kept up to date."""
+        """Can the API server be answered? A certificate is served, has not expired, and is kept up to date."""
         return (
             self._shown is not None
             and self._now() < self._ends_at
@@ -96,11 +96,11 @@ class WebhookServer:
         return self._listener.port
 
     def wake(self) -> None:
-        """Read the certificates at once."""
+        """Read the certificates now."""
         self._woken.set()
 
     async def start(self) -> None:
-        """Listen; handshakes fail until there is a certificate. Raises OSError when the port cannot be had."""
+        """Listen. Handshakes fail until there is a certificate. Raises OSError when the port cannot be bound."""
         await self._listener.start()
         self._following = asyncio.create_task(self._follow())
         self._following.add_done_callback(_tell_failure)
@@ -126,7 +126,7 @@ class WebhookServer:
                     await self._woken.wait()
 
     def _show(self, certificates: Certificates) -> None:
-        # OpenSSL copies certificate and key into a connection when it begins, so the live context may change.
+        # OpenSSL copies certificate and key when a connection begins, so the context may change while it is in use.
         _load(self._tls, certificates)
         self._shown = certificates
         self._ends_at = expires_at(certificates)
@@ -140,9 +140,9 @@ def _tell_failure(following: asyncio.Task[None]) -> None:
 
 
 def rules(
-    image: str, new_token: Callable[[], str], lookup: Lookup = nothing_known, room: Room = endless
+    image: str, new_token: Callable[[], str], lookup: Lookup = no_profile, room: Room = unlimited
 ) -> Mapping[str, Rule]:
-    """What is decided at each path."""
+    """The rule behind each path."""
 
     def mutate_pod(review: Review) -> Verdict:
         if review.operation != "CREATE" or review.new is None:
@@ -153,7 +153,7 @@ def rules(
 
 
 def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starlette:
-    """The ASGI application: AdmissionReview in, AdmissionReview out; 400 and 413 for what is none, and 500 for a bug."""
+    """The ASGI application of these rules. Status 400 or 413: the body is no AdmissionReview. 500: a rule raised."""
     reviews = Counter(
         "sponge_webhook_reviews", "Admission reviews by webhook and outcome.", ["webhook", "outcome"], registry=registry
     )
@@ -195,7 +195,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _load(context: ssl.SSLContext, certificates: Certificates) -> None:
-    """OpenSSL reads files only; these are in memory, so that the key is on no disk and the root may be read-only."""
+    """OpenSSL reads files only. These are in memory: the key is on no disk, and the root file system may be read-only."""
     with _memory_file(certificates.serving) as serving, _memory_file(certificates.key) as key:
         context.load_cert_chain(serving, key)
 

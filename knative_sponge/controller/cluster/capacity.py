@@ -1,34 +1,36 @@
-"""Who runs where and how much of each node is whose: kept from what watches tell; nothing is asked for, decided or written.
+"""Which pod is on which node, and how many of a node's cores its managed pods may divide; it only keeps what watches tell.
 
-Of a node's allocatable cores, everything that we do not size is *reserved*: other pods, sidecars, pods of ours that start or
-end, and pods that wait because no node has room for them. The rest is what its managed pods divide among themselves.
+Of a node's allocatable cores everything that is not sized here is *reserved*: other pods, sidecars, and our own pods while
+they start or end. Cores for pods that wait because no node has room for them are told apart (`waiting`). The rest is what
+the managed pods of the node divide among themselves.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Final
 
 from knative_sponge.controller.cluster.node import NodeView, SchedulingConstraints
 from knative_sponge.controller.cluster.pod import PodView, view
-from knative_sponge.controller.cluster.pod_request import NOTHING, PodRequest, of_revision
-from knative_sponge.controller.kube.informer import Informer, key_of
+from knative_sponge.controller.cluster.pod_request import NO_REQUEST, PodRequest, of_revision
+from knative_sponge.controller.kube.informer import Changed, Informer, key_of
 from knative_sponge.controller.kube.resource import Key, Object
 
 _log: Final = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
-"""Cores are kept free for a pod that waits for so long. One that has not come by then waits for something else as well."""
+"""Cores are kept free for a waiting pod for so long. A pod that has not come by then waits for something else as well."""
 AGAIN_S: Final = 600.0
-"""So long after that was begun for a pod that has not come, it is begun again for another one of the same controller: one
-that nobody can place may be made anew for ever."""
+"""Time between two such periods for the pods of one controller, where none of its pods lands on a node. Without that limit
+cores would be kept free for ever for a pod that no node can take and whose controller makes it anew again and again."""
 
 
 def managed(pod: PodView) -> bool:
-    """Is the pod's size ours: does it run, with our proxy and readable settings, and may it be resized?"""
+    """May we size this pod? It runs with our proxy, its settings can be read, and its size is known in spec and status."""
     return (
         pod.sponge
         and pod.settings is not None
@@ -42,27 +44,70 @@ def managed(pod: PodView) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _RoomNeeded:
+    """What a pod waits for: cores, on a node that meets the constraints."""
+
+    cores: float
+    constraints: SchedulingConstraints
+
+
 @dataclass(slots=True)
-class _Node:
+class _PodEntry:
+    """One pod of the cluster, of a revision or not."""
+
+    view: PodView | None = None
+    """None: the pod belongs to no revision, or cannot be read."""
+    node: str = ""
+    """The node that the pod is booked on; empty for none."""
+    managed: bool = False
+    reserved: float = 0.0
+    """Cores of its node that the pod takes away from the managed pods: all that it requests, or, where it is managed itself,
+    what its sidecars request."""
+    memory: float = 0.0
+    """Bytes that the pod requests, managed or not."""
+    sized: bool = True
+    """Is it known what the pod takes?"""
+    waits_for: _RoomNeeded | None = None
+    waits_since: float | None = None
+    """When patience began for this pod. A pod that stops waiting without landing on a node keeps it."""
+    told_unreadable: bool = False
+    """Were people told that the pod cannot be read?"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """What follows from a node's pods."""
+
+    managed: tuple[PodView, ...] = ()
+    """In order of their names."""
+    reserved: float = 0.0
+    sized: bool = True
+    """Is it known of every pod what it takes?"""
+
+
+_EMPTY: Final = _Sums()
+
+
+@dataclass(slots=True)
+class _NodeEntry:
+    """One node: its object, if it has been seen, and the pods that are booked on it."""
+
     view: NodeView | None = None
-    managed: set[Key] = field(default_factory=set)
-    unsized: set[Key] = field(default_factory=set)
-    """Pods of which nobody knows what they take."""
-    taken: dict[Key, float] = field(default_factory=dict)
-    """Cores of pods that are not managed, and of sidecars of those that are."""
-    memory: dict[Key, float] = field(default_factory=dict)
-    """Bytes that pods request, managed or not."""
-    summed: tuple[tuple[PodView, ...], float] | None = None
-    """Its managed pods in order, and the sum of `taken`, while nothing of them has changed: both are asked for each second."""
+    pods: dict[Key, _PodEntry] = field(default_factory=dict)
+    sums: _Sums | None = None
+    """None after a change of `pods`. They are kept because every node is asked for them each second."""
 
 
 class ClusterCapacity:
-    """All of it. changed: told the name of each node whose division may have changed. clock: monotonic seconds.
+    """Nodes, their pods and their cores.
 
-    pods: all pods, kept by `kept_of_pod`. nodes: kept by `kept_of_node`.
+    pods: informer of all pods, kept by `kept_of_pod`. nodes: informer of nodes, kept by `kept_of_node`. changed: told the name
+    of each node whose division may have changed. clock: monotonic seconds.
 
-    What cannot be read costs nobody else anything: a pod keeps its size and counts with the one it had last, a node is not
-    divided. Nor is a node with a pod whose size was never known: its cores may be anybody's.
+    An object that cannot be read harms no other one. A pod that cannot be read keeps its size and counts with what it took
+    last. A node that cannot be read is not divided. A node is not divided either while a pod is on it of which was never
+    known what it takes: any of the node's cores may be that pod's.
     """
 
     def __init__(
@@ -72,27 +117,24 @@ class ClusterCapacity:
         changed: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.pods: dict[Key, PodView] = {}
-        """Every pod of a revision that can be read, whoever sizes it."""
-        self._changed: Callable[[str], None] = lambda _node: None
-        self._clock = clock
-        self._nodes: dict[str, _Node] = {}
-        self._homes: dict[Key, str] = {}
-        self._waiting: dict[Key, tuple[float, SchedulingConstraints]] = {}
-        self._waits_since: dict[Key, float] = {}
-        self._begun: dict[str, float] = {}
-        """When patience was begun, by the controller of the pods that wait or waited."""
-        self._unread: set[Key] = set()
-        """Pods that cannot be read and of which people were told."""
-        self._subscribers: list[Callable[[PodView | None, PodView | None], None]] = []
-        for item in nodes.objects.values():  # the process follows nodes before it leads
-            self._node_changed(None, item)
         self._changed = changed
+        self._clock = clock
+        self._nodes: dict[str, _NodeEntry] = {}
+        self._pods: dict[Key, _PodEntry] = {}
+        self._of_revision: dict[Key, dict[Key, PodView]] = {}
+        """Index of the pods with a view, by namespace and revision."""
+        self._waiting: dict[Key, _PodEntry] = {}
+        """Index of the pods that wait."""
+        self._patience_began: dict[str, float] = {}
+        """When patience began, by the uid of the controller whose pods wait or waited."""
+        self._subscribers: list[Callable[[Changed[PodView]], None]] = []
+        for item in nodes.objects.values():  # the process follows nodes before it leads
+            self._take_node(Changed(key_of(item), None, item))
         nodes.subscribe(self._node_changed)
         pods.subscribe(self._pod_changed)
 
-    def subscribe(self, subscriber: Callable[[PodView | None, PodView | None], None]) -> None:
-        """Tell (before, after) of each pod of a revision."""
+    def subscribe(self, subscriber: Callable[[Changed[PodView]], None]) -> None:
+        """Tell `subscriber` each change of a pod of a revision. A pod that cannot be read any more is gone for subscribers."""
         self._subscribers.append(subscriber)
 
     @property
@@ -101,171 +143,192 @@ class ClusterCapacity:
         return iter(tuple(self._nodes))
 
     def node(self, name: str) -> NodeView | None:
-        """None while it is not known what is left of it."""
-        found = self._nodes.get(name)
-        return None if found is None or found.unsized else found.view
+        """None while it is not known how many of the node's cores are left."""
+        entry = self._nodes.get(name)
+        return entry.view if entry is not None and self._sums(name).sized else None
 
     def managed_on(self, name: str) -> tuple[PodView, ...]:
         """The managed pods of a node, in order of their names."""
-        return self._summed(name)[0]
+        return self._sums(name).managed
 
     def reserved(self, name: str) -> float:
-        """Cores of a node that are not for its managed pods, those for waiting pods aside."""
-        return self._summed(name)[1]
+        """Cores of a node that its managed pods may not have; those for waiting pods are not among them."""
+        return self._sums(name).reserved
 
     def free_memory(self, name: str) -> float:
-        """Bytes of a node that no pod requests; 0 while it is not known. Less than 0 where more was promised than it has."""
-        found = self.node(name)
-        return 0.0 if found is None else found.memory - sum(self._nodes[name].memory.values())
+        """Bytes of a node that no pod requests; 0 while that is not known, below 0 where pods request more than there is."""
+        node = self.node(name)
+        return 0.0 if node is None else node.memory - sum(pod.memory for pod in self._nodes[name].pods.values())
+
+    def pods_of(self, revision: Key) -> Collection[PodView]:
+        """The pods of a revision that can be read, whoever sizes them. revision: namespace and name."""
+        return self._of_revision.get(revision, {}).values()
 
     def waiting(self) -> Mapping[str, float]:
-        """Cores to set free for pods that wait for some, by node: each pod's on the node where most could be set free.
+        """Cores to set free for pods that wait, by node. Each pod's are set free on the node where most can be.
 
-        Of the nodes that it may come to, by `SchedulingConstraints`; and for PATIENCE_S from when it was first seen to
-        wait, since what else
-        keeps it off is not known. Pods of one controller share that time until one of them lands, or AGAIN_S have passed. It
-        never takes what a managed pod needs at the least.
+        A pod's nodes are those that meet its `SchedulingConstraints`. Its cores are kept free for PATIENCE_S from when it was
+        first seen to wait, because what else keeps it off is not known. The pods of one controller share that time, until
+        one of them lands on a node or AGAIN_S have passed. No managed pod loses its `min-cores` to a waiting pod.
         """
         late = self._clock() - PATIENCE_S
-        waiting = {key: found for key, found in self._waiting.items() if self._waits_since[key] > late}
-        if not waiting:
+        needed = {
+            key: pod.waits_for
+            for key, pod in self._waiting.items()
+            if pod.waits_for is not None and pod.waits_since is not None and pod.waits_since > late
+        }
+        if not needed:
             return {}
         room: dict[str, float] = {}
-        views: dict[str, NodeView] = {}
+        nodes: dict[str, NodeView] = {}
         for name in sorted(self._nodes):
-            if (known := self.node(name)) is not None:
+            if (node := self.node(name)) is not None:
                 least = sum(pod.settings.min_cores for pod in self.managed_on(name) if pod.settings is not None)
-                room[name], views[name] = known.cores - self.reserved(name) - least, known
+                room[name], nodes[name] = node.cores - self.reserved(name) - least, node
         placed: dict[str, float] = {}
-        for key in sorted(waiting, key=lambda key: (-waiting[key][0], key)):
-            cores, needs = waiting[key]
-            possible = (name for name in room if room[name] >= cores and needs.met_by(views[name]))
+        for key in sorted(needed, key=lambda key: (-needed[key].cores, key)):
+            cores, constraints = needed[key].cores, needed[key].constraints
+            possible = (name for name in room if room[name] >= cores and constraints.met_by(nodes[name]))
             best = max(possible, key=lambda name: room[name], default=None)
             if best is not None:
                 room[best] -= cores
                 placed[best] = placed.get(best, 0.0) + cores
         return placed
 
-    def _summed(self, name: str) -> tuple[tuple[PodView, ...], float]:
-        found = self._nodes.get(name)
-        if found is None:
-            return (), 0.0
-        if found.summed is None:
-            found.summed = tuple(self.pods[key] for key in sorted(found.managed)), sum(found.taken.values())
-        return found.summed
+    def _sums(self, name: str) -> _Sums:
+        node = self._nodes.get(name)
+        if node is None:
+            return _EMPTY
+        if node.sums is None:
+            views: list[PodView] = []
+            reserved, sized = 0.0, True
+            for pod in node.pods.values():
+                reserved += pod.reserved
+                sized = sized and pod.sized
+                if pod.managed and pod.view is not None:
+                    views.append(pod.view)
+            views.sort(key=attrgetter("key"))
+            node.sums = _Sums(tuple(views), reserved, sized)
+        return node.sums
 
-    def _node_changed(self, before: Object | None, after: Object | None) -> None:
-        item = after or before
-        assert item is not None
-        name = item["metadata"]["name"]
-        node = self._nodes.setdefault(name, _Node())
+    def _node_changed(self, changed: Changed[Object]) -> None:
+        if self._take_node(changed):
+            self._changed(changed.key[1])
+
+    def _take_node(self, changed: Changed[Object]) -> bool:
+        """Take over what an informer tells of a node. May its division have changed?"""
+        _, name = changed.key
+        before, after = changed.before, changed.after
         if after is not None and after["fault"] and (before is None or before["fault"] != after["fault"]):
             _log.warning("node %s: %s; its cores are not divided", name, after["fault"])
-        new = None if after is None else after["view"]
-        if new != node.view:
-            node.view = new
-            self._changed(name)
-        self._tidy(name)
+        node = self._nodes.setdefault(name, _NodeEntry())
+        old, node.view = node.view, None if after is None else after["view"]
+        self._drop_if_empty(name)
+        return node.view != old
 
-    def _pod_changed(self, before: Object | None, after: Object | None) -> None:
-        item = after or before
-        assert item is not None
-        key = key_of(item)
-        old, new = self.pods.pop(key, None), None
-        what: PodRequest = NOTHING if after is None else after["footprint"]
-        fault = what.fault
+    def _pod_changed(self, changed: Changed[Object]) -> None:
+        key, after = changed.key, changed.after
+        request: PodRequest = NO_REQUEST if after is None else after["request"]
+        pod = self._pods.setdefault(key, _PodEntry())
+        old, new, fault = pod.view, None, request.fault
         if after is not None and of_revision(after) and not fault:
             try:
                 new = view(after)
             except ValueError as error:
                 fault = str(error)
-            else:
-                self.pods[key] = new
-        self._tell_fault(key, fault)
-        if after is None:
-            self._waits_since.pop(key, None)
-        elif what.waits is not None and key not in self._waits_since:
-            self._waits_since[key] = self._patient_since(what.owner)
-        elif what.node and before is not None:
-            self._begun.pop(before["footprint"].owner, None)
-        if what.fault:
-            self._settle_unread(key, what.node, old)
-        elif new is not None and managed(new):
-            self._settle(key, new.node, taken=new.others, memory=what.memory, waits=None, ours=True)
-        else:
-            waits = None if what.waits is None else (what.cores, what.waits)
-            self._settle(key, what.node, taken=what.cores, memory=what.memory, waits=waits, ours=False)
-        if old is not None or new is not None:
-            for subscriber in self._subscribers:
-                subscriber(old, new)
-
-    def _patient_since(self, owner: str) -> float:
-        """When patience began that holds for a pod that is now seen to wait. owner: see `PodRequest`."""
-        now = self._clock()
-        self._begun = {each: at for each, at in self._begun.items() if now - at < AGAIN_S}
-        return self._begun.setdefault(owner, now) if owner else now
-
-    def _tell_fault(self, key: Key, fault: str) -> None:
-        if not fault:
-            self._unread.discard(key)
-        elif key not in self._unread:
-            self._unread.add(key)
+        self._set_view(key, pod, new)
+        if fault and not pod.told_unreadable:
             _log.warning("pod %s/%s: %s; it keeps its size", *key, fault)
+        pod.told_unreadable = bool(fault)
+        self._note_waiting(pod, request, changed.before)
+        if request.fault:
+            self._book_unreadable(key, pod, request.node, old)
+        elif new is not None and managed(new):
+            self._book(key, pod, new.node, reserved=new.others, memory=request.memory, managed=True)
+        else:
+            waits_for = None if request.waits_for is None else _RoomNeeded(request.cores, request.waits_for)
+            self._book(key, pod, request.node, reserved=request.cores, memory=request.memory, waits_for=waits_for)
+        if after is None:
+            del self._pods[key]
+        if old is not None or new is not None:
+            told = Changed(key, old, new)
+            for subscriber in self._subscribers:
+                subscriber(told)
 
-    def _settle_unread(self, key: Key, name: str, old: PodView | None) -> None:
-        """Book a pod with what it took when it could be read last."""
-        node = self._nodes.get(name)
-        known = node is not None and self._homes.get(key) == name and key not in node.unsized
-        taken = memory = 0.0
-        if node is not None and known:
-            taken, memory = node.taken[key], node.memory[key]
-            if old is not None and key in node.managed:
-                taken += max(old.size, old.in_force or 0.0, old.allocated or 0.0)
-        self._settle(key, name, taken=taken, memory=memory, waits=None, ours=False, sized=known)
+    def _set_view(self, key: Key, pod: _PodEntry, new: PodView | None) -> None:
+        if pod.view is not None:
+            revision = key[0], pod.view.revision
+            del self._of_revision[revision][key]
+            if not self._of_revision[revision]:
+                del self._of_revision[revision]
+        pod.view = new
+        if new is not None:
+            self._of_revision.setdefault((key[0], new.revision), {})[key] = new
 
-    def _settle(
+    def _note_waiting(self, pod: _PodEntry, request: PodRequest, before: Object | None) -> None:
+        """Patience begins when a pod is first seen to wait. It may begin anew once a pod of the controller has landed."""
+        if request.waits_for is not None:
+            if pod.waits_since is None:
+                pod.waits_since = self._patience_since(request.owner)
+        elif request.node and before is not None:
+            self._patience_began.pop(before["request"].owner, None)
+
+    def _patience_since(self, owner: str) -> float:
+        """When the patience began that holds for a pod that is now first seen to wait. owner: see `PodRequest`."""
+        now = self._clock()
+        self._patience_began = {each: at for each, at in self._patience_began.items() if now - at < AGAIN_S}
+        return self._patience_began.setdefault(owner, now) if owner else now
+
+    def _book_unreadable(self, key: Key, pod: _PodEntry, name: str, old: PodView | None) -> None:
+        """Book a pod with what it took when it could be read last. old: its view until now."""
+        if not name or pod.node != name or not pod.sized:
+            self._book(key, pod, name, reserved=0.0, memory=0.0, sized=False)
+            return
+        reserved = pod.reserved
+        if old is not None and pod.managed:
+            reserved += max(old.size, old.in_force or 0.0, old.allocated or 0.0)
+        self._book(key, pod, name, reserved=reserved, memory=pod.memory)
+
+    def _book(
         self,
         key: Key,
+        pod: _PodEntry,
         name: str,
         *,
-        taken: float,
+        reserved: float,
         memory: float,
-        waits: tuple[float, SchedulingConstraints] | None,
-        ours: bool,
+        managed: bool = False,
         sized: bool = True,
+        waits_for: _RoomNeeded | None = None,
     ) -> None:
-        """Book a pod on a node, or on none, and off wherever it was. sized: is it known what it takes?"""
-        if self._waiting.get(key) != waits:
-            if waits is not None:
-                self._waiting[key] = waits
+        """Book a pod on a node, or on none if `name` is empty, and off any other one. Further arguments: see `_PodEntry`."""
+        if pod.waits_for != waits_for:
+            pod.waits_for = waits_for
+            if waits_for is not None:
+                self._waiting[key] = pod
             else:
                 del self._waiting[key]
             for each in self._nodes:
                 self._changed(each)
-        home = self._homes.pop(key, "")
-        if home and home != name:
-            node = self._nodes[home]
-            node.taken.pop(key, None)
-            node.memory.pop(key, None)
-            node.managed.discard(key)
-            node.unsized.discard(key)
-            node.summed = None
-            self._changed(home)
-            self._tidy(home)
+        moved = pod.node != name
+        if moved and pod.node:
+            home = self._nodes[pod.node]
+            del home.pods[key]
+            home.sums = None
+            self._changed(pod.node)
+            self._drop_if_empty(pod.node)
+        before = pod.reserved, pod.managed, pod.sized
+        pod.node, pod.reserved, pod.memory, pod.managed, pod.sized = name, reserved, memory, managed, sized
         if not name:
             return
-        self._homes[key] = name
-        self._waits_since.pop(key, None)
-        node = self._nodes.setdefault(name, _Node())
-        node.summed = None
-        was = node.taken.get(key), key in node.managed, key not in node.unsized
-        node.taken[key], node.memory[key] = taken, memory
-        (node.managed.add if ours else node.managed.discard)(key)
-        (node.unsized.discard if sized else node.unsized.add)(key)
-        if ours or was != (taken, ours, sized):
+        pod.waits_since = None
+        node = self._nodes.setdefault(name, _NodeEntry())
+        node.pods[key] = pod
+        node.sums = None
+        if moved or managed or before != (reserved, managed, sized):
             self._changed(name)
 
-    def _tidy(self, name: str) -> None:
+    def _drop_if_empty(self, name: str) -> None:
         node = self._nodes[name]
-        if node.view is None and not node.taken:
+        if node.view is None and not node.pods:
             del self._nodes[name]

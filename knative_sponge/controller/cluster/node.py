@@ -1,4 +1,4 @@
-"""A node as a value: what it can give, and which pods may come to it. Pure."""
+"""A node as a value: what is allocatable on it, and which pods may be scheduled to it. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from knative_sponge.controller.kube.resource import Object
 from knative_sponge.core.quantity import parse_quantity
 
 START_SHARE: Final = 0.5
-"""Of a node's cores that a pod asks for at its start at most: others are there, too, and it grows once it runs."""
+"""Share of a node's cores that a pod asks for at its start at most: other pods are there, too, and it grows once it runs."""
 _KEEPS_OFF: Final = ("NoSchedule", "NoExecute")
 
 Taint = tuple[str, str, str]
@@ -20,9 +20,9 @@ Taint = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """A node as sizing needs it. cores, memory: allocatable. schedulable: may new pods come here? address: of its kubelet.
+    """A node as sizing needs it. cores, memory (bytes): allocatable. schedulable: False once it is cordoned.
 
-    taints: those that keep pods off.
+    address: of its kubelet, empty where it has none. taints: those that keep pods off.
     """
 
     name: str
@@ -36,9 +36,9 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True)
 class SchedulingConstraints:
-    """What a pod asks of a node beyond cores and memory: labels, and that its taints are tolerated.
+    """What a pod asks of a node beyond cores and memory: its node selector and its tolerations.
 
-    Affinity, ports and volumes are not looked at: who takes a node for possible by this may be wrong.
+    Affinity, ports and volumes are left out, so a node that meets these constraints may still not take the pod.
     """
 
     selector: Mapping[str, str]
@@ -51,7 +51,7 @@ class SchedulingConstraints:
         return cls(spec.get("nodeSelector") or {}, tuple(spec.get("tolerations") or ()))
 
     def met_by(self, node: NodeView) -> bool:
-        """May the pod come to this node?"""
+        """May the pod be scheduled to this node?"""
         return (
             node.schedulable
             and all(node.labels.get(key) == value for key, value in self.selector.items())
@@ -60,14 +60,14 @@ class SchedulingConstraints:
 
 
 def start_room(pod: Mapping[str, Any], nodes: Iterable[NodeView]) -> float | None:
-    """Cores that a new pod may ask for at its start: START_SHARE of the largest node that it may come to; None if there is
-    none."""
-    needs = SchedulingConstraints.of(pod)
-    return max((START_SHARE * node.cores for node in nodes if needs.met_by(node)), default=None)
+    """Cores that a new pod may ask for at its start: START_SHARE of the largest node that it may be scheduled to; None
+    without such a node."""
+    constraints = SchedulingConstraints.of(pod)
+    return max((START_SHARE * node.cores for node in nodes if constraints.met_by(node)), default=None)
 
 
 def node_view(node: Object) -> NodeView | None:
-    """From the node's object; None while it does not say what it can give. Raises ValueError for a quantity that is none."""
+    """From the node's object; None while its status has no allocatable CPU. Raises ValueError for an unreadable quantity."""
     metadata, spec, status = node["metadata"], node.get("spec") or {}, node.get("status") or {}
     allocatable = status.get("allocatable") or {}
     if "cpu" not in allocatable:
@@ -80,14 +80,15 @@ def node_view(node: Object) -> NodeView | None:
         memory=parse_quantity(str(allocatable.get("memory", "0"))),
         schedulable=not spec.get("unschedulable", False),
         address=next(addresses, ""),
-        # Most labels say the same on all nodes, of which there may be thousands: each text is held once.
+        # Most labels are the same on all of maybe thousands of nodes: each text is held once.
         labels={sys.intern(key): sys.intern(value) for key, value in (metadata.get("labels") or {}).items()},
         taints=tuple(taint for taint in taints if taint[2] in _KEEPS_OFF),
     )
 
 
 def kept_of_node(item: Object) -> Object:
-    """Its name and `view`, what `node_view` makes of it; `fault` says why it makes nothing. The rest changes all the time."""
+    """The node's name, and as `view` what `node_view` makes of it. Where it cannot be read, `fault` says why. The rest of a
+    node changes all the time and is not held."""
     metadata = item["metadata"]
     kept: Object = {"metadata": {"name": metadata["name"], "resourceVersion": metadata["resourceVersion"]}}
     try:
@@ -97,7 +98,7 @@ def kept_of_node(item: Object) -> Object:
 
 
 def _tolerates(toleration: Mapping[str, Any], taint: Taint) -> bool:
-    """As Kubernetes says (Taints and Tolerations): what a toleration leaves out matches all."""
+    """The rule of Kubernetes (Taints and Tolerations): a field that a toleration leaves out matches every taint."""
     key, value, effect = taint
     if toleration.get("effect") not in (None, "", effect):
         return False

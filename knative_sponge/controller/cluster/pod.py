@@ -1,6 +1,6 @@
-"""A pod of a revision as a value: what sizes it, where it runs, whom to talk to. Pure, and it holds nothing back to the wire.
+"""A pod of a revision as a value: its sizes, where it runs, how its proxy is reached; and the patch that resizes it. Pure.
 
-Works on pods as the API server has them, and on what `pod_fields.slim` left of them, with the same result.
+All functions give the same result for a pod as the API server has it and for its `pod_fields.kept_fields`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from knative_sponge.controller.annotations import REVISION_LABEL, of_sponge, read_settings
+from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, read_settings, sponge_annotations
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.core.resizing.events import Seen
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import INTERNAL, PROXY, CpuLimit, ServingSettings
 
-SERVICE_LABEL: Final = "serving.knative.dev/service"
-CONFIGURATION_LABEL: Final = "serving.knative.dev/configuration"
 PROXY_CONTAINER: Final = "queue-proxy"
 USER_PORT: Final = "user-port"
 TOKEN: Final = "SPONGE_CONTROL_TOKEN"
 _EDGE: Final = 0.001
-"""Cores by which a limit stays above its request where equality would change the QoS class: the least there is."""
+"""Cores by which a limit stays above its request where equality would change the QoS class: one millicore."""
 _ROUNDING: Final = 0.011
-"""Request and limit this close are meant to be one size."""
+"""Cores: a request and a limit that differ by less are meant to be one size."""
 _MEMORY_RESTARTS: Final = {"resourceName": "memory", "restartPolicy": "RestartContainer"}
 
 
@@ -37,7 +35,6 @@ class PodView:
     uid: str
     revision: str
     service: str
-    configuration: str
     node: str
     ip: str
     token: str = field(repr=False)
@@ -46,8 +43,6 @@ class PodView:
     """Does it run our proxy?"""
     container: str
     """Name of the serving container, the one with a port named `user-port`."""
-    container_id: str
-    restarts: int
     image: str
     """Of the serving container, as spec names it."""
     request: float
@@ -67,7 +62,7 @@ class PodView:
     progress: str
     """'', InProgress or Error."""
     message: str
-    """Of the one of these two that holds."""
+    """Of the condition that `pending` or `progress` comes from."""
     generation: int
     observed_generation: int
     phase: str
@@ -80,18 +75,17 @@ class PodView:
     qos: str
     others_even: bool
     """Do all other containers have requests and limits that are equal, as in a Guaranteed pod?"""
-    created: str
 
     @property
     def size(self) -> float:
-        """Size in spec: with `cpu-limit: equal` the limit, where somebody set request and limit apart; else the request."""
+        """Cores in spec: the request; with `cpu-limit: equal` the limit, where somebody set the two apart."""
         if self.burst or self.limit is None or abs(self.limit - self.request) <= _ROUNDING:
             return self.request
         return self.limit
 
     @property
     def memory(self) -> int | None:
-        """Bytes in spec: the limit; without one the request; None where there is neither."""
+        """Bytes in spec: the limit, without one the request, and None where there is neither."""
         return self.memory_request if self.memory_limit is None else self.memory_limit
 
     @property
@@ -100,7 +94,7 @@ class PodView:
         return self.settings is not None and self.settings.cpu_limit is CpuLimit.BURST
 
     def seen(self) -> Seen:
-        """What the resize state machine is told of it."""
+        """The pod as the resize state machine sees it."""
         return Seen(
             self.size,
             self.in_force,
@@ -114,7 +108,7 @@ class PodView:
 
 
 def view(pod: Object) -> PodView:
-    """The pod's values. Raises ValueError for a quantity that is none."""
+    """The pod as a value. Raises ValueError where a quantity cannot be read."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     containers: Sequence[Object] = spec["containers"]
@@ -133,14 +127,11 @@ def view(pod: Object) -> PodView:
         uid=metadata.get("uid") or "",
         revision=labels.get(REVISION_LABEL) or "",
         service=labels.get(SERVICE_LABEL) or "",
-        configuration=labels.get(CONFIGURATION_LABEL) or "",
         node=spec.get("nodeName") or "",
         ip=status.get("podIP") or "",
         token=_token(containers),
         sponge=annotations.get(PROXY) == "sponge",
         container=serving.get("name") or "",
-        container_id=seen.get("containerID") or "",
-        restarts=seen.get("restartCount") or 0,
         image=serving.get("image") or "",
         request=_cores(requests) or 0.0,
         limit=_cores(limits),
@@ -162,7 +153,6 @@ def view(pod: Object) -> PodView:
         settings=settings,
         qos=status.get("qosClass") or "",
         others_even=all(_is_even(one, "cpu") and _is_even(one, "memory") for one in (*others, *starting)),
-        created=metadata.get("creationTimestamp") or "",
     )
 
 
@@ -191,11 +181,12 @@ def resize_body(pod: PodView, cores: float, memory: int | None = None) -> Object
 
 
 def requested(pod: Object, name: str = "cpu") -> float:
-    """Cores (or bytes of `memory`) that the scheduler counts for any pod, resizes under way included; 0 once it has ended.
-    Raises ValueError for a quantity that is none.
+    """Cores (or bytes of `memory`) that the scheduler counts for any pod, with resizes under way; 0 once the pod has ended.
+    Raises ValueError where a quantity cannot be read.
 
-    As `PodRequests` of Kubernetes: per container the largest of spec, admitted and actual (without spec when the resize is
-    infeasible); init containers run before the others, one at a time, beside the sidecars started so far; plus overhead.
+    The rule is `PodRequests` of Kubernetes. A container counts with the largest of its request in spec, the admitted one and
+    the actual one; the one in spec is left out while the resize is infeasible. Init containers run one at a time before the
+    others, beside the sidecars that were started before them. The pod's overhead is added.
     """
     spec, status = pod["spec"], pod.get("status") or {}
     if status.get("phase") in ("Succeeded", "Failed"):
@@ -223,12 +214,14 @@ def requested(pod: Object, name: str = "cpu") -> float:
         else:
             starting = max(starting, sidecars + count(one))
     total = max(always + sidecars, starting)
-    whole = _amount((spec.get("resources") or {}).get("requests") or {}, name)  # of the pod, in place of the sum
-    return (total if whole is None else whole) + (_amount(spec.get("overhead") or {}, name) or 0.0)
+    of_pod = _amount(
+        (spec.get("resources") or {}).get("requests") or {}, name
+    )  # takes the place of the containers' sum
+    return (total if of_pod is None else of_pod) + (_amount(spec.get("overhead") or {}, name) or 0.0)
 
 
-def is_serving(container: Object) -> bool:
-    """Does it serve the revision's requests?"""
+def is_serving(container: Mapping[str, Any]) -> bool:
+    """Does the container serve the revision's requests? Knative names its port."""
     return any(port.get("name") == USER_PORT for port in container.get("ports") or ())
 
 
@@ -259,12 +252,12 @@ def _condition(status: Object, kind: str, generation: int) -> tuple[str, str | N
 
 
 def _settings(annotations: Mapping[str, str]) -> ServingSettings | None:
-    return _read(tuple((key, value) for key, value in of_sponge(annotations).items() if key not in INTERNAL))
+    return _read(tuple((key, value) for key, value in sponge_annotations(annotations).items() if key not in INTERNAL))
 
 
 @lru_cache(maxsize=512)
 def _read(annotations: tuple[tuple[str, str], ...]) -> ServingSettings | None:
-    """Remembered, because pods change all the time and those of one revision say the same."""
+    """Cached: pods change all the time, and the pods of a revision have the same annotations."""
     try:
         return read_settings(dict(annotations))
     except SettingError:

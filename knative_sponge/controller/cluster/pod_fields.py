@@ -1,6 +1,6 @@
-"""What the informer decodes of a pod, and what it holds: what `pod` and the other readers of pods look at. Pure.
+"""The fields of a pod that the informer decodes, and those that it holds: what `pod` and the other readers of pods use. Pure.
 
-Environment, probes, volumes and who wrote which field are nine tenths of a pod, and on a large cluster there are thousands.
+Environment, probes, volumes and managed fields are nine tenths of a pod, and a large cluster has thousands of pods.
 """
 
 from __future__ import annotations
@@ -10,22 +10,13 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SLO_ANNOTATION
-from knative_sponge.controller.cluster.pod import (
-    CONFIGURATION_LABEL,
-    PROXY_CONTAINER,
-    SERVICE_LABEL,
-    TOKEN,
-    USER_PORT,
-    is_serving,
-)
+from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, SLO_ANNOTATION, sponge_annotations
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, TOKEN, USER_PORT, is_serving
 from knative_sponge.controller.kube.resource import Object
-from knative_sponge.settings.serving import ANNOTATION_PREFIX, EFFECTIVE, PROXY
+from knative_sponge.settings.serving import EFFECTIVE, PROXY
 
-_METADATA: Final = (
-    "name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
-)  # fmt: skip
-_LABELS: Final = (REVISION_LABEL, SERVICE_LABEL, CONFIGURATION_LABEL)
+_METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
+_LABELS: Final = (REVISION_LABEL, SERVICE_LABEL)
 _CONDITIONS: Final = ("Ready", "PodResizePending", "PodResizeInProgress")
 _CONDITION: Final = ("type", "status", "reason", "message", "observedGeneration")
 _RESOURCES: Final = ("cpu", "memory")
@@ -37,7 +28,6 @@ class _Metadata(TypedDict, total=False):
     uid: Any
     resourceVersion: Any
     generation: Any
-    creationTimestamp: Any
     ownerReferences: Any
     deletionTimestamp: Any
     labels: Any
@@ -74,15 +64,16 @@ _DECODER: Final = msgspec.json.Decoder(_Pod)
 
 
 def read_pod(text: bytes | msgspec.Raw) -> Object:
-    """The pod, without what nobody looks at. Raises ValueError for what is no JSON object."""
+    """The pod with the fields that anybody reads. Raises ValueError for what is no JSON object."""
     try:
         return dict(_DECODER.decode(text))
     except msgspec.ValidationError:
-        return msgspec.json.decode(text, type=dict[str, Any])  # whoever reads it will say what is wrong with it
+        # A pod of another shape is decoded as it is: its readers say what is wrong with it.
+        return msgspec.json.decode(text, type=dict[str, Any])
 
 
-def slim(pod: Object) -> Object:
-    """The parts that somebody reads, where they were. Slimming twice changes nothing; the pod given is left as it is."""
+def kept_fields(pod: Object) -> Object:
+    """The pod with the fields that are held, each where it was. Doing it twice changes nothing. `pod` itself is not changed."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     kept = {
         "metadata": _part(metadata, *_METADATA)
@@ -94,20 +85,18 @@ def slim(pod: Object) -> Object:
         | _filled("initContainers", [_container(one) for one in spec.get("initContainers") or ()]),
         "status": _part(status, "phase", "podIP", "qosClass", "observedGeneration"),
     }
-    serving = next((one["name"] for one in spec["containers"] if is_serving(one)), None)
     conditions = [one for one in status.get("conditions") or () if one["type"] in _CONDITIONS]
     kept["status"] |= _filled("conditions", [_part(one, *_CONDITION) for one in conditions])
     for name in ("containerStatuses", "initContainerStatuses"):
-        statuses = [_status(one, whole=one["name"] == serving) for one in status.get(name) or ()]
-        kept["status"] |= _filled(name, statuses)
+        kept["status"] |= _filled(name, [_status(one) for one in status.get(name) or ()])
     return kept
 
 
 def _annotations(annotations: Mapping[str, str] | None) -> Object:
-    ours = {key: value for key, value in (annotations or {}).items() if key.startswith(ANNOTATION_PREFIX)}
-    if ours.get(PROXY) == "sponge" or SLO_ANNOTATION not in ours:
-        ours.pop(EFFECTIVE, None)  # long, and read only for why a pod keeps the stock proxy
-    return ours
+    kept = sponge_annotations(annotations or {})
+    if kept.get(PROXY) == "sponge" or SLO_ANNOTATION not in kept:
+        kept.pop(EFFECTIVE, None)  # long, and read only for why a pod keeps the stock proxy
+    return kept
 
 
 def _container(container: Object) -> Object:
@@ -119,12 +108,9 @@ def _container(container: Object) -> Object:
     return kept
 
 
-def _status(status: Object, *, whole: bool) -> Object:
-    kept = _part(status, "name") | _resources(status)
-    kept |= _filled("allocatedResources", _part(status.get("allocatedResources"), *_RESOURCES))
-    if whole:
-        kept |= _part(status, "containerID", "restartCount")
-    return kept
+def _status(status: Object) -> Object:
+    allocated = _part(status.get("allocatedResources"), *_RESOURCES)
+    return _part(status, "name") | _resources(status) | _filled("allocatedResources", allocated)
 
 
 def _resources(holder: Object) -> Object:
@@ -133,8 +119,8 @@ def _resources(holder: Object) -> Object:
     return _filled("resources", {kind: part for kind, part in kinds.items() if part})
 
 
-def _part(whole: Mapping[str, Any] | None, *names: str) -> Object:
-    return {name: whole[name] for name in names if name in whole} if whole else {}
+def _part(item: Mapping[str, Any] | None, *names: str) -> Object:
+    return {name: item[name] for name in names if name in item} if item else {}
 
 
 def _filled(name: str, value: Object | list[Object] | str) -> Object:

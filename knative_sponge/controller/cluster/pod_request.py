@@ -1,4 +1,4 @@
-"""What a pod takes of its node, whoever's it is, and whether it waits for one. Pure."""
+"""What any pod of the cluster requests of its node, and whether it waits for a node. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from knative_sponge.controller.annotations import REVISION_LABEL
 from knative_sponge.controller.cluster.node import SchedulingConstraints
 from knative_sponge.controller.cluster.pod import requested
-from knative_sponge.controller.cluster.pod_fields import slim
+from knative_sponge.controller.cluster.pod_fields import kept_fields
 from knative_sponge.controller.kube.resource import Object
 
 _ENDED: Final = ("Succeeded", "Failed")
@@ -16,29 +16,30 @@ _ENDED: Final = ("Succeeded", "Failed")
 
 @dataclass(frozen=True, slots=True)
 class PodRequest:
-    """cores, memory (bytes): what the pod requests; nothing once it has ended. node: empty while it has none.
+    """What one pod requests.
 
-    waits: what it needs of a node, when it lacks one because none has the cores that it asks for. owner: uid of the controller
-    that makes such pods anew, while this one has no node; empty if there is none. fault: why its amounts cannot be read; they
-    are not known then.
+    node: empty while the pod has none. cores, memory (bytes): 0 once the pod has ended.
+    waits_for: set while no node has the cores that the pod requests; what else it asks of a node.
+    owner: uid of the pod's controller, such as a ReplicaSet; empty without one, and once the pod has a node.
+    fault: why the amounts cannot be read; cores and memory mean nothing then.
     """
 
     node: str = ""
     cores: float = 0.0
     memory: float = 0.0
-    waits: SchedulingConstraints | None = None
+    waits_for: SchedulingConstraints | None = None
     owner: str = ""
     fault: str = ""
 
 
-NOTHING: Final = PodRequest()
+NO_REQUEST: Final = PodRequest()
 
 
-def footprint(pod: Object) -> PodRequest:
-    """From the pod's whole object."""
+def pod_request(pod: Object) -> PodRequest:
+    """From the pod's object as the API server has it."""
     status = pod.get("status") or {}
     if status.get("phase") in _ENDED:
-        return NOTHING
+        return NO_REQUEST
     node = pod["spec"].get("nodeName") or ""
     try:
         cores, memory = requested(pod), requested(pod, "memory")
@@ -52,16 +53,16 @@ def footprint(pod: Object) -> PodRequest:
 
 
 def kept_of_pod(item: Object) -> Object:
-    """Its `footprint`, and of a pod of a revision what `pod_fields.slim` leaves; of others only who they are.
+    """`request` is the pod's `PodRequest`. A pod of a revision keeps its `kept_fields` beside it, any other pod only its name.
 
-    A cluster has many pods, and they are large. All are watched as one: one that gets or loses the label of a revision is
-    in one place at any time.
+    A cluster has many pods, and they are large. One informer watches all of them, so that a pod that gets or loses the label
+    of a revision is never in two places.
     """
     metadata = item["metadata"]
-    taken = {"footprint": footprint(item)}
+    request = {"request": pod_request(item)}
     if REVISION_LABEL in (metadata.get("labels") or {}):
-        return slim(item) | taken
-    return {"metadata": {name: metadata[name] for name in ("name", "namespace", "resourceVersion")}} | taken
+        return kept_fields(item) | request
+    return {"metadata": {name: metadata[name] for name in ("name", "namespace", "resourceVersion")}} | request
 
 
 def of_revision(kept: Object) -> bool:

@@ -1,7 +1,7 @@
 """The informers that the leader's parts share, so that each resource is watched once; they only read.
 
-They see every revision, pod and node of the cluster, ours or not, and a pod or Deployment takes tens of KiB of memory: of
-those only what somebody reads is held. Each replica follows the nodes, the leader or not: its webhook asks for them.
+They see every revision, pod and node of the cluster, whoever sizes it. A pod or Deployment takes tens of KiB of memory, so
+only the fields that somebody reads are held. Every replica follows the nodes, because its webhook asks for them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.pod_fields import read_pod
 from knative_sponge.controller.cluster.pod_request import kept_of_pod
 from knative_sponge.controller.kube.client import Kube
-from knative_sponge.controller.kube.informer import Informer, whole
+from knative_sponge.controller.kube.informer import Informer, without_managed_fields
 from knative_sponge.controller.kube.resource import (
     AUTOSCALER_CONFIG,
     DEPLOYMENTS,
@@ -29,29 +29,29 @@ from knative_sponge.controller.kube.resource import (
 
 
 def kept_of_revision(item: Object) -> Object:
-    """Who it is and what labels say."""
-    return {"metadata": whole(item)["metadata"]}
+    """The Revision's metadata."""
+    return {"metadata": without_managed_fields(item)["metadata"]}
 
 
 def kept_of_deployment(item: Object) -> Object:
-    """All but the pods' template."""
+    """The Deployment without its pod template. It changes its argument."""
     item["spec"].pop("template", None)
-    return whole(item)
+    return without_managed_fields(item)
 
 
 class Nodes(Informer):
-    """All nodes. It runs as long as the process; those who subscribe do so for as long as it leads."""
+    """The informer of all nodes. It runs as long as the process; its subscribers are the leader's parts, and go with them."""
 
     def __init__(self, kube: Kube, rng: random.Random) -> None:
         super().__init__(kube, NODES, rng=rng, keep=kept_of_node)
 
     def forget_subscribers(self) -> None:
-        """Nobody is told anything any more."""
+        """Tell the present subscribers nothing any more: this replica leads no longer."""
         self._subscribers.clear()
 
 
 class Watches:
-    """All that the leader looks at. Deployments are only those of revisions. nodes: run by whoever gives them."""
+    """All that the leader watches. Only Deployments of revisions are among it. nodes: the caller runs this informer."""
 
     def __init__(self, kube: Kube, system_namespace: str, rng: random.Random, nodes: Nodes) -> None:
         self.autoscalers = Informer(kube, POD_AUTOSCALERS, rng=rng)

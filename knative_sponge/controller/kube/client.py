@@ -1,7 +1,7 @@
-"""The API server as five verbs on plain dicts; every call has a timeout, and nothing here decides or retries.
+"""The API server: get, list, watch, create, replace and patch on plain dicts. Calls are bounded; nothing decides or retries.
 
 `kubernetes.aio` brings authentication (service account tokens that rotate, kubeconfig), TLS and the connection pool. Its
-models stay unloaded: what goes over the wire is what callers see.
+models stay unloaded: callers see the objects as they are on the wire.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ _T = TypeVar("_T")
 
 
 class Patch(StrEnum):
-    """How a patch is to be read."""
+    """The kind of a patch, by its content type."""
 
     MERGE = "application/merge-patch+json"
     STRATEGIC = "application/strategic-merge-patch+json"
     """Built-in types only: lists such as containers are merged by name."""
 
 
-class Change(StrEnum):
-    """What a watch tells."""
+class WatchEventType(StrEnum):
+    """The type of an event of a watch."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
     DELETED = "DELETED"
     BOOKMARK = "BOOKMARK"
-    """Nothing changed; only the object's resourceVersion counts."""
+    """Nothing changed; only the object's resourceVersion means something."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All objects that matched, and the version from which a watch tells what comes after."""
+    """All objects that matched. version: a watch from it tells all later changes."""
 
     items: tuple[Object, ...]
     version: str
@@ -66,7 +66,7 @@ class Listing:
 class Kube:
     """One connection pool to one API server.
 
-    Every call raises KubeNotFound, KubeConflict, KubeGone, KubeUnreachable, or KubeError with the status for the rest.
+    Every call raises KubeNotFound, KubeConflict, KubeGone or KubeUnreachable, and for any other status KubeError.
     """
 
     def __init__(self, client: ApiClient, fence: Callable[[], float] | None = None) -> None:
@@ -95,8 +95,8 @@ class Kube:
         return cls(_client(Configuration(host=host)))
 
     def fenced(self, fence: Callable[[], float]) -> Kube:
-        """The same server; `fence` is called before each write. It says how many seconds the write may take at most, or holds
-        it back by raising."""
+        """The same server with `fence` before each write: it returns the most seconds that the write may take, or raises to
+        hold the write back."""
         return Kube(self._client, fence)
 
     async def close(self) -> None:
@@ -116,11 +116,11 @@ class Kube:
         fields: str = "",
         keep: Callable[[Text], Object] = read_object,
     ) -> Listing:
-        """What `keep` makes of all objects that match the selectors, in pages, so that no answer grows with the cluster."""
+        """All objects that match the selectors, each as `keep` makes it. They are read in pages, to keep answers small."""
 
         def page(text: bytes) -> tuple[Object, list[Object]]:
-            whole = read_page(text)
-            return whole.metadata, [keep(item) for item in whole.items or ()]
+            found = read_page(text)
+            return found.metadata, [keep(item) for item in found.items or ()]
 
         items: list[Object] = []
         query = _selectors(labels, fields) | {"limit": "500"}
@@ -140,10 +140,10 @@ class Kube:
         labels: str = "",
         fields: str = "",
         read: Callable[[Text], Object] = read_object,
-    ) -> AsyncGenerator[tuple[Change, Object]]:
-        """What changes after `version`, until the server ends the watch. Raises KubeGone when it cannot tell any more.
+    ) -> AsyncGenerator[tuple[WatchEventType, Object]]:
+        """Changes after `version`, until the server ends the watch. Raises KubeGone when the server has forgotten `version`.
 
-        read: an object from its JSON.
+        read: decodes an object from its JSON.
         """
         _check(resource, Verb.WATCH)
         query = _selectors(labels, fields) | {
@@ -158,14 +158,14 @@ class Kube:
                 if event.type == "ERROR":
                     status = read_object(event.object)
                     raise _error(status.get("code", 500), status, f"watch {resource}")
-                yield Change(event.type), read(event.object)
+                yield WatchEventType(event.type), read(event.object)
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
-        """A new object as the server stored it; KubeConflict with reason `AlreadyExists` when there is one."""
+        """Create an object; returns it as stored. Raises KubeConflict with reason `AlreadyExists` when its name is taken."""
         return await self._call(Verb.CREATE, resource, "POST", resource.path(namespace), body=body, read=read_object)
 
     async def replace(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
-        """The whole object, as it was read and changed; its resourceVersion makes a race a KubeConflict."""
+        """Replace an object that was read and changed. Raises KubeConflict when its resourceVersion is not the stored one."""
         path = resource.path(namespace, body["metadata"]["name"])
         return await self._call(Verb.UPDATE, resource, "PUT", path, body=body, read=read_object)
 
@@ -179,10 +179,8 @@ class Kube:
         kind: Patch = Patch.MERGE,
         read: Callable[[Text], Object] = read_object,
     ) -> Object:
-        """Part of an object; a `metadata.resourceVersion` in a merge patch makes a race a KubeConflict.
-
-        read: what is returned of the object's JSON.
-        """
+        """Change part of an object; returns what `read` makes of its new JSON. Raises KubeConflict when the patch names a
+        `metadata.resourceVersion` that is not the stored one."""
         path = resource.path(namespace, name)
         return await self._call(Verb.PATCH, resource, "PATCH", path, body=body, content_type=kind, read=read)
 
@@ -215,10 +213,10 @@ class Kube:
         content_type: str | None,
         bound_s: float | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer's head arrived and says 2xx; whatever goes wrong until the block ends is one of our errors.
+        """A response with status 2xx, its head read. Every failure until the block ends is raised as a KubeError.
 
-        bound_s: seconds for all of it. Not aiohttp's `total`: when that ends in the same turn of the loop in which the task is
-        cancelled, as on a starved machine, aiohttp takes both for its own, and the task goes on for ever.
+        bound_s: seconds for all of it. aiohttp's `total` is not used: when it ends in the same turn of the loop in which the
+        task is cancelled, aiohttp swallows the cancellation, and the task goes on for ever.
         """
         what = f"{method} {path}"
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if content_type else {})
@@ -240,14 +238,14 @@ class Kube:
                         raise _error(response.status, read_object(await response.read()), what)
                     yield response
                 finally:
-                    # Connections of watches that end early must not go back to the pool half read.
+                    # A connection that was not read to its end must not go back to the pool.
                     response.close() if not response.content.at_eof() else response.release()
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise KubeUnreachable(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _client(configuration: Configuration) -> ApiClient:
-    """Left to itself, the client would look for a proxy in the environment, and into ~/.netrc, with each call, in a thread."""
+    """The proxy is looked up once, here: aiohttp would read the environment and ~/.netrc in a thread with each call."""
     server = urlsplit(configuration.host)
     if configuration.proxy is None and not proxy_bypass(server.netloc):
         configuration.proxy = getproxies().get(server.scheme)

@@ -1,4 +1,4 @@
-"""Kubernetes Events, what `kubectl describe` shows: made once, then counted; never more than one object per meaning."""
+"""Kubernetes Events, as `kubectl describe` shows them. An Event with the same text is counted, not made again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_NOTE: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something to tell about an object. action: what was being done. reason: one word in CamelCase. note: a sentence."""
+    """One Event. regarding: its object. action: what was being done. reason: one word in CamelCase. note: a sentence."""
 
     regarding: Object
     type: Literal["Normal", "Warning"]
@@ -32,7 +32,7 @@ class Event:
 
 
 class Recorder:
-    """Writes events. pod: who reports."""
+    """Writes Events. pod: name of the reporting pod."""
 
     def __init__(self, kube: Kube, pod: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._kube = kube
@@ -40,7 +40,7 @@ class Recorder:
         self._now = now
 
     async def record(self, event: Event) -> bool:
-        """Make the event; where it exists, as after a change of leader, it is marked as seen again. False when it failed."""
+        """Create the Event, or count it where it exists, as after a change of leader. Logs a failure and returns False."""
         metadata = event.regarding["metadata"]
         stamp = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         name = _name(event)
@@ -48,7 +48,7 @@ class Recorder:
             try:
                 await self._kube.create(EVENTS, self._body(event, name, stamp), metadata["namespace"])
             except KubeConflict:
-                series = {"count": 2, "lastObservedTime": stamp}  # the least that Kubernetes takes for "again"
+                series = {"count": 2, "lastObservedTime": stamp}  # the smallest count that Kubernetes accepts
                 await self._kube.patch(EVENTS, name, {"series": series}, metadata["namespace"])
         except KubeError as error:
             _log.warning("event %s could not be recorded: %s", event.reason, error)
@@ -79,7 +79,7 @@ class Recorder:
 
 
 def _name(event: Event) -> str:
-    """The same for the same meaning, so that replicas and restarts find the event that is there."""
+    """The same name for the same text, so that other replicas and later processes find the Event."""
     metadata = event.regarding["metadata"]
-    meaning = "\0".join((metadata["uid"], event.type, event.reason, event.note))
-    return f"{metadata['name'][:200]}.{hashlib.sha256(meaning.encode(errors='replace')).hexdigest()[:16]}"
+    text = "\0".join((metadata["uid"], event.type, event.reason, event.note))
+    return f"{metadata['name'][:200]}.{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"

@@ -1,8 +1,8 @@
 """A local copy of the objects of one resource, kept by list and watch; it never writes and never decides.
 
-Whoever subscribes is told each change with the object before and after. After a lost connection the watch goes on from the
-last version seen; when the server has forgotten that version, everything is listed again and the differences are told, so
-that no subscriber ever misses that an object changed or went away.
+Subscribers are told each change with the object before and after it. After a lost connection the watch goes on from the
+last version seen. When the server has forgotten that version, the informer lists everything again and tells the differences.
+So no subscriber ever misses that an object changed or went away.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import logging
 import random
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
-from knative_sponge.controller.kube.client import RETRY_S, Change, Kube
+from knative_sponge.controller.kube.client import RETRY_S, Kube, WatchEventType
 from knative_sponge.controller.kube.resource import Key, Object, Resource
 from knative_sponge.controller.kube.wire import Text, read_object
 from knative_sponge.core.backoff import Backoff
@@ -25,8 +26,33 @@ _log: Final = logging.getLogger(__name__)
 _PAUSE_S: Final = 0.5
 """Between two watches when the first told nothing: a server that ends each at once must not be called in a tight loop."""
 
-Subscriber = Callable[[Object | None, Object | None], None]
-"""Told (before, after); before is None for a new object, after is None for one that is gone."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Generic[_T]):
+    """One change of one object. before: None for a new object. after: None for one that is gone.
+
+    Raises ValueError where both are None: then nothing has changed.
+    """
+
+    key: Key
+    before: _T | None
+    after: _T | None
+
+    def __post_init__(self) -> None:
+        if self.before is None and self.after is None:
+            raise ValueError(f"{self.key}: neither before nor after")
+
+    @property
+    def last(self) -> _T:
+        """The object as it is, or as it was when it went."""
+        last = self.before if self.after is None else self.after
+        assert last is not None
+        return last
+
+
+Subscriber = Callable[[Changed[Object]], None]
 
 
 def key_of(item: Object) -> Key:
@@ -35,8 +61,8 @@ def key_of(item: Object) -> Key:
     return metadata.get("namespace", ""), metadata["name"]
 
 
-def whole(item: Object) -> Object:
-    """All of an object that means something; who wrote which field is half of it and read by nobody."""
+def without_managed_fields(item: Object) -> Object:
+    """The object without `managedFields`: these are half of its size, and nobody reads them. It changes its argument."""
     item["metadata"].pop("managedFields", None)
     return item
 
@@ -44,8 +70,8 @@ def whole(item: Object) -> Object:
 class Informer:
     """The objects of one resource that match the selectors. `run` it in a task; it ends only by cancellation.
 
-    read: an object from its JSON, or as much of it as `keep` needs. keep: what is held of it; its metadata's namespace, name
-    and resourceVersion must be. It may change its argument.
+    read: decodes an object from its JSON, or as much of it as `keep` needs. keep: makes of a decoded object what is held of it;
+    namespace, name and resourceVersion of its metadata must stay. `keep` may change its argument.
     """
 
     def __init__(
@@ -58,11 +84,11 @@ class Informer:
         labels: str = "",
         fields: str = "",
         read: Callable[[Text], Object] = read_object,
-        keep: Callable[[Object], Object] = whole,
+        keep: Callable[[Object], Object] = without_managed_fields,
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
-        """Set once everything was listed; it stays set while a lost connection is being remade."""
+        """Set once everything was listed; it stays set after a connection was lost."""
         self._kube = kube
         self._namespace = namespace
         self._labels = labels
@@ -79,10 +105,10 @@ class Informer:
         self._subscribers.append(subscriber)
 
     def learn(self, item: Object) -> None:
-        """Take over what a write returned, so that the next look rests on it and does not run into a conflict.
+        """Take over what a write returned: the next decision then rests on it and runs into no conflict.
 
-        Only for objects that are still known, and not in place of a later version: one that was deleted meanwhile must not
-        come back, and no event would follow that corrects what a slow answer said.
+        An object that is not known any more is not taken over: it was deleted, and must not come back. Nor is one of which a
+        later version is known: the answer was slow, and no event would follow that corrects it.
         """
         known = self._objects.get(key_of(item))
         if known is not None and not _is_later(known, item):
@@ -98,7 +124,7 @@ class Informer:
         return self._objects
 
     async def run(self) -> None:
-        """List, then watch, for ever; failures are retried with growing waits."""
+        """List, then watch, until cancelled; failures are retried with growing waits."""
         while True:
             try:
                 if not self._version:
@@ -129,7 +155,7 @@ class Informer:
         self.synced.set()
 
     async def _watch(self) -> None:
-        """Follow until the server ends the watch. The version is kept as it goes, so a broken watch loses nothing."""
+        """Follow until the server ends the watch. The version is kept with each event, so a broken watch loses nothing."""
         told = False
         async with aclosing(
             self._kube.watch(
@@ -145,15 +171,15 @@ class Informer:
                 told = True
                 self._backoff.succeeded()
                 self._version = item["metadata"]["resourceVersion"]
-                if change is Change.DELETED:
+                if change is WatchEventType.DELETED:
                     self._put(key_of(item), None)
-                elif change is not Change.BOOKMARK and not self._has(item):
+                elif change is not WatchEventType.BOOKMARK and not self._has(item):
                     self._put(key_of(item), self._keep(item))
         if not told:
             await asyncio.sleep(_PAUSE_S)
 
     def _has(self, item: Object) -> bool:
-        """Is it known in this very version, as what we wrote ourselves is?"""
+        """Is it known in this very version, as after `learn`? Then `keep` need not be called for it."""
         known = self._objects.get(key_of(item))
         return known is not None and _version(known) == _version(item)
 
@@ -165,13 +191,17 @@ class Informer:
             return
         if before is not None and item is not None and _version(before) == _version(item):
             return
+        changed = Changed(key, before, item)
         for subscriber in self._subscribers:
-            subscriber(before, item)
+            subscriber(changed)
 
 
 def _is_later(known: Object, item: Object) -> bool:
-    """Is `known` of a later version than `item`, or another object of its name? Versions grow, as decimal numbers
-    (Kubernetes API concepts, "Resource versions"); of others nothing is known."""
+    """Is `known` of a later version than `item`, or another object of its name?
+
+    A later version is a larger decimal number (Kubernetes API concepts, "Resource versions"). Versions that are no numbers
+    have no order: none counts as later.
+    """
     uid = known["metadata"].get("uid")
     if uid is not None and uid != item["metadata"].get("uid", uid):
         return True

@@ -1,10 +1,10 @@
 """Who leads: one holder of a Lease at a time. `Election` is the rule, without I/O or clock; `Elector` carries it out.
 
-A holder renews the Lease; whoever sees it unchanged for its whole duration, by its own clock, may take it. A holder whose
-renewals fail stops leading after two thirds of that duration, counted from when the last good renewal was *sent*: others
-can count only from when it arrived, so the old leader has stopped a third of a duration before a new one can start.
-Its work has that third to end; if it has not by then, the process ends (`lastresort`). No write outlasts the leading.
-Wall clocks are only written for people to read; no decision rests on them.
+A holder renews the Lease. A candidate that sees it unchanged for its whole duration, by its own clock, may take it. A holder
+whose renewals fail stops leading after two thirds of that duration, counted from when its last good renewal was *sent*.
+Candidates can count only from when that renewal arrived. So the old leader has stopped a third of a duration before a new one
+can start, and its work has that third to end. If the work has not ended by then, the process ends (`watchdog`). Every write
+ends before its leader's time does. Wall-clock times in the Lease are for people to read; no decision rests on them.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from datetime import UTC, datetime
 from typing import Final
 
 from knative_sponge.controller.kube.client import Kube
-from knative_sponge.controller.kube.lastresort import must_end
 from knative_sponge.controller.kube.resource import LEASES, Object
+from knative_sponge.controller.kube.watchdog import must_end
 from knative_sponge.errors import KubeError, KubeNotFound, NotLeader
 
 _log: Final = logging.getLogger(__name__)
 
 HOLD_SHARE: Final = 2 / 3
-"""Share of the duration for which a renewal lets its holder lead."""
-_LOOK_SHARE: Final = 2 / 15
-"""Share of the duration between two looks: several renewals may fail before leading ends."""
+"""A renewal lets its holder lead for this share of the duration."""
+_READ_SHARE: Final = 2 / 15
+"""The Lease is read once in this share of the duration: several renewals may fail before leading ends."""
 _RELEASE_S: Final = 3.0
 
 
 class Election:
     """What one candidate knows of the Lease. All times are `now`, monotonic seconds of this process.
 
-    identity: unique among candidates. duration_s: how long others must see a Lease of ours unchanged before they take it.
+    identity: unique among candidates. duration_s: other candidates must see this one's Lease unchanged for so long before they
+    take it.
     """
 
     def __init__(self, identity: str, namespace: str, name: str, duration_s: float) -> None:
@@ -51,7 +52,7 @@ class Election:
 
     @property
     def holds_until(self) -> float:
-        """Until when this candidate may act as leader without another renewal."""
+        """The time until which this candidate leads without another renewal."""
         return self._holds_until
 
     def leads(self, now: float) -> bool:
@@ -59,7 +60,7 @@ class Election:
         return now < self._holds_until
 
     def saw(self, lease: Object | None, now: float) -> None:
-        """The Lease as just read; None is that there is none."""
+        """Take over the Lease as it was just read; None where there is no Lease."""
         if lease is None or self._seen is None or _version(lease) != _version(self._seen):
             self._seen_at = now
         self._seen = lease
@@ -67,7 +68,7 @@ class Election:
             self._holds_until = float("-inf")
 
     def wish(self, now: float, wall: datetime) -> Object | None:
-        """The Lease to write, to take or keep it; None while it is another's. Without resourceVersion it is to be created."""
+        """The Lease to write, to take or keep it; None while another holds it. It is new where it has no resourceVersion."""
         stamp = wall.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec: Object = {
             "holderIdentity": self._identity,
@@ -91,13 +92,13 @@ class Election:
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
 
     def won(self, lease: Object, sent_at: float, now: float) -> None:
-        """The wish was granted: `lease` is what is stored now, `sent_at` when the write was begun."""
+        """The wish was written. lease: as it is stored now. sent_at: when the write began."""
         self._seen = lease
         self._seen_at = now
         self._holds_until = sent_at + self._duration_s * HOLD_SHARE
 
     def resignation(self, now: float) -> Object | None:
-        """The Lease to write so that another may take it at once; None when it is not ours. This candidate leads no more."""
+        """Stop leading. Returns the Lease to write so that others may take it at once; None where this one did not lead."""
         led, self._holds_until = self.leads(now), float("-inf")
         if not led or self._seen is None:
             return None
@@ -120,7 +121,7 @@ class Elector:
         self._namespace = namespace
         self._name = name
         self._end = end
-        self._look_s = duration_s * _LOOK_SHARE
+        self._read_s = duration_s * _READ_SHARE
         self._ending_s = duration_s * (1 - HOLD_SHARE)
         self._election = Election(identity, namespace, name, duration_s)
 
@@ -130,7 +131,7 @@ class Elector:
         return self._election.leads(time.monotonic())
 
     def fence(self) -> float:
-        """For how many seconds this replica leads at least: what `Kube.fenced` calls before each write. Raises NotLeader."""
+        """Seconds for which this replica certainly leads. `Kube.fenced` calls it before each write. Raises NotLeader."""
         left_s = self._election.holds_until - time.monotonic()
         if left_s <= 0:
             raise NotLeader("held back: this replica does not lead")
@@ -139,14 +140,14 @@ class Elector:
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled: wait to lead, then run `work` until leading ends, and again.
 
-        What `work` raises comes out here; that it ends by itself is an error too. When cancelled while leading, the Lease
-        is given up after `work` has ended, so that another replica need not wait for it to run out.
+        What `work` raises is raised here; RuntimeError when it ends by itself. When this is cancelled while leading, the
+        Lease is given up after `work` has ended, so that another replica need not wait for it to expire.
         """
         while True:
             while not self.leads:
                 await self._try()
                 if not self.leads:
-                    await asyncio.sleep(self._look_s)
+                    await asyncio.sleep(self._read_s)
             _log.info("leading")
             try:
                 await self._lead(work)
@@ -165,23 +166,22 @@ class Elector:
         finally:
             for task in tasks:
                 task.cancel()
-            # Until another may lead.
+            # After this time another replica may lead.
             within_s = max(0.0, self._election.holds_until - time.monotonic()) + self._ending_s
             with must_end("the leader's work", within_s, self._end):
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _renew(self) -> None:
-        """Return when this replica leads no more."""
+        """Renew until this replica leads no more."""
         while self.leads:
-            await asyncio.sleep(min(self._look_s, max(0.0, self._election.holds_until - time.monotonic())))
+            await asyncio.sleep(min(self._read_s, max(0.0, self._election.holds_until - time.monotonic())))
             remaining_s = self._election.holds_until - time.monotonic()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(remaining_s):
                     await self._try()
 
     async def _try(self) -> None:
-        """Look at the Lease, and take or renew it if that is ours to do. Failures are logged; the next look
-        tries again."""
+        """Read the Lease, and take or renew it where this candidate may. A failure is logged; the next reading tries again."""
         election = self._election
         try:
             try:

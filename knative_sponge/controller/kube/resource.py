@@ -1,7 +1,7 @@
-"""The cluster's resources that the controller touches and what it may do to each; RBAC is these lines, no verb more.
+"""The cluster's resources that the controller uses, and which verbs it uses on each: RBAC as data.
 
-The facade refuses a verb that is not listed here, and a test compares the list with `manifests/`, so that the three cannot
-drift apart.
+`client.Kube` refuses a verb that is not listed here, and a test compares the list with `manifests/`: code, list and
+permissions cannot drift apart.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, Final
 from urllib.parse import quote
 
 Object = dict[str, Any]
-"""One Kubernetes object as the wire has it."""
+"""One Kubernetes object, decoded from JSON."""
 
 Key = tuple[str, str]
 """Namespace and name; the namespace is empty for cluster-wide objects."""
 
 
 class Verb(StrEnum):
-    """RBAC's words."""
+    """A verb of RBAC."""
 
     GET = "get"
     LIST = "list"
@@ -30,7 +30,7 @@ class Verb(StrEnum):
 
 
 class Scope(StrEnum):
-    """How far the permission reaches, and so which manifest grants it."""
+    """Where the permission holds, and so which manifest grants it."""
 
     CLUSTER = "cluster"
     OWN = "own"
@@ -43,7 +43,7 @@ class Scope(StrEnum):
 class Resource:
     """One resource (or subresource) of the API, with the verbs in use.
 
-    names: the only objects touched, where that is known beforehand; RBAC's resourceNames. `create` cannot be so limited.
+    names: RBAC's resourceNames, where the objects are known beforehand; empty for any object. `create` cannot be so limited.
     """
 
     group: str
@@ -97,7 +97,7 @@ PODS: Final = Resource("", "v1", "pods", _WATCHED)
 POD_RESIZE: Final = Resource("", "v1", "pods", _verbs(Verb.PATCH), subresource="resize")
 NODES: Final = Resource("", "v1", "nodes", _WATCHED)
 NODE_METRICS: Final = Resource("", "v1", "nodes", _verbs(Verb.GET), subresource="metrics")
-"""Not asked of the API server: kubelets ask it who may read their metrics (`kubelet.py`). `nodes/proxy` would allow exec."""
+"""Kubelets ask the API server who may read their metrics (`sizing/kubelet.py`). `nodes/proxy` would allow exec as well."""
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", _verbs(Verb.CREATE, Verb.PATCH))
 MUTATING_WEBHOOKS: Final = Resource(
     "admissionregistration.k8s.io",
@@ -116,7 +116,7 @@ VALIDATING_WEBHOOKS: Final = Resource(
 AUTOSCALER_CONFIG: Final = Resource("", "v1", "configmaps", _WATCHED, scope=Scope.SYSTEM, names=("config-autoscaler",))
 """Knative's cluster-wide defaults of min-scale, max-scale and initial-scale, and its settings of scale to zero."""
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", _WATCHED, scope=Scope.SYSTEM)
-"""Where the activators are, whose metrics tell of requests for revisions without pods."""
+"""Addresses of the activators. Their metrics tell of requests for revisions without pods."""
 PROFILES: Final = Resource(
     "",
     "v1",
@@ -125,7 +125,7 @@ PROFILES: Final = Resource(
     scope=Scope.OWN,
     names=("knative-sponge-profiles",),
 )
-"""What pods of each image have learned."""
+"""The latency models that pods of each image have learned."""
 SECRETS: Final = Resource(
     "", "v1", "secrets", _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE), scope=Scope.OWN, names=("webhook-certs",)
 )

@@ -1,4 +1,4 @@
-"""The API server's JSON: objects, pages of a list, events of a watch. Pure; what does not fit is a ValueError."""
+"""The API server's JSON: objects, pages of a list, events of a watch. Pure; raises ValueError for any other JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Page(msgspec.Struct):
 
 
 class WatchEvent(msgspec.Struct):
-    """What a watch tells, its object not decoded yet."""
+    """One event of a watch, its object not decoded yet."""
 
     type: str
     object: msgspec.Raw
@@ -34,20 +34,20 @@ read_event: Final = msgspec.json.Decoder(WatchEvent).decode
 
 
 def read_object(text: Text) -> Object:
-    """All of an object."""
+    """An object with all its fields."""
     return msgspec.json.decode(text, type=dict[str, Any])
 
 
 async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of any length up to a bound; aiohttp's own readline refuses objects that are larger than its buffer."""
+    """Lines of at most _LONGEST_EVENT bytes, else ValueError. aiohttp's own readline refuses objects larger than its buffer."""
     rest = bytearray()
     async for data in pieces:
         start = len(rest)
         rest += data
         if b"\n" in data:
-            *whole, last = bytes(rest).split(b"\n")
+            *complete, last = bytes(rest).split(b"\n")
             rest = bytearray(last)
-            for line in whole:
+            for line in complete:
                 if line.strip():
                     yield line
         elif start > _LONGEST_EVENT:

@@ -1,7 +1,7 @@
-"""Keys of objects to look at, each at most once at a time; it knows nothing of what is done with them.
+"""A queue of the keys of objects to reconcile, each with one worker at a time; it knows nothing of the work itself.
 
-A key that is added while somebody works on it is handed out again afterwards, never to two workers at once. A key that
-failed comes back after a wait that grows with each failure.
+A key that is added while a worker has it is handed out again afterwards. A key whose work failed comes back after a wait
+that grows with each failure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WorkQueue:
         self._wake = asyncio.Event()
 
     def add(self, key: Key) -> None:
-        """Look at `key` as soon as a worker is free."""
+        """Hand out `key` as soon as a worker is free."""
         if (timer := self._waiting.pop(key, None)) is not None:
             timer.cancel()
         if key in self._wanted:
@@ -42,7 +42,7 @@ class WorkQueue:
             self._wake.set()
 
     def add_later(self, key: Key, wait_s: float) -> None:
-        """Look at `key` after `wait_s` seconds, or with the next `add` if that comes sooner."""
+        """Hand out `key` after `wait_s` seconds, or with the next `add` if that comes sooner."""
         if (timer := self._waiting.pop(key, None)) is not None:
             timer.cancel()
         if key not in self._wanted:
@@ -64,14 +64,14 @@ class WorkQueue:
         self._give_back(key)
 
     def failed(self, key: Key) -> float:
-        """The work on `key` failed: it comes back after the returned wait in seconds, sooner when it is added."""
+        """The work on `key` failed. It comes back after the returned wait in seconds, or with the next `add`."""
         wait_s = self._backoffs.setdefault(key, Backoff(*RETRY_S, self._rng.random)).wait_s()
         self._give_back(key)
         self.add_later(key, wait_s)
         return wait_s
 
     def close(self) -> None:
-        """Forget all waiting retries."""
+        """Forget all keys that wait."""
         for timer in self._waiting.values():
             timer.cancel()
         self._waiting.clear()

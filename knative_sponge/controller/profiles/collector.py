@@ -1,6 +1,6 @@
 """Asks proxies for the latency models that they learned, so that other pods of their images can start with them.
 
-One pod speaks for an image; nothing is decided here about what is kept.
+One pod answers for its image. What is kept is decided in `store`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ModelCollector:
         self._port = port
 
     async def collect(self, pods: Mapping[str, str]) -> None:
-        """One round. pods: IP address of one pod by image key, as `controller.profiles.profile.key_of` has it. A pod
-        that fails is passed over."""
+        """One round. pods: IP address of one pod by image key (`controller.profiles.profile.key_of`). A pod that fails is
+        left out."""
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def one(key: str, ip: str) -> None:

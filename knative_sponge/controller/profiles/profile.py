@@ -1,6 +1,6 @@
-"""What is remembered of an image when its pods are gone: learned latency and size, as a short text. Pure: no I/O, no clock.
+"""An image's profile, which outlives its pods: learned latency and size, as a short text. Pure: no I/O, no clock.
 
-A text that cannot be read is a ProfileError and never a guess: it would reach new pods.
+A text that cannot be read raises ProfileError. Nothing in it is guessed, because new pods start with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from knative_sponge.errors import ProfileError
 LONGEST: Final = 8 * 1024
 """Bytes of one text: some 35 regions of (batch, cores), more than a model server visits."""
 _DIGITS: Final = 6
-"""Of each number of a model: changes predictions by less than 0.1 %; the measurements scatter by 2 % at least."""
+"""Digits of a model's numbers: rounding changes predictions by less than 0.1 %, and measurements scatter by 2 % at least."""
 
 _DIGEST: Final = re.compile(r"@sha256:([0-9a-f]{64})$")
 _UNFIT: Final = re.compile(r"[^-._a-zA-Z0-9]")
@@ -28,18 +28,18 @@ _GRID: Final = tuple((rows, cores) for rows in (1, 8, 32) for cores in (0.25, 1.
 _CURVE_SHARE: Final = 0.05
 _CORES_SHARE: Final = 0.1
 _PLENTY: Final = 200
-"""Measurements beyond which more of them are no news by themselves."""
+"""A profile of so many measurements is not stored again for more measurements alone."""
 _REFRESH_S: Final = 3600.0
-"""What is still in use is written again so often, so that it is not taken for the one least recently seen."""
+"""A profile in use is written again after so long, so that it does not count as the least recently seen."""
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What pods of one image have learned.
+class ImageProfile:
+    """What the pods of one image have learned.
 
-    model: their latency model, JSON of `core/latency/profile.py` in few digits. cores: a size to start with; None is not known.
-    seen_s: when it was learned, Unix seconds in whole minutes. params, cost, samples: the model's curves of latency and of
-    costs, and how many measurements it stands for.
+    model: their latency model, JSON of `core.latency.profile` with few digits. cores: a size to start with; None is not known.
+    seen_s: when it was learned, Unix seconds in whole minutes. params, cost: the model's curves of latency and of cost.
+    samples: measurements that the model rests on.
     """
 
     model: str
@@ -53,44 +53,46 @@ class Known:
 def key_of(image: str, namespace: str, service: str) -> str:
     """The key of an image in a Service: `sha256-<64 hex digits>.<namespace>.<service>`, of its digest or else its reference.
 
-    One image serves different models in different Services, told apart by environment or volume. Fits a ConfigMap's keys.
+    The Service is part of the key, because one image serves different models in different Services. The key is valid in a
+    ConfigMap.
     """
     found = _DIGEST.search(image)
     digest = found[1] if found else hashlib.sha256(image.encode()).hexdigest()
     return f"sha256-{digest}.{_UNFIT.sub('_', f'{namespace}.{service}')[:150]}"
 
 
-def known(model: Mapping[str, Any], cores: float | None, now: float) -> Known:
-    """From a model as `core.latency.profile.to_json` gives it; the least visited regions are left out where it is too long.
+def image_profile(model: Mapping[str, Any], cores: float | None, now: float) -> ImageProfile:
+    """From a model as `core.latency.profile.to_json` makes it. Its least visited regions are left out where it is too long.
 
     now: Unix seconds. Raises ProfileError.
     """
     learned = from_json(model)
     text = _within(to_json(learned), LONGEST - 100)  # cores, time and braces around it
     size = None if cores is None else _checked(cores)
-    return Known(text, size, now // 60 * 60, learned.params, learned.costs.params, learned.learner.samples)
+    return ImageProfile(text, size, now // 60 * 60, learned.params, learned.costs.params, learned.learner.samples)
 
 
-def to_text(value: Known) -> str:
+def to_text(value: ImageProfile) -> str:
     """One line that `from_text` reads back; at most LONGEST bytes."""
     seen = datetime.fromtimestamp(value.seen_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f'{{"model":{value.model},"cores":{json.dumps(value.cores)},"seen":"{seen}"}}'
 
 
-def from_text(text: str) -> Known:
+def from_text(text: str) -> ImageProfile:
     """Raises ProfileError when it is not what `to_text` writes."""
     if len(text) > LONGEST:
         raise ProfileError(f"more than {LONGEST} characters")
     try:
         found = json.loads(text)
         cores, seen_s = found["cores"], datetime.fromisoformat(found["seen"]).timestamp()
-        return known(found["model"], cores, seen_s)
+        return image_profile(found["model"], cores, seen_s)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ProfileError(f"not a profile with cores and time: {error}") from error
 
 
-def is_news(old: Known | None, new: Known) -> bool:
-    """Whether the new one is worth writing over the old one: another size or speed, surer, or a sign of life after long."""
+def worth_storing(old: ImageProfile | None, new: ImageProfile) -> bool:
+    """Is the new profile worth writing over the old one? It has another size or speed, or many more measurements, or the old
+    one was written an hour before it."""
     if old is None:
         return True
     if new.cores is not None and (old.cores is None or abs(new.cores - old.cores) > _CORES_SHARE * old.cores):

@@ -1,6 +1,6 @@
 """Profiles that outlive their pods: a ConfigMap with one line per image. Every replica reads it, the leader writes it.
 
-Nobody waits for it: a lookup is in memory, and without the ConfigMap pods start cold, as the first ones did.
+Nobody waits for it: a lookup is in memory, and without the ConfigMap pods start without a profile.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from typing import Any, Final, Protocol
 
 from knative_sponge.controller.kube.client import Patch
 from knative_sponge.controller.kube.resource import PROFILES, Object, Resource
-from knative_sponge.controller.profiles.profile import Known, from_text, is_news, known, to_text
+from knative_sponge.controller.profiles.profile import ImageProfile, from_text, image_profile, to_text, worth_storing
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.errors import KubeError, KubeNotFound, ProfileError
 from knative_sponge.wire.demand import DemandLine
 
 MOST_PROFILES: Final = 100
 MOST_BYTES: Final = 256 * 1024
-"""Of all keys and values; the API server takes 1 MiB."""
+"""Of all keys and values; the API server accepts 1 MiB."""
 READ_S: Final = 10.0
 WRITE_S: Final = 30.0
 _FADE: Final = 0.1
-"""Cores follow a larger size at once and a smaller one by this share a time: a new pod comes because load does."""
+"""Stored cores follow a larger size at once, and a smaller one by this share each time: a pod is started because load comes."""
 _CROWDED_S: Final = 600.0
-"""An image for which there was no room is not looked at again before."""
+"""An image for which the ConfigMap had no room is not considered again for so long."""
 _ENOUGH: Final = 100
-"""Measurements from which on a model may replace any other."""
+"""A model of so many measurements may replace any other."""
 
 NAME: Final = PROFILES.names[0]
 
 log = logging.getLogger(__name__)
 
-Lookup = Callable[[str], Known | None]
-"""What is known of an image by its key (`controller.profiles.profile.key_of`)."""
+Lookup = Callable[[str], ImageProfile | None]
+"""The profile of an image, by its key (`controller.profiles.profile.key_of`)."""
 
 
 class ConfigReader(Protocol):
-    """What a follower needs of the API server. Raises KubeError."""
+    """The call to the API server that every replica needs. Raises KubeError."""
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object: ...
 
 
 class ConfigKeeper(ConfigReader, Protocol):
-    """What the leader needs of it: `Kube` has all of it."""
+    """The calls that the leader needs. `kube.client.Kube` has all of them."""
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object: ...
 
@@ -62,21 +62,21 @@ class ProfileStore:
         self._kube = kube
         self._namespace = namespace
         self._texts: dict[str, str] = {}
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, ImageProfile] = {}
         self.version: str | None = None
         """The ConfigMap's resourceVersion; None when there is none."""
 
-    def get(self, key: str) -> Known | None:
-        """What is known of the image with this key; never waits."""
+    def get(self, key: str) -> ImageProfile | None:
+        """The profile of the image with this key; never waits."""
         return self._known.get(key)
 
     @property
     def texts(self) -> Mapping[str, str]:
-        """Everything stored by key, readable or not."""
+        """All stored texts by key, readable or not."""
         return self._texts
 
     async def run(self) -> None:
-        """Read again and again, until cancelled. A call that fails is logged once and tried again."""
+        """Read every READ_S until cancelled. A call that fails is tried again; the first of several failures is logged."""
         failing = False
         while True:
             try:
@@ -97,7 +97,7 @@ class ProfileStore:
         self.take(found)
 
     def take(self, config_map: Object | None) -> None:
-        """Go over to another version of the ConfigMap. What cannot be read in it is passed over, and logged once."""
+        """Take over another version of the ConfigMap. An entry that cannot be read is ignored, and logged once."""
         data: Mapping[str, str] = {} if config_map is None else config_map.get("data") or {}
         self.version = None if config_map is None else config_map["metadata"]["resourceVersion"]
         before, before_texts = self._known, self._texts
@@ -116,7 +116,7 @@ class ProfileStore:
 class ProfileKeeper:
     """Writes what pods have learned; leader only.
 
-    Loses nothing by a failed or lost write: it is tried again with the next flush, against what is stored by then.
+    A write that failed is tried again with the next flush, against what is stored by then: nothing is lost.
     """
 
     def __init__(self, kube: ConfigKeeper, store: ProfileStore, namespace: str) -> None:
@@ -127,12 +127,12 @@ class ProfileKeeper:
         self._learned: dict[str, tuple[Mapping[str, Any], float | None]] = {}
         self._flushed_s: float | None = None
         self._used: dict[str, float] = {}
-        """When a pod of the image was last there, Unix seconds."""
+        """When a pod of the image was last seen, Unix seconds."""
         self._crowded: dict[str, float] = {}
-        """When there was no room for the image."""
+        """When the ConfigMap had no room for the image, Unix seconds."""
 
     def lacks(self, key: str, line: DemandLine, now: float) -> bool:
-        """Would the model of a pod of this image be news, by what its proxy says of it? To fetch it and to find out costs a
+        """Is the model of this pod's proxy worth fetching, by what its demand line says of it? To fetch it and compare costs a
         thousand times as much. The image counts as seen. now: Unix seconds."""
         self._used[key] = now
         if 0 <= now - self._crowded.get(key, -math.inf) < _CROWDED_S:
@@ -146,20 +146,21 @@ class ProfileKeeper:
             cost = params if line.cost is None else LatencyParams(*line.cost)
         except ValueError:
             return False
-        new = Known("", _blended(old, cores), now // 60 * 60, params, cost, line.samples)
-        return new.samples >= min(old.samples, _ENOUGH) and is_news(old, new)
+        new = ImageProfile("", _blended(old, cores), now // 60 * 60, params, cost, line.samples)
+        return new.samples >= min(old.samples, _ENOUGH) and worth_storing(old, new)
 
     def learn(self, key: str, model: Mapping[str, Any], cores: float | None) -> None:
-        """Pods of the image with this key have this model (`core.latency.profile.to_json`); cores: a size that did, if known.
+        """Keep the model (`core.latency.profile.to_json`) of pods of the image with this key, until the next flush. cores: a
+        size that sufficed for them; None is not known.
 
-        A model of few measurements is not taken in place of one of many: its pod has only begun.
+        `flush` does not replace a model of many measurements by one of few.
         """
         _, before = self._learned.get(key, (None, None))
         sizes = [size for size in (before, cores) if size is not None]
         self._learned[key] = model, max(sizes, default=None)
 
     async def flush(self, now: float) -> None:
-        """Write what is news, at most every WRITE_S; never raises for a call that failed. now: Unix seconds."""
+        """Write the profiles worth it, at most every WRITE_S; a call that failed is logged. now: Unix seconds."""
         if not self._learned or (self._flushed_s is not None and 0 <= now - self._flushed_s < WRITE_S):
             return
         self._flushed_s = now
@@ -177,7 +178,7 @@ class ProfileKeeper:
     ) -> dict[str, str | None]:
         """Texts to write by key; None removes one.
 
-        Where there is no room for all that are in use, those that are stored stay: else they would take turns for ever.
+        Where there is no room for all images in use, the stored ones stay: else images would replace each other for ever.
         """
         texts: dict[str, str] = {}
         stored = self._store.texts
@@ -185,16 +186,15 @@ class ProfileKeeper:
         seen = {key: found.seen_s for key in stored if (found := self._store.get(key)) is not None} | self._used
         for key, (model, cores) in learned.items():
             seen[key] = now
-            await asyncio.sleep(
-                0
-            )  # each takes a millisecond or two, and the loop that divides cores must not wait for all
+            # Each takes a millisecond or two, and the loop that divides cores must not wait for all of them.
+            await asyncio.sleep(0)
             old = self._store.get(key)
             try:
-                new = known(model, _blended(old, cores), now)
+                new = image_profile(model, _blended(old, cores), now)
             except ProfileError as error:
                 log.warning("profile %s: %s", key, error)
                 continue
-            if (old is None or new.samples >= min(old.samples, _ENOUGH)) and is_news(old, new):
+            if (old is None or new.samples >= min(old.samples, _ENOUGH)) and worth_storing(old, new):
                 texts[key] = to_text(new)
         worth = {key: (seen.get(key, 0.0), key in stored) for key in (*stored, *texts)}
         gone = _evicted({**stored, **texts}, worth) if texts else ()
@@ -217,7 +217,7 @@ class ProfileKeeper:
         return await self._kube.create(PROFILES, body, self._namespace)
 
 
-def _blended(old: Known | None, cores: float | None) -> float | None:
+def _blended(old: ImageProfile | None, cores: float | None) -> float | None:
     if old is None or old.cores is None:
         return cores
     if cores is None:
@@ -226,8 +226,8 @@ def _blended(old: Known | None, cores: float | None) -> float | None:
 
 
 def _evicted(texts: Mapping[str, str], worth: Mapping[str, tuple[float, bool]]) -> list[str]:
-    """Those beyond the bounds: seen least recently first, and among equals those that are not stored; what nobody can read
-    was never seen."""
+    """Keys to remove so that the rest is within the bounds. The least recently seen go first, and among equals those that are
+    not stored. An entry that cannot be read counts as never seen."""
     order = sorted(texts, key=lambda key: (worth[key], key))
     size = sum(len(key) + len(text.encode()) for key, text in texts.items())
     gone: list[str] = []

@@ -1,6 +1,7 @@
-"""Where the leader's loop leaves its latest overview, and where people's tools read it; nothing is computed here.
+"""The overview of all revisions and nodes: the leader publishes it, command-line tools read it; nothing is computed here.
 
-`GET /sponge/v1/revisions` on the metrics port, without credentials: like metrics it names pods and sizes, never requests.
+It is served as `GET /sponge/v1/revisions` on the metrics port, without credentials. Like metrics it names pods and sizes, never
+requests.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from knative_sponge.controller.reporting.rows import NodeRow, Overview, Revision
 
 PATH: Final = "/sponge/v1/revisions"
 
-
 Rows = Callable[[], tuple[Sequence[RevisionRow], Sequence[NodeRow]]]
-"""All revisions and nodes as they are when it is called."""
+"""Makes the rows of all revisions and nodes as they are when it is called."""
 
 
 class Board:
-    """The overview, if this replica leads. Publishing only keeps a reference; whoever asks pays for the rows.
+    """The overview, if this replica leads. Rows are made when somebody asks for them, not when they are published.
 
-    clock: seconds, monotonic.
+    clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,11 +33,11 @@ class Board:
         self._latest: tuple[float, Rows] | None = None
 
     def publish(self, rows: Rows) -> None:
-        """Things stand well enough to be looked at; how, `rows` says to whoever asks."""
+        """Answer with `rows` from now on. `age_s` counts from this call."""
         self._latest = (self._clock(), rows)
 
     def clear(self) -> None:
-        """This replica leads no more: what it knew is nobody's."""
+        """Forget the rows: this replica leads no more."""
         self._latest = None
 
     def as_json(self) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What the kubelet and Prometheus ask this process; it knows whom to ask and decides nothing itself."""
+"""The HTTP applications that the kubelet and Prometheus ask: health checks and metrics. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 
 def health_app(checks: Mapping[str, Callable[[], bool]]) -> Starlette:
-    """`/healthz` answers while the loop runs; `/readyz` is 200 when every check passes, else 503 naming the others."""
+    """`/healthz` is 200 while the event loop runs. `/readyz` is 200 when every check passes, else 503 with the failed ones."""
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -10,19 +10,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 Outcome = Literal["ok", "conflict", "error"]
 
 ResizeOutcome = Literal["done", "deferred", "infeasible", "error", "refused"]
-"""What became of a resize: in force; waiting for room; more than the node has; failed on the node; not taken by the API."""
+"""How a resize went: in force; deferred by the kubelet; more than the node has; failed there; refused by the API server."""
 
 MISSED: Final = "webhook-missed"
 """The pod was created while the webhook was not called."""
 KEPT: Final = "kept"
-"""The webhook left it the stock proxy, and wrote on the pod why."""
+"""The webhook left the pod its stock proxy, and wrote on it why."""
 
 _LAGS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _DIVIDES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class Metrics:
-    """Counts of one controller process. Revisions and nodes are labels only as long as they are not forgotten."""
+    """The metrics of one controller process. A revision or node is a label from when it is set until it is forgotten."""
 
     def __init__(self) -> None:
         self._measure: Callable[[], None] | None = None
@@ -77,11 +77,11 @@ class Metrics:
         self._streams = {state: streams.labels(state) for state in ("live", "stale", "down")}
 
     def reconciled(self, outcome: Outcome) -> None:
-        """One PodAutoscaler was looked at."""
+        """One PodAutoscaler was reconciled."""
         self._reconciles[outcome].inc()
 
     def leads(self, yes: bool) -> None:
-        """This replica became leader, or stopped being it; what only the leader knows is then nobody's."""
+        """This replica became leader, or leads no more. Then it forgets the metrics that only the leader knows."""
         self._leader.set(yes)
         if not yes:
             self._measure = None
@@ -97,53 +97,53 @@ class Metrics:
         self._measure = measure
 
     def stock_proxies(self, pods: Mapping[str, int]) -> None:
-        """Pods per why; reasons that are left out are zero."""
+        """Set the pods with the stock proxy, by reason. A reason that is left out is set to 0."""
         for why, gauge in self._stock.items():
             gauge.set(pods.get(why, 0))
 
     def broken_webhooks(self, count: int) -> None:
-        """Webhook configurations that do not work."""
+        """Set the number of webhook configurations that do not work."""
         self._webhooks.set(count)
 
     def revision(self, namespace: str, name: str, *, cores: float, wanted: float, pods: int, pods_wanted: int) -> None:
-        """How a revision of ours stands."""
+        """Set the figures of one revision of our class."""
         for gauge, value in zip(self._revision, (cores, wanted, pods, pods_wanted), strict=True):
             gauge.labels(namespace, name).set(value)
 
     def forget_revision(self, namespace: str, name: str) -> None:
-        """The revision is gone, or no more ours."""
+        """The revision is gone, or not of our class any more."""
         for gauge in self._revision:
             gauge.remove(namespace, name)
 
     def node(self, name: str, *, allocatable: float, reserved: float, divided: float, short: bool) -> None:
-        """How the cores of a node with pods of ours stand."""
+        """Set the figures of one node with managed pods."""
         for gauge, value in zip(self._node, (allocatable, reserved, divided, short), strict=True):
             gauge.labels(name).set(value)
 
     def forget_node(self, name: str) -> None:
-        """The node is gone, or has no pods of ours any more."""
+        """The node is gone, or has no managed pods any more."""
         for gauge in self._node:
             gauge.remove(name)
 
     def resized(self, outcome: ResizeOutcome) -> None:
-        """A resize came to something."""
+        """One resize ended."""
         self._resizes[outcome].inc()
 
     def patch_lag(self, seconds: float) -> None:
-        """A patch was sent so long after the demand changed."""
+        """Seconds from a change of demand until the patch was sent."""
         self._patch_lag.observe(seconds)
 
     def applied_lag(self, seconds: float) -> None:
-        """A pod's status showed a size so long after its patch was sent."""
+        """Seconds from sending a patch until the pod's status showed the size."""
         self._applied_lag.observe(seconds)
 
     def streams(self, *, live: int, stale: int, down: int) -> None:
-        """How many pods' demand streams are in which state."""
+        """Set how many pods' demand streams are in each state."""
         for gauge, value in zip(self._streams.values(), (live, stale, down), strict=True):
             gauge.set(value)
 
     def divided(self, seconds: float) -> None:
-        """The cores of one node were divided within so long."""
+        """Seconds that one division of a node's cores took."""
         self._divide.observe(seconds)
 
     def render(self) -> bytes:

@@ -1,6 +1,6 @@
-"""What the leader shows of every revision, pod and node, as values and as JSON of version 1; nothing is decided here.
+"""The overview's rows of revisions, pods and nodes, as values and as JSON of version 1; nothing is decided here.
 
-Standard library only: the command line reads it too. Nothing of any request and no secret belongs in it.
+Standard library only, because the command line uses it too. No row has anything of a request, or a secret.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ VERSION: Final = 1
 
 
 class BoardError(SpongeError):
-    """What the leader answered is not an overview of this version."""
+    """The leader's answer is no overview of this version."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodRow:
     """One pod.
 
-    cores: in force. target: what the node's division gave it. want: what it asked for. phase: state of its resize.
-    pending: the node's words on why a resize waits, else empty. rate: rows per second. queued: rows that wait. running:
-    batches with the model server. slack_s: what 95 % of requests have left at least when they arrive; None before any.
-    met, missed: requests since the pod started. news_s: age of its last demand; None is never heard from.
-    curve: (cores, rows per second expected to miss), cores ascending. params: gamma, delta, epsilon, eta of
-    `core.latency.curve.LatencyParams`; None before the first demand. cost: the same of what batches cost
-    (`core/latency/credit.py`). samples: calls they were learned from.
+    cores: in force. target: its share of the node's division. want: cores that it asked for. phase: state of its resize.
+    pending: the kubelet's message on why a resize waits, else empty. rate: rows per second. queued: rows that wait. running:
+    batches at the model server. slack_s: 95 % of requests have at least so much time left when they arrive; None before any.
+    met, missed: requests since the pod started. news_s: age of its last demand; None before the first. curve: (cores, rows per
+    second expected to miss), cores ascending. params: gamma, delta, epsilon, eta of `core.latency.curve.LatencyParams`; None
+    before the first demand. cost: the same for the cost of batches (`core/latency/credit.py`). samples: calls that both
+    were learned from.
 
     Raises ValueError for numbers that are not finite or below zero.
     """
@@ -60,7 +60,7 @@ class PodRow:
         _check("a pod", self.cores, self.target, self.want, self.rate, self.queued, self.running, self.met, self.missed)
 
     def misses(self, cores: float) -> float | None:
-        """Rows per second expected to miss at this size, on straight lines between the points; None without a curve."""
+        """Rows per second expected to miss at this size, interpolated between the curve's points; None without a curve."""
         if not self.curve:
             return None
         after = bisect_right(self.curve, (cores, math.inf))
@@ -74,9 +74,9 @@ class PodRow:
 
 @dataclass(frozen=True, slots=True)
 class RevisionRow:
-    """One revision. slo_s: None is a revision without deadline. max_cores: None is what the node can give.
+    """One revision. slo_s: None for a revision without deadlines. max_cores: None is bounded by the node alone.
 
-    wanted_pods: how many there shall be. why: one sentence on its sizes (`controller/reporting/why.py`).
+    wanted_pods: pods that it shall have. why: one sentence on its sizes (`controller/reporting/why.py`).
     """
 
     namespace: str
@@ -101,10 +101,10 @@ class RevisionRow:
 
 @dataclass(frozen=True, slots=True)
 class NodeRow:
-    """One node with pods of ours, in cores.
+    """One node with managed pods, in cores.
 
-    allocatable: what Kubernetes gives out. reserved: what others' containers request. divided: what our pods were given.
-    wanted: what they asked for. short: not all of that could be given.
+    allocatable: of the node. reserved: not for its managed pods (`cluster/capacity.py`). divided: given to its managed pods.
+    wanted: asked for by them. short: is more wanted than the node has for them?
     """
 
     name: str
@@ -119,20 +119,20 @@ class NodeRow:
 
     @property
     def capacity(self) -> float:
-        """Cores there are to divide."""
+        """Cores for the managed pods."""
         return max(0.0, self.allocatable - self.reserved)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Everything at one moment. age_s: how long ago the leader's loop published it."""
+    """All revisions and nodes at one moment. age_s: seconds since the leader published it."""
 
     age_s: float
     revisions: tuple[RevisionRow, ...]
     nodes: tuple[NodeRow, ...]
 
     def node(self, name: str) -> NodeRow | None:
-        """The node of that name."""
+        """The node of that name; None where there is none."""
         return next((node for node in self.nodes if node.name == name), None)
 
     def to_json(self) -> bytes:
@@ -142,14 +142,14 @@ class Overview:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Overview:
-        """Fields that are not known are passed over. Raises BoardError for another version or a missing field."""
+        """From the decoded document. Unknown fields are ignored. Raises BoardError for another version or a missing field."""
         if document.get("v") != VERSION:
             raise BoardError(f"the leader speaks version {document.get('v')!r}, this program version {VERSION}")
         try:
             return cls(
                 float(document["age_s"]),
                 tuple(_revision(row) for row in document["revisions"]),
-                tuple(NodeRow(**_known(NodeRow, row)) for row in document["nodes"]),
+                tuple(NodeRow(**_known_fields(NodeRow, row)) for row in document["nodes"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BoardError(f"the leader's overview cannot be read: {error!r}") from error
@@ -158,16 +158,16 @@ class Overview:
 def _revision(row: Mapping[str, Any]) -> RevisionRow:
     pods = []
     for pod in row["pods"]:
-        found = _known(PodRow, pod)
+        found = _known_fields(PodRow, pod)
         found["curve"] = tuple((float(cores), float(misses)) for cores, misses in found["curve"])
         for name in ("params", "cost"):
             found[name] = None if found.get(name) is None else tuple(map(float, found[name]))
         pods.append(PodRow(**found))
-    return RevisionRow(**{**_known(RevisionRow, row), "pods": tuple(pods)})
+    return RevisionRow(**{**_known_fields(RevisionRow, row), "pods": tuple(pods)})
 
 
-def _known(kind: type[PodRow | RevisionRow | NodeRow], row: Mapping[str, Any]) -> dict[str, Any]:
-    """A field with a default may be missing: an older leader does not know it."""
+def _known_fields(kind: type[PodRow | RevisionRow | NodeRow], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The known fields of a row. One with a default may be missing: an older leader does not send it."""
     return {
         field.name: row[field.name]
         for field in dataclasses.fields(kind)

@@ -1,4 +1,4 @@
-"""One sentence on why a revision has the sizes it has, from what is known of its pods and their nodes; decides nothing."""
+"""One sentence that explains a revision's sizes, made from its pods' and nodes' rows; decides nothing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 from knative_sponge.controller.reporting.rows import NodeRow, PodRow
 
 STALE_S: Final = 5.0
-"""The proxy speaks every second; a demand older than this says nothing of now."""
+"""A proxy sends its demand every second. A demand older than this does not count any more."""
 _LEAST_MISSES: Final = 0.005
-"""Rows per second below which nothing is worth a word."""
+"""Fewer missed rows per second than this are not mentioned."""
 _ABOVE: Final = 1.1
-"""A size so many times what is wanted is worth a word: it was given ahead of need (`core/allocation/growth.py`), or is
-kept a while."""
+"""A size above so many times what is wanted is mentioned: it was given in advance (`core/allocation/growth.py`), or is still
+kept."""
 
 
 def why(pods: Sequence[PodRow], wanted_pods: int, node: Callable[[str], NodeRow | None]) -> str:
-    """The most pressing of: no pods, no news, a resize that does not come, a short node, growth, an enough size."""
+    """The first that holds: no pods, silent pods, a resize that waits, a short node, a size below what is wanted, enough."""
     if not pods:
         return f"waits for {wanted_pods} pods to start" if wanted_pods else "at zero: no requests"
     silent = [pod for pod in pods if stale(pod)]
@@ -43,5 +43,5 @@ def why(pods: Sequence[PodRow], wanted_pods: int, node: Callable[[str], NodeRow 
 
 
 def stale(pod: PodRow) -> bool:
-    """Was nothing heard from the pod for so long that its demand says nothing of now?"""
+    """Is the pod's last demand older than STALE_S, or was there none?"""
     return pod.news_s is None or pod.news_s > STALE_S

@@ -1,10 +1,9 @@
-"""Which revisions without pods have requests waiting for them: read from the activators' metrics; nothing is decided here.
+"""Which revisions without pods have requests waiting for them, read from the activators' metrics; nothing is decided here.
 
-Knative has no other source for that. Its activators push their counts to Knative's own autoscaler only, over a
-connection that
-cannot be shared; but with `metrics-protocol: prometheus` each serves them at :9090/metrics. `kn_revision_request_queued` (from
-Knative 1.22 on) counts a waiting request at once. `kn_revision_request_concurrency` is set once a second, and less the one
-request that woke the revision in the first of these seconds: a single request shows in it after one to two seconds.
+Knative has no other source for that. Its activators push their counts to Knative's own autoscaler alone, over a connection that
+cannot be shared. With `metrics-protocol: prometheus` each activator serves the counts at :9090/metrics as well.
+`kn_revision_request_queued` (from Knative 1.22 on) counts a waiting request at once. `kn_revision_request_concurrency` is set
+once a second, and in its first second leaves out one request: a single request shows in it after one to two seconds.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _log: Final = logging.getLogger(__name__)
 
 METRICS_PORT: Final = 9090
 POLL_S: Final = 0.5
-"""Between two looks while a revision sleeps."""
-REST_S: Final = 5.0
-"""While nobody waits for a request, only so often: whether the activators can be read must be known beforehand."""
+"""Time between two readings while some revision is idle."""
+SLOW_POLL_S: Final = 5.0
+"""Time between two readings while no revision is idle. Before one may go to zero, it must be known that they can be read."""
 LOST_S: Final = 10.0
-"""The view is lost when for so long not every ready activator could be read."""
+"""The view of the activators is lost when not all ready ones could be read for so long."""
 _CALL_S: Final = 1.0
 _LONGEST_LINE: Final = 64 * 1024
 
@@ -42,22 +41,22 @@ _LINE: Final = re.compile(rb"\nkn_revision_request_(queued|active|concurrency)\{
 _NAMESPACE: Final = re.compile(rb'\bk8s_namespace_name="([^"]*)"')
 _REVISION: Final = re.compile(rb'\bkn_revision_name="([^"]*)"')
 _PROOF: Final = b"\ntarget_info{"
-"""Every exporter that names metrics as above has this one from the start, even where no revision had a request yet."""
+"""Every exporter with the metric names above has this metric too, even before the first request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activator:
-    """Where an activator's pod is. ready: it gets new requests; one that is on its way out may still hold some."""
+    """One activator. ready: it gets new requests. One that is not ready may still hold requests while it ends."""
 
     address: str
     ready: bool
 
 
-async def waiting(chunks: AsyncIterator[bytes]) -> Mapping[Key, float]:
-    """Requests that an activator holds, queued or proxied, by revision; only those above zero.
+async def held_requests(chunks: AsyncIterator[bytes]) -> Mapping[Key, float]:
+    """Requests that an activator holds, queued or proxied, by revision; counts above zero only.
 
-    chunks: the text format of Prometheus; all other lines are skipped. Raises ValueError when this is not the text of an
-    activator whose metrics have the names that we know.
+    chunks: its metrics in Prometheus' text format; other metrics are skipped. Raises ValueError for a text without the metric
+    names that activators have.
     """
     counted: dict[Key, float] = defaultdict(float)
     gauged: dict[Key, float] = defaultdict(float)
@@ -83,7 +82,7 @@ async def waiting(chunks: AsyncIterator[bytes]) -> Mapping[Key, float]:
 
 
 def kept_of_slice(item: Object) -> Object:
-    """Who it is, and the addresses with their conditions."""
+    """The EndpointSlice's name, and its addresses with their conditions."""
     metadata = item["metadata"]
     kept = {name: metadata[name] for name in ("namespace", "name", "resourceVersion")}
     endpoints = [
@@ -94,7 +93,7 @@ def kept_of_slice(item: Object) -> Object:
 
 
 def activators_of(slices: Iterable[Object]) -> tuple[Activator, ...]:
-    """All activators that may hold requests. A condition that is absent counts as Kubernetes says: ready."""
+    """All activators that may hold requests. Without the condition `ready` an address counts as ready, as Kubernetes says."""
     found: dict[str, bool] = {}
     for item in slices:
         for endpoint in item["endpoints"]:
@@ -109,7 +108,7 @@ def activators_of(slices: Iterable[Object]) -> tuple[Activator, ...]:
 class Activators:
     """The view of all activators. `run` it on the leader only.
 
-    port: where they serve metrics. poll_s, rest_s: see POLL_S, REST_S. clock: monotonic seconds.
+    port: of the activators' metrics. poll_s, slow_poll_s: see POLL_S, SLOW_POLL_S. clock: monotonic seconds.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Activators:
         *,
         port: int = METRICS_PORT,
         poll_s: float = POLL_S,
-        rest_s: float = REST_S,
+        slow_poll_s: float = SLOW_POLL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._slices = Informer(
@@ -133,25 +132,29 @@ class Activators:
         )
         self._port = port
         self._poll_s = poll_s
-        self._rest_s = rest_s
+        self._slow_poll_s = slow_poll_s
         self._clock = clock
         self._expected: set[Key] = set()
         self._hurry = asyncio.Event()
-        self._knocked: Callable[[Key], None] = lambda _key: None
-        self._seen: Callable[[], None] = lambda: None
-        self._waiting: dict[str, Mapping[Key, float]] = {}
-        self._whole_s = -inf
+        self._on_request: Callable[[Key], None] = lambda _key: None
+        self._on_view: Callable[[], None] = lambda: None
+        self._held: dict[str, Mapping[Key, float]] = {}
+        """Requests of expected revisions, by the address of the activator that holds them."""
+        self._complete_s = -inf
+        """When all ready activators could be read last."""
         self._since_s = clock()
         self._told = (False, False)
+        """`visible` and `lost` as the subscriber was told last."""
         self._why = ""
+        """Why they could not all be read last."""
 
-    def subscribe(self, on_request: Callable[[Key], None], seen: Callable[[], None]) -> None:
-        """Tell `on_request` of each expected revision that has requests waiting, again with each look; `seen` when `available`
-        or `lost` changes. Both must not block and must not raise."""
-        self._knocked, self._seen = on_request, seen
+    def subscribe(self, on_request: Callable[[Key], None], on_view: Callable[[], None]) -> None:
+        """Call `on_request` for each expected revision that has requests waiting, with each reading, and `on_view` when
+        `visible` or `lost` changes. There is one subscriber. Both functions must not block and must not raise."""
+        self._on_request, self._on_view = on_request, on_view
 
     def expect(self, key: Key, yes: bool) -> None:
-        """Listen for requests of this revision, or no more; the activators are read often only while somebody listens."""
+        """Look for requests of this revision, or no more. The activators are read often only while a revision is expected."""
         if not yes:
             self._expected.discard(key)
             return
@@ -161,68 +164,69 @@ class Activators:
 
     def pending(self, key: Key) -> int:
         """Requests of an expected revision that the activators held when they were read last."""
-        return ceil(sum(held.get(key, 0.0) for held in self._waiting.values())) if key in self._expected else 0
+        return ceil(sum(held.get(key, 0.0) for held in self._held.values())) if key in self._expected else 0
 
     @property
-    def available(self) -> bool:
+    def visible(self) -> bool:
         """Would a request be noticed? True while all ready activators can be read."""
-        return self._clock() - self._whole_s < LOST_S
+        return self._clock() - self._complete_s < LOST_S
 
     @property
     def lost(self) -> bool:
-        """Has nothing been seen for long? Not so at first, or each new leader would wake every revision that sleeps."""
-        return self._clock() - max(self._whole_s, self._since_s) >= LOST_S
+        """Could not all ready activators be read for long? False at first: else each new leader would start pods of every idle
+        revision."""
+        return self._clock() - max(self._complete_s, self._since_s) >= LOST_S
 
     async def run(self) -> None:
-        """Read them until cancelled."""
+        """Read the activators until cancelled."""
         timeout = aiohttp.ClientTimeout(total=_CALL_S)
         async with aiohttp.ClientSession(timeout=timeout) as session, asyncio.TaskGroup() as group:
             group.create_task(self._slices.run(), name="watch activators")
             await self._slices.synced.wait()
             while True:
-                await self._look(session)
+                await self._poll(session)
                 self._hurry.clear()
                 try:
-                    async with asyncio.timeout(self._poll_s if self._expected else self._rest_s):
+                    async with asyncio.timeout(self._poll_s if self._expected else self._slow_poll_s):
                         await self._hurry.wait()
                 except TimeoutError:
                     continue
 
-    async def _look(self, session: aiohttp.ClientSession) -> None:
+    async def _poll(self, session: aiohttp.ClientSession) -> None:
         activators = activators_of(self._slices.objects.values())
-        for gone in self._waiting.keys() - {activator.address for activator in activators}:
-            del self._waiting[gone]
+        for gone in self._held.keys() - {activator.address for activator in activators}:
+            del self._held[gone]
         read = await asyncio.gather(*(self._read(session, activator.address) for activator in activators))
         ready = [answered for activator, answered in zip(activators, read, strict=True) if activator.ready]
         if ready and all(ready):
-            self._whole_s = self._clock()
+            self._complete_s = self._clock()
         elif not ready:
             self._why = "there is no ready activator"
-        view = (self.available, self.lost)
+        view = (self.visible, self.lost)
         if view == self._told:
             return
         if self.lost:
             _log.warning("the activators cannot be read, so no revision goes to zero: %s", self._why)
-        elif self.available:
+        elif self.visible:
             _log.info("the activators can be read: idle revisions may go to zero")
         self._told = view
-        self._seen()
+        self._on_view()
 
     async def _read(self, session: aiohttp.ClientSession, address: str) -> bool:
         host = f"[{address}]" if ":" in address else address
-        # What is compressed costs an activator more time than a pod network saves.
+        # Compression costs an activator more time than it saves on a pod network.
         headers = {"Accept": "text/plain", "Accept-Encoding": "identity"}
         try:
             url = f"http://{host}:{self._port}/metrics"
             async with session.get(url, headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
                     raise ValueError(f"status {response.status}")
-                held = await waiting(response.content.iter_any())
+                held = await held_requests(response.content.iter_any())
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            self._waiting.pop(address, None)
+            self._held.pop(address, None)
             self._why = f"{address}: {type(error).__name__}: {error}"
             return False
-        self._waiting[address] = {key: held[key] for key in self._expected & held.keys()}
-        for key in list(self._waiting[address]):
-            self._knocked(key)
+        self._held[address] = {key: held[key] for key in self._expected & held.keys()}
+        for key in list(self._held[address]):
+            self._on_request(key)
         return True

@@ -1,7 +1,7 @@
-"""What is to be written for one PodAutoscaler, decided from one consistent snapshot; pure, nothing is written here.
+"""What to write for one PodAutoscaler, decided from one snapshot of its revision; pure, nothing is written here.
 
-All actions of one decision may be made in order. Each is conditional or idempotent, so that a stale snapshot does no harm: what
-it got wrong is refused by the API server or put right by the next look.
+The actions of one decision are carried out in order. Each is conditional or idempotent, so a stale snapshot does no harm: the
+API server refuses a wrong action, or the next decision corrects it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from datetime import datetime
 from math import inf
 from typing import Final
 
-from knative_sponge.controller.annotations import ROUTING_STATE_LABEL, SCALING_ANNOTATION, ours
+from knative_sponge.controller.annotations import ROUTING_STATE_LABEL, SCALING_ANNOTATION, has_our_class
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.controller.revisions import serverless
-from knative_sponge.controller.revisions.idle import IdleRules, Rest, activation_s, rest, wait_s
+from knative_sponge.controller.revisions.idle import IdleRules, IdleState, activation_s, idle_state, recheck_s
 from knative_sponge.controller.revisions.scale import Routing, ScaleBounds, desired
 from knative_sponge.controller.revisions.serverless import Mode
 from knative_sponge.controller.revisions.status import (
@@ -29,19 +29,19 @@ from knative_sponge.controller.revisions.status import (
 from knative_sponge.settings.serving import Scaling
 
 ROUTE_S: Final = 60.0
-"""A revision that was ready so long ago, and that no Route has named so far, is for nobody. Routes name theirs before it is
-ready, so this is patience; Knative's own class waits as long without requests (its stable window)."""
+"""A revision that no Route has named for so long after it was first ready gets the pods of `min-scale`, or none. A Route
+names a revision before it is ready, so this only leaves it time. Knative's own class waits as long (its stable window)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RevisionSnapshot:
-    """What is known of one revision; None is not there, or not seen yet. The objects are shared: never change them.
+    """What is known of one revision. An object is None while it does not exist or has not been seen. They are shared: never
+    change them.
 
-    service: its ServerlessService. defaults: data of Knative's ConfigMap `config-autoscaler`. idle_s: seconds since its last
-    request. request_waiting: a request waits for it in an activator. activators_visible: its next request would be noticed
-    if it had no
-    pods. activators_lost: that has not been so for long. pods_wanted: pods that its load asks for; None where only the
-    annotations count, or while that is not known.
+    service: the revision's ServerlessService. defaults: data of Knative's ConfigMap `config-autoscaler`. idle_s: seconds since
+    its last request; None is not known. request_waiting: a request for it waits in an activator. activators_visible: the
+    activators can be read, so a request for it would be noticed if it had no pods. activators_lost: they could not be read
+    for long. pods_wanted: pods that its load asks for; None where only the annotations count, or while that is not known.
     """
 
     autoscaler: Object
@@ -58,14 +58,14 @@ class RevisionSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class CreateService:
-    """Make the ServerlessService."""
+    """Create the ServerlessService."""
 
     body: Object
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeService:
-    """Give the ServerlessService another spec, unless it was changed after it was looked at."""
+    """Change the spec of the ServerlessService, unless it has changed since the snapshot."""
 
     name: str
     body: Object
@@ -73,7 +73,7 @@ class ChangeService:
 
 @dataclass(frozen=True, slots=True)
 class SetReplicas:
-    """Set the pod count of a Deployment."""
+    """Set the replicas of a Deployment."""
 
     deployment: str
     replicas: int
@@ -81,14 +81,14 @@ class SetReplicas:
 
 @dataclass(frozen=True, slots=True)
 class WriteStatus:
-    """Replace the PodAutoscaler's status, unless it was changed after it was looked at."""
+    """Replace the PodAutoscaler's status, unless it has changed since the snapshot."""
 
     body: Object
 
 
 @dataclass(frozen=True, slots=True)
 class RequeueAfter:
-    """Nothing to write: time alone will change the decision, after `wait_s` seconds."""
+    """Decide anew after `wait_s` seconds: time alone may change the decision by then."""
 
     wait_s: float
 
@@ -97,15 +97,16 @@ Action = CreateService | ChangeService | SetReplicas | WriteStatus | RequeueAfte
 
 
 def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
-    """The actions that bring the revision nearer to what it shall be (docs/knative-contract.md §3.8); none when it is there.
+    """The actions that bring the revision nearer to what it shall be (docs/knative-contract.md §3.8); none when nothing is
+    to be done.
 
     now: wall clock, as status times have it.
 
-    A revision going to zero gets its requests moved to the activator first; its pods go once Knative has done that. One of
-    which no pod gets ready goes there too, and is tried again with its next request.
+    The requests of a revision that goes to zero are first sent to the activator. Its pods go once Knative has done that. A
+    revision of which no pod gets ready goes to zero too, and gets a pod again with its next request.
     """
     autoscaler, service = snapshot.autoscaler, snapshot.service
-    if not ours(autoscaler) or snapshot.revision is None:
+    if not has_our_class(autoscaler) or snapshot.revision is None:
         return ()
     metadata = autoscaler["metadata"]
     annotations = metadata.get("annotations") or {}
@@ -117,9 +118,9 @@ def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
     rules = IdleRules.of(annotations, snapshot.defaults)
     replicas = _replicas(snapshot.deployment)
     hybrid = annotations.get(SCALING_ANNOTATION, "").strip() == Scaling.HYBRID and bounds.most != 1
-    patience_s = _patience_s(snapshot, bounds, rules, routing, now)
-    failed = patience_s <= 0.0
-    state = _rest(snapshot, bounds, rules, routing, failed=failed)
+    give_up_s = _give_up_s(snapshot, bounds, rules, routing, now)
+    failed = give_up_s <= 0.0
+    state = _idle_state(snapshot, bounds, rules, routing, failed=failed)
     goal = desired(
         bounds,
         routing,
@@ -127,79 +128,80 @@ def decide(snapshot: RevisionSnapshot, now: datetime) -> tuple[Action, ...]:
         replicas=1 if replicas is None else replicas,
         stuck=serverless.condition(snapshot.deployment, "Progressing") == "False",
         waited=waited_s >= ROUTE_S,
-        asleep=state is Rest.ASLEEP,
-        # The pods that a load asked for stay while nobody knows the load.
+        idle=state is IdleState.IDLE,
+        # While the load is not known, the pods that it asked for stay.
         wanted=replicas if hybrid and snapshot.pods_wanted is None else snapshot.pods_wanted,
     )
     again_s: list[float] = []
     not_owned = service is not None and not serverless.owned(service, autoscaler)
     actions: list[Action] = []
     if not not_owned:
-        # With several pods the activator spreads the requests by load; without it they are spread at random.
+        # With several pods the activator spreads requests by load. Without it they are spread at random.
         mode = Mode.SERVE if goal and not hybrid else Mode.PROXY
-        actions += _service_writes(autoscaler, service, mode)
+        actions += _service_actions(autoscaler, service, mode)
         if replicas is not None and replicas != goal:
-            left_s = 0.0 if goal else _left_s(snapshot, rules, state, now, failed=failed)
+            left_s = 0.0 if goal else _pods_go_s(snapshot, rules, state, now, failed=failed)
             if left_s <= 0.0:
                 actions.append(SetReplicas(autoscaler["spec"]["scaleTargetRef"]["name"], goal))
             elif left_s < inf:
                 again_s.append(left_s)
     known = {} if not_owned or service is None else service.get("status") or {}
-    unborn = not started and goal == 0 and bounds.unborn
+    at_zero = not started and goal == 0 and bounds.starts_at_zero
     facts = StatusFacts(
         generation=metadata["generation"],
         goal=goal,
-        threshold=bounds.goal if started else 0 if unborn else bounds.initial_goal,
+        threshold=bounds.goal if started else 0 if at_zero else bounds.initial_goal,
         ready=_ready(snapshot.deployment),
         service=known.get("serviceName") or "",
         private=known.get("privateServiceName") or "",
         service_ready=not not_owned and serverless.condition(service, "Ready") == "True",
         initialized=started,
         not_owned=not_owned,
-        unseen=state is Rest.UNSEEN,
+        activators_unseen=state is IdleState.ACTIVATORS_UNSEEN,
         given_up=failed and goal == 0,
     )
     new = status(autoscaler, facts, now)
     if new is not None:
         actions.append(WriteStatus({"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": new}))
-    if 0.0 < patience_s < inf:
-        again_s.append(patience_s)
+    if 0.0 < give_up_s < inf:
+        again_s.append(give_up_s)
     if started and routing is Routing.PENDING and waited_s < ROUTE_S:
         again_s.append(ROUTE_S - waited_s)
     if (
-        state is not Rest.ASLEEP
+        state is not IdleState.IDLE
         and (snapshot.activators_visible or snapshot.idle_s is not None)
-        and _may_rest(bounds, rules, routing)
+        and _may_scale_to_zero(bounds, rules, routing)
     ):
-        again_s.append(wait_s(rules, snapshot.idle_s))
+        again_s.append(recheck_s(rules, snapshot.idle_s))
     if again_s:
         actions.append(RequeueAfter(min(again_s)))
     return tuple(actions)
 
 
-def _may_rest(bounds: ScaleBounds, rules: IdleRules, routing: Routing) -> bool:
-    """May the revision have no pods although a Route may name it? One that none names goes to zero for other reasons."""
+def _may_scale_to_zero(bounds: ScaleBounds, rules: IdleRules, routing: Routing) -> bool:
+    """May the revision go to zero because it is idle? One in reserve goes to zero anyway."""
     return rules.enabled and bounds.least == 0 and routing is not Routing.RESERVE
 
 
-def sleeps(snapshot: RevisionSnapshot) -> bool:
-    """Is the revision idle, so that its next request may be known from the activators alone?"""
-    if not ours(snapshot.autoscaler) or snapshot.revision is None:
+def is_idle(snapshot: RevisionSnapshot) -> bool:
+    """Does the revision go to zero, or is it there, so that only the activators may see its next request?"""
+    if not has_our_class(snapshot.autoscaler) or snapshot.revision is None:
         return False
     annotations = snapshot.autoscaler["metadata"].get("annotations") or {}
     bounds, rules = ScaleBounds.of(annotations, snapshot.defaults), IdleRules.of(annotations, snapshot.defaults)
     routing = _routing(snapshot.revision)
-    failed = _patience_s(snapshot, bounds, rules, routing, None) <= 0.0
-    return _rest(snapshot, bounds, rules, routing, failed=failed) is Rest.ASLEEP
+    failed = _give_up_s(snapshot, bounds, rules, routing, None) <= 0.0
+    return _idle_state(snapshot, bounds, rules, routing, failed=failed) is IdleState.IDLE
 
 
-def _patience_s(
+def _give_up_s(
     snapshot: RevisionSnapshot, bounds: ScaleBounds, rules: IdleRules, routing: Routing, now: datetime | None
 ) -> float:
     """Seconds until the revision is given up because none of its pods gets ready; 0 once it is, infinite where it never is.
 
-    As Knative's own class does it: whatever min-scale says before the first start, and not without scale to zero. (That class
-    keeps the pods of an initial-scale above 1 for ever.) Without `now` only what status says counts.
+    The rule is that of Knative's own class: before the first start min-scale does not count, and without scale to zero no
+    revision is given up. (That class keeps the pods of an initial-scale above 1 for ever.) now: None lets only the status
+    count.
     """
     replicas = _replicas(snapshot.deployment)
     may_fail = (
@@ -215,32 +217,34 @@ def _patience_s(
     return max(0.0, activation_s(snapshot.deployment["spec"]) - (now - queued).total_seconds())
 
 
-def _rest(snapshot: RevisionSnapshot, bounds: ScaleBounds, rules: IdleRules, routing: Routing, *, failed: bool) -> Rest:
-    """failed: none of its pods gets ready."""
+def _idle_state(
+    snapshot: RevisionSnapshot, bounds: ScaleBounds, rules: IdleRules, routing: Routing, *, failed: bool
+) -> IdleState:
+    """failed: no pod of the revision gets ready."""
     started = initialized_since(snapshot.autoscaler) is not None
     if failed:
-        return rest(
+        return idle_state(
             rules,
             idle_s=None,
             request_waiting=snapshot.request_waiting,
             # No request can come to a revision that no Route has named.
             visible=snapshot.activators_visible or routing is Routing.PENDING,
             lost=snapshot.activators_lost,
-            asleep=given_up_since(snapshot.autoscaler) is not None,
+            was_idle=given_up_since(snapshot.autoscaler) is not None,
             pods=_replicas(snapshot.deployment) or 0,
-            unborn=True,
+            skip_window=True,
         )
-    if not _may_rest(bounds, rules, routing) or not (started or bounds.unborn):
-        return Rest.AWAKE
-    return rest(
+    if not _may_scale_to_zero(bounds, rules, routing) or not (started or bounds.starts_at_zero):
+        return IdleState.ACTIVE
+    return idle_state(
         rules,
         idle_s=snapshot.idle_s,
         request_waiting=snapshot.request_waiting,
         visible=snapshot.activators_visible,
         lost=snapshot.activators_lost,
-        asleep=idle_since(snapshot.autoscaler) is not None,
+        was_idle=idle_since(snapshot.autoscaler) is not None,
         pods=_replicas(snapshot.deployment) or 0,
-        unborn=not started,
+        skip_window=not started,
     )
 
 
@@ -248,12 +252,12 @@ def _routing(revision: Object) -> Routing:
     return Routing.of((revision["metadata"].get("labels") or {}).get(ROUTING_STATE_LABEL))
 
 
-def _left_s(snapshot: RevisionSnapshot, rules: IdleRules, state: Rest, now: datetime, *, failed: bool) -> float:
-    """Seconds until the last pods may go; infinite while their requests are not with the activator."""
+def _pods_go_s(snapshot: RevisionSnapshot, rules: IdleRules, state: IdleState, now: datetime, *, failed: bool) -> float:
+    """Seconds until the last pods may go; infinite while the public Service still sends requests to them."""
     proxied = serverless.proxied_since(snapshot.service)
     if proxied is None:
         return inf
-    if failed or state is not Rest.ASLEEP:
+    if failed or state is not IdleState.IDLE:
         return 0.0
     idle = idle_since(snapshot.autoscaler)
     if idle is None:
@@ -264,19 +268,19 @@ def _left_s(snapshot: RevisionSnapshot, rules: IdleRules, state: Rest, now: date
     )
 
 
-def _service_writes(autoscaler: Object, service: Object | None, mode: Mode) -> tuple[Action, ...]:
-    wish = serverless.wanted(autoscaler, mode)
+def _service_actions(autoscaler: Object, service: Object | None, mode: Mode) -> tuple[Action, ...]:
+    wanted = serverless.wanted(autoscaler, mode)
     if service is None:
-        return (CreateService(wish),)
+        return (CreateService(wanted),)
     metadata = service["metadata"]
-    if "deletionTimestamp" in metadata or not serverless.differs(service, wish):
+    if "deletionTimestamp" in metadata or not serverless.differs(service, wanted):
         return ()
-    body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "spec": wish["spec"]}
+    body = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "spec": wanted["spec"]}
     return (ChangeService(metadata["name"], body),)
 
 
 def _replicas(deployment: Object | None) -> int | None:
-    """None while there is no Deployment to scale; an absent count is Kubernetes' default of one."""
+    """The Deployment's replicas, by default one as in Kubernetes; None while there is no Deployment to scale."""
     if deployment is None or "deletionTimestamp" in deployment["metadata"]:
         return None
     count: int = deployment["spec"].get("replicas", 1)

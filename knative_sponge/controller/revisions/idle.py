@@ -1,35 +1,37 @@
-"""When a revision that is in use may go to zero pods, and when it wakes; pure functions of what is known.
+"""When a revision that a Route names may be scaled to zero, and when it gets a pod again; pure, nothing is read or written.
 
-Knative's rule for its own class (docs/knative-contract.md §3.5), on requests instead of concurrency: idle for its stable
-window, then behind the activator for the grace period, then no pods. What wakes it is a request that waits in an activator;
-so nothing sleeps while the activators cannot be seen.
+The rule is Knative's for its own class (docs/knative-contract.md §3.5), with requests in place of concurrency. A revision
+that had no
+requests for its stable window is idle. Its requests are then sent to the activator, and after the grace period it has no
+pods. A request that waits in an activator brings a pod back. So no revision goes to zero while the activators cannot be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from knative_sponge.controller.annotations import RETENTION, WINDOW
+from knative_sponge.controller.annotations import RETENTION, WINDOW, first_of
 from knative_sponge.core.quantity import parse_duration_s
 
 PROGRESS_S: Final = 600.0
-"""A Deployment's progress deadline where it names none: Kubernetes' default, and Knative's."""
+"""Progress deadline of a Deployment that names none: Kubernetes' default, and Knative's."""
 DIAGNOSIS_S: Final = 30.0
-"""What Knative has after that deadline to read from the pods what went wrong, before they go."""
+"""After that deadline the pods stay for so long: Knative reads from them what went wrong."""
 RECHECK_S: Final = 10.0
-"""A revision whose pods say nothing of requests yet, or one that is idle but unseen, is looked at again after so long."""
+"""A revision is decided anew after so long while its pods say nothing of requests yet, and while it is idle but the activators
+cannot be read."""
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 
 
 @dataclass(frozen=True, slots=True)
 class IdleRules:
-    """Knative's settings of scale to zero. enabled: whether there is any. Times in seconds.
+    """Knative's settings of scale to zero. enabled: does the cluster scale to zero? Times in seconds.
 
-    window_s: without requests for so long, a revision is idle. grace_s: it has its pods so long after its requests were moved
-    to the activator. retention_s: and at least so long after it was called idle.
+    window_s: a revision without requests for so long is idle. grace_s: an idle revision keeps its pods for so long after its
+    requests were sent to the activator. retention_s: it keeps them at least for so long after it was called idle.
     """
 
     enabled: bool = True
@@ -45,74 +47,73 @@ class IdleRules:
     def of(cls, annotations: Mapping[str, str], defaults: Mapping[str, str]) -> IdleRules:
         """From a PodAutoscaler's annotations; `defaults` is the data of Knative's ConfigMap `config-autoscaler`.
 
-        Knative's webhook checked both; a value that is no duration all the same is passed over.
+        Knative's webhook has checked both. A value that is no duration all the same is ignored.
         """
         return cls(
             enabled=defaults.get("enable-scale-to-zero", "true").strip() in _TRUE,
-            window_s=_seconds(60.0, _named(annotations, WINDOW), defaults.get("stable-window")) or 60.0,
+            window_s=_seconds(60.0, first_of(annotations, WINDOW), defaults.get("stable-window")) or 60.0,
             grace_s=_seconds(30.0, defaults.get("scale-to-zero-grace-period")),
             retention_s=_seconds(
-                0.0, _named(annotations, RETENTION), defaults.get("scale-to-zero-pod-retention-period")
+                0.0, first_of(annotations, RETENTION), defaults.get("scale-to-zero-pod-retention-period")
             ),
         )
 
 
-class Rest(Enum):
-    """Whether a revision shall have pods."""
+class IdleState(Enum):
+    """Shall a revision be scaled to zero?"""
 
-    AWAKE = "awake"
-    UNSEEN = "unseen"
-    """Awake only because a request would not be noticed."""
-    ASLEEP = "asleep"
-    """It shall have none, once its requests have been moved to the activator."""
+    ACTIVE = "active"
+    """It has requests, or may have some: it keeps its pods."""
+    ACTIVATORS_UNSEEN = "activators-unseen"
+    """It is idle, but keeps its pods: the activators cannot be read, so its next request would not be noticed."""
+    IDLE = "idle"
+    """It goes to zero pods, once its requests are sent to the activator."""
 
 
-def rest(
+def idle_state(
     rules: IdleRules,
     *,
     idle_s: float | None,
     request_waiting: bool,
     visible: bool,
     lost: bool,
-    asleep: bool,
+    was_idle: bool,
     pods: int,
-    unborn: bool,
-) -> Rest:
-    """What a revision does that may have no pods.
+    skip_window: bool,
+) -> IdleState:
+    """The state of a revision that may be scaled to zero.
 
-    idle_s: since its last request; None is unknown, as while its pods start. request_waiting: a request waits in an activator.
-    visible: the activators are seen. lost: they have not been for long. asleep: it was called idle before. pods: asked for
-    now. unborn: it never had a pod, and is to start without.
+    idle_s: seconds since its last request; None is unknown, as while its pods start. request_waiting: a request for it waits in
+    an activator. visible: the activators can be read. lost: they could not be read for long. was_idle: its status calls it
+    idle. pods: its Deployment's replicas. skip_window: it needs no window without requests to be idle, because it has no pod
+    that could serve one: it is to start at zero, or none of its pods gets ready.
     """
     if request_waiting:
-        return Rest.AWAKE
-    if asleep and pods == 0:
-        # Nobody measures any more how long it has been idle; it was when its pods went.
-        return Rest.UNSEEN if lost and not visible else Rest.ASLEEP
-    if not unborn and (idle_s is None or idle_s < rules.window_s):
-        return Rest.AWAKE
-    return Rest.ASLEEP if visible else Rest.UNSEEN
+        return IdleState.ACTIVE
+    if was_idle and pods == 0:
+        # No pod measures how long it has been idle. It was idle when its pods went.
+        return IdleState.ACTIVATORS_UNSEEN if lost and not visible else IdleState.IDLE
+    if not skip_window and (idle_s is None or idle_s < rules.window_s):
+        return IdleState.ACTIVE
+    return IdleState.IDLE if visible else IdleState.ACTIVATORS_UNSEEN
 
 
-def wait_s(rules: IdleRules, idle_s: float | None) -> float:
-    """Seconds after which a revision that is awake may have become idle, or one that is unseen may have had a request."""
+def recheck_s(rules: IdleRules, idle_s: float | None) -> float:
+    """Seconds until a revision that is not IDLE is decided anew: by then an active one may have become idle, and one in
+    ACTIVATORS_UNSEEN may have had a request."""
     if idle_s is None or idle_s >= rules.window_s:
         return RECHECK_S
     return max(1.0, rules.window_s - idle_s)
 
 
 def activation_s(deployment: Mapping[str, Any]) -> float:
-    """Seconds in which a pod must get ready, from when there shall be one; else the revision is given up. As Knative's own
-    class (`pkg/reconciler/autoscaling/kpa/scaler.go`). deployment: the spec of the revision's Deployment."""
+    """Seconds from when a revision shall have a pod until it is given up because none got ready. Knative's own class has the
+    same rule (`pkg/reconciler/autoscaling/kpa/scaler.go`). deployment: the spec of the revision's Deployment."""
     return float(deployment.get("progressDeadlineSeconds", PROGRESS_S)) + DIAGNOSIS_S
 
 
-def _named(annotations: Mapping[str, str], names: Iterable[str]) -> str | None:
-    return next((annotations[name] for name in names if name in annotations), None)
-
-
 def _seconds(default: float, *texts: str | None) -> float:
-    """The first that is a duration."""
+    """The first text that is a duration, in seconds; without one the default."""
     for text in texts:
         try:
             return parse_duration_s(text if text is not None else "")

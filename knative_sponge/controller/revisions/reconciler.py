@@ -1,4 +1,4 @@
-"""Carries out what `decision` decides for each PodAutoscaler of our class, whenever something it rests on changes."""
+"""Snapshots a revision whenever something about it changes and carries out what `decision` decides; nothing is decided here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from knative_sponge.controller.annotations import REVISION_LABEL, ours
+from knative_sponge.controller.annotations import REVISION_LABEL, has_our_class
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import NAMESPACE_TERMINATING, Kube
-from knative_sponge.controller.kube.informer import key_of
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import (
     DEPLOYMENT_SCALE,
     POD_AUTOSCALER_STATUS,
@@ -31,7 +31,7 @@ from knative_sponge.controller.revisions.decision import (
     SetReplicas,
     WriteStatus,
     decide,
-    sleeps,
+    is_idle,
 )
 from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 
@@ -44,7 +44,7 @@ PodsWanted = Callable[[Key], int | None]
 """Pods that a revision's load asks for; None where only the annotations count, or while that is not known."""
 
 _WORKERS: Final = 4
-"""Revisions looked at at once: writes to the API server overlap, decisions do not."""
+"""Revisions that are reconciled at once. Their writes to the API server overlap."""
 
 
 def _utc_now() -> datetime:
@@ -56,15 +56,15 @@ def _unknown(_key: Key) -> None:
 
 
 class ColdRequestSource(Protocol):
-    """Who tells of requests for revisions without pods: `activators.Activators`."""
+    """Tells of requests for revisions without pods. `activators.Activators` is one, and its methods say what they do."""
 
     @property
-    def available(self) -> bool: ...
+    def visible(self) -> bool: ...
 
     @property
     def lost(self) -> bool: ...
 
-    def subscribe(self, on_request: Callable[[Key], None], seen: Callable[[], None]) -> None: ...
+    def subscribe(self, on_request: Callable[[Key], None], on_view: Callable[[], None]) -> None: ...
 
     def expect(self, key: Key, yes: bool) -> None: ...
 
@@ -72,9 +72,9 @@ class ColdRequestSource(Protocol):
 
 
 class Reconciler:
-    """The autoscaler class. `run` it on the leader only, beside `Watches.run`.
+    """The PodAutoscaler class. `run` it on the leader only, beside `Watches.run`.
 
-    now: wall clock of status times. cold_requests: None lets no revision that is in use go to zero.
+    now: wall clock of status times. cold_requests: without it no revision that a Route names goes to zero.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Reconciler:
         watches.revisions.subscribe(self._object_changed)
         watches.services.subscribe(self._object_changed)
         watches.deployments.subscribe(self._deployment_changed)
-        watches.config.subscribe(lambda _before, _after: self._wake_all())
+        watches.config.subscribe(lambda _changed: self._wake_all())
 
     async def run(self) -> None:
-        """Until cancelled. Nothing is decided before everything was listed: a look must not take unseen for absent."""
+        """Until cancelled. Nothing is decided before everything was listed: an object not yet seen must not count as absent."""
         await self._watches.wait()
         try:
             async with asyncio.TaskGroup() as group:
@@ -115,27 +115,23 @@ class Reconciler:
         finally:
             self._queue.close()
 
-    def _object_changed(self, before: Object | None, after: Object | None) -> None:
-        """Autoscaler, Revision and ServerlessService of a revision all have its name."""
-        item = after or before
-        assert item is not None
-        self.wake(key_of(item))
+    def _object_changed(self, changed: Changed[Object]) -> None:
+        """PodAutoscaler, Revision and ServerlessService of a revision all have its name."""
+        self.wake(changed.key)
 
-    def _deployment_changed(self, before: Object | None, after: Object | None) -> None:
-        item = after or before
-        assert item is not None
-        metadata = item["metadata"]
-        self.wake((metadata["namespace"], metadata["labels"][REVISION_LABEL]))
+    def _deployment_changed(self, changed: Changed[Object]) -> None:
+        namespace, _ = changed.key
+        self.wake((namespace, changed.last["metadata"]["labels"][REVISION_LABEL]))
 
     def _wake_all(self) -> None:
         for key in self._watches.autoscalers.objects:
             self.wake(key)
 
     def wake(self, key: Key) -> None:
-        """Look at a revision soon. Those of other classes are not ours; what is not listed yet wakes us when
-        it is."""
+        """Reconcile a revision soon, if its PodAutoscaler is known and of our class. One that is not known yet is reconciled
+        when its informer tells of it."""
         autoscaler = self._watches.autoscalers.get(key)
-        if autoscaler is not None and ours(autoscaler):
+        if autoscaler is not None and has_our_class(autoscaler):
             self._queue.add(key)
         elif autoscaler is None and self._cold_requests is not None:
             self._cold_requests.expect(key, False)
@@ -162,15 +158,15 @@ class Reconciler:
                 self._queue.done(key)
 
     async def _reconcile(self, key: Key) -> None:
-        snapshot = self._look(key)
+        snapshot = self._snapshot(key)
         if snapshot is None:
             return
         if self._cold_requests is not None:
-            self._cold_requests.expect(key, sleeps(snapshot))
-        for write in decide(snapshot, self._now()):
-            await self._carry_out(key, write)
+            self._cold_requests.expect(key, is_idle(snapshot))
+        for action in decide(snapshot, self._now()):
+            await self._carry_out(key, action)
 
-    def _look(self, key: Key) -> RevisionSnapshot | None:
+    def _snapshot(self, key: Key) -> RevisionSnapshot | None:
         watches = self._watches
         autoscaler = watches.autoscalers.get(key)
         if autoscaler is None:
@@ -184,14 +180,14 @@ class Reconciler:
             defaults=watches.defaults,
             idle_s=self._idle(key),
             request_waiting=self._cold_requests is not None and self._cold_requests.pending(key) > 0,
-            activators_visible=self._cold_requests is not None and self._cold_requests.available,
+            activators_visible=self._cold_requests is not None and self._cold_requests.visible,
             activators_lost=self._cold_requests is None or self._cold_requests.lost,
             pods_wanted=self._pods_wanted(key),
         )
 
-    async def _carry_out(self, key: Key, write: Action) -> None:
+    async def _carry_out(self, key: Key, action: Action) -> None:
         namespace, name = key
-        match write:
+        match action:
             case CreateService(body):
                 await self._kube.create(SERVERLESS_SERVICES, body, namespace)
                 _log.info("%s/%s: made its ServerlessService (%s)", *key, body["spec"]["mode"])

@@ -1,4 +1,4 @@
-"""The ServerlessService (SKS) that makes Knative route to a revision: what it shall be; pure functions on dicts."""
+"""The ServerlessService (SKS), by which Knative routes to a revision: what it shall be, and if Knative acted on it. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Mode(StrEnum):
     SERVE = "Serve"
     """To its pods."""
     PROXY = "Proxy"
-    """To the activator, which buffers while there is no pod."""
+    """To the activator, which holds requests while there is no pod."""
 
 
 def wanted(autoscaler: Object, mode: Mode) -> Object:
@@ -53,20 +53,20 @@ def wanted(autoscaler: Object, mode: Mode) -> Object:
 
 
 def owned(service: Object, autoscaler: Object) -> bool:
-    """Was the SKS made for this PodAutoscaler, not for another of the same name or by somebody else?"""
+    """Is this PodAutoscaler the SKS's controller? It is not where another one of that name or somebody else made the SKS."""
     owners = service["metadata"].get("ownerReferences") or ()
     uid = autoscaler["metadata"]["uid"]
     return any(owner.get("controller") and owner["uid"] == uid for owner in owners)
 
 
-def differs(service: Object, wish: Object) -> bool:
-    """Does the spec say something else? Left-out fields count as their zero values."""
+def differs(service: Object, goal: Object) -> bool:
+    """Does the SKS's spec differ from that of `goal`? A field that it leaves out counts as the zero value."""
     spec = service.get("spec") or {}
-    return any((spec.get(name) or type(value)()) != value for name, value in wish["spec"].items())
+    return any((spec.get(name) or type(value)()) != value for name, value in goal["spec"].items())
 
 
-def settled(service: Object | None, mode: Mode) -> bool:
-    """Has Knative acted on the mode: is the public Service pointed there?"""
+def mode_applied(service: Object | None, mode: Mode) -> bool:
+    """Has Knative acted on the mode, so that the public Service sends requests there?"""
     if service is None or (service.get("spec") or {}).get("mode") != mode:
         return False
     status = service.get("status") or {}
@@ -78,12 +78,12 @@ def settled(service: Object | None, mode: Mode) -> bool:
 
 
 def proxied_since(service: Object | None) -> datetime | None:
-    """Since when the public Service points to the activator; None while it does not."""
-    return since(service or {}, "ActivatorEndpointsPopulated", "True") if settled(service, Mode.PROXY) else None
+    """Since when the public Service sends requests to the activator; None while it does not."""
+    return since(service or {}, "ActivatorEndpointsPopulated", "True") if mode_applied(service, Mode.PROXY) else None
 
 
 def condition(item: Object | None, name: str) -> str:
-    """Status of a condition: `True`, `False` or `Unknown`, which absent ones are."""
+    """Status of a condition: `True`, `False` or `Unknown`. A condition that is absent is `Unknown`."""
     conditions = ((item or {}).get("status") or {}).get("conditions") or ()
     found: str = next((entry.get("status", "Unknown") for entry in conditions if entry["type"] == name), "Unknown")
     return found

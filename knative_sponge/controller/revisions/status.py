@@ -1,8 +1,9 @@
-"""What a PodAutoscaler of our class reports to Knative, computed from what is known; nothing is written here.
+"""The status of a PodAutoscaler of our class, computed from a few facts; nothing is written here.
 
-Knative copies it to the Revision and makes that ready by it (docs/knative-contract.md §3.3). The rule that matters most: until
-the revision was ready once nothing is False, or the Revision fails with "Initial scale was never achieved". So it is False only
-when the revision was given up: then that is the truth.
+Knative copies this status to the Revision (docs/knative-contract.md §3.3). The rule that matters most: a condition that is
+False
+before the revision was ready once fails the Revision with "Initial scale was never achieved". So before that none is False,
+unless the revision is given up.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ class Condition:
 class StatusFacts:
     """What the status is computed from.
 
-    goal: pods wanted now. threshold: ready pods from which the revision is active, or has started. ready: ready pods;
-    None is not known. service, private: names from the SKS status, empty until Knative made them. unseen: it would have gone
-    to zero, but nobody would notice its next request. given_up: it has no pods because none got ready.
+    generation: of the PodAutoscaler. goal: pods that the revision shall have. threshold: with so many ready pods the revision
+    is active, or has started. ready: ready pods; None is not known. service, private: names of the Services in the SKS's
+    status, empty until Knative made them. service_ready: the SKS is ready. initialized: the revision was ready once. not_owned:
+    the SKS belongs to somebody else. activators_unseen: the revision is idle, but keeps its pods because the activators cannot
+    be read. given_up: it has no pods because none got ready.
     """
 
     generation: int
@@ -58,32 +61,32 @@ class StatusFacts:
     service_ready: bool
     initialized: bool
     not_owned: bool = False
-    unseen: bool = False
+    activators_unseen: bool = False
     given_up: bool = False
 
 
 def initialized_since(autoscaler: Object) -> datetime | None:
-    """When the revision was ready first; None when it never was. It stays so for ever."""
+    """When the revision was first ready; None when it never was. Once set it never changes."""
     return since(autoscaler, "ScaleTargetInitialized", "True")
 
 
 def idle_since(autoscaler: Object) -> datetime | None:
-    """When the revision was last called idle; None while it is not."""
+    """Since when the status calls the revision idle; None while it does not."""
     return since(autoscaler, "Active", "False", _IDLE)
 
 
 def given_up_since(autoscaler: Object) -> datetime | None:
-    """When the revision was given up; None when it was not, or is being tried again."""
+    """When the revision was given up; None when it was not, or is tried again."""
     return since(autoscaler, "Active", "False", _GIVEN_UP)
 
 
 def queued_since(autoscaler: Object) -> datetime | None:
-    """Since when too few of its pods are ready; None when that is not so."""
+    """Since when too few pods of the revision are ready; None while enough are."""
     return since(autoscaler, "Active", "Unknown")
 
 
 def since(item: Object, name: str, status: str, reason: str | None = None) -> datetime | None:
-    """Since when a condition has this status (and reason); None when it has not."""
+    """Since when a condition has this status and reason; None while it has not. reason: None matches any."""
     for entry in (item.get("status") or {}).get("conditions") or ():
         if entry["type"] == name:
             if entry.get("status") != status or reason not in (None, entry.get("reason")):
@@ -106,9 +109,9 @@ def conditions(facts: StatusFacts, name: str) -> tuple[Condition, ...]:
 
 
 def status(autoscaler: Object, facts: StatusFacts, now: datetime) -> Object | None:
-    """The new status, or None when the present one says the same already.
+    """The new status; None when the present one says the same. now: wall clock.
 
-    A condition keeps its lastTransitionTime while its status, reason and message stay.
+    A condition keeps its lastTransitionTime while its status, reason and message stay the same.
     """
     old = autoscaler.get("status") or {}
     name = autoscaler["metadata"]["name"]
@@ -125,7 +128,7 @@ def status(autoscaler: Object, facts: StatusFacts, now: datetime) -> Object | No
 
 
 def _started(facts: StatusFacts) -> bool:
-    """A revision that starts without pods has none to wait for: its threshold is zero."""
+    """Are enough pods ready for the first time? A revision that starts at zero pods has a threshold of zero."""
     enough = facts.goal > 0 or facts.threshold == 0
     return bool(facts.service) and enough and (facts.ready or 0) >= facts.threshold
 
@@ -139,12 +142,16 @@ def _active(facts: StatusFacts, name: str, started: bool) -> Condition:
     if facts.goal == 0:
         return Condition("Active", "False" if started else "Unknown", _IDLE, _NO_TRAFFIC)
     if (facts.ready or 0) >= facts.threshold:
-        return Condition("Active", "True", "ActivatorsUnseen", _UNSEEN) if facts.unseen else Condition("Active", "True")
+        return (
+            Condition("Active", "True", "ActivatorsUnseen", _UNSEEN)
+            if facts.activators_unseen
+            else Condition("Active", "True")
+        )
     return Condition("Active", "Unknown", "Queued", _QUEUED)
 
 
 def _ready(parts: Iterable[Condition]) -> Condition:
-    """The first False, else the first Unknown, else True."""
+    """As the first part that is False, else the first that is Unknown, else True."""
     by_type = {part.type: part for part in parts}
     for wanted in ("False", "Unknown"):
         for name in _PARTS:

@@ -17,7 +17,7 @@ from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.controller.sizing.pod_state import PodState
-from knative_sponge.core.allocation.fleet import best
+from knative_sponge.core.allocation.fleet import cheapest_fleet
 from knative_sponge.core.allocation.pod_count import PodCount
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.settings.serving import Scaling
@@ -89,7 +89,7 @@ class PodCounts:
         most_cores = max(most_cores, settings.min_cores)
 
         def needed(load: float) -> int:
-            shape = best(
+            shape = cheapest_fleet(
                 LatencyParams(*(wisest.cost or wisest.params)),  # type: ignore[misc]
                 load,
                 min(slacks),

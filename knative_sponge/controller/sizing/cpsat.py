@@ -74,7 +74,7 @@ class Refiner:
         return self._process.pid if self._ready and self._process is not None else None
 
     async def refine(self, claims: Sequence[Claim], capacity: float, rules: DivideRules, greedy: Division) -> Division:
-        """`greedy`, which is `divide` of the same claims, or what misses less by more than `rules.worth`.
+        """`greedy`, which is `Problem.solve` of the same claims, or what misses less by more than `rules.tolerance`.
 
         Its `exact` then also says what the solver has proven. Takes `deadline_s` at most.
         """
@@ -97,7 +97,7 @@ class Refiner:
         if spending is None:
             return greedy
         refined = problem.finish(spending)
-        if refined.misses < greedy.misses * (1 - rules.worth):
+        if refined.misses < greedy.misses * (1 - rules.tolerance):
             return refined
         return replace(greedy, exact=refined.exact)
 

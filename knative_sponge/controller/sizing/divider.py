@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
 from knative_sponge.controller.cluster.pod import PodView
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.demand_streams import Address, DemandChanged, DemandStreams
 from knative_sponge.controller.reporting.metrics import Metrics
@@ -88,7 +89,7 @@ class Divider:
         self._metrics = metrics
         self._quotas = quotas
         self._clock = clock
-        self._rules = DivideRules(worth=_WORTH)
+        self._rules = DivideRules(tolerance=_WORTH)
         self._growth = growth or GrowthRules()
         self._dirty: set[str] = set()
         """Nodes to divide next."""
@@ -150,10 +151,10 @@ class Divider:
         for pod in self._pods.values():
             pod.resizer.close()
 
-    def _pod_changed(self, before: PodView | None, after: PodView | None) -> None:
+    def _pod_changed(self, changed: Changed[PodView]) -> None:
         if self._ended:
             return
-        key = (after or before).key  # type: ignore[union-attr]
+        key, after = changed.key, changed.after
         known = self._pods.get(key)
         if known is not None and (after is None or not managed(after) or after.uid != known.resizer.pod.uid):
             known.resizer.close()

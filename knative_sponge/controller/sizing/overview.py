@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from knative_sponge.controller.annotations import SERVICE_LABEL, ours, read_settings
+from knative_sponge.controller.annotations import SERVICE_LABEL, has_our_class, read_settings
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.reporting.board import Board
@@ -82,7 +82,7 @@ class Overviews:
     def _by_revision(self) -> dict[Key, list[PodState]]:
         by_revision: dict[Key, list[PodState]] = defaultdict(list)
         for key, autoscaler in self._watches.autoscalers.objects.items():
-            if ours(autoscaler):
+            if has_our_class(autoscaler):
                 by_revision[key] = []
         for pod in self._divider.pods.values():
             view = pod.resizer.pod

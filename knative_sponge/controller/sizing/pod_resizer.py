@@ -31,7 +31,8 @@ from knative_sponge.core.resizing.events import (
     WakeAt,
 )
 from knative_sponge.core.resizing.events import Patch as PatchSize
-from knative_sponge.core.resizing.machine import PodResize, ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize
 from knative_sponge.core.resizing.phase import Phase
 from knative_sponge.errors import KubeConflict, KubeError, KubeNotFound
 

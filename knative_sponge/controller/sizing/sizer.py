@@ -33,7 +33,7 @@ from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, 
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import QuotaFreed, Report, ReportKind
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
 from knative_sponge.core.resizing.phase import Phase
 from knative_sponge.wire.http import ADMIN_PORT
 
@@ -219,8 +219,8 @@ class Sizer:
         """Seconds since the last request of any pod of a revision, 0 while one is served; None when that is not known."""
         least: float | None = None
         now = self._clock()
-        for view in self.cluster.pods.values():
-            if (view.key[0], view.revision) != revision or view.terminating or view.phase not in ("Pending", "Running"):
+        for view in self.cluster.pods_of(revision):
+            if view.terminating or view.phase not in ("Pending", "Running"):
                 continue
             pod = self.divider.pods.get(view.key)
             demand = None if pod is None else pod.demand

@@ -1,13 +1,14 @@
 """How the cores of one node are divided among its pods (docs/design.md §4.8); decides sizes, resizes nothing.
 
-In this order: as few weighted misses as possible, then as near to what each pod wants as the cores allow, then as few
-resizes as possible. While all that is wanted fits, every pod simply has what it wants. When it does not, cores first go
-where a core saves most misses (`core/allocation/knapsack.py`). What is over then saves no misses that anybody expects, yet
-it is what
-the pods want for what they do not expect (the next urgent request, some more arrivals), so it is shared in proportion to
-what each lacks, and the answer has no jump where a node begins to be short.
+The aims, in this order: as few weighted misses as possible; sizes as near to each pod's want as the cores allow; as few
+resizes as possible.
 
-Cost, for n pods of k points: O(n·k) while all fits, the knapsack's when it does not. All sums are in whole millicores.
+- All wants fit: every pod has its want.
+- They do not fit: cores go where one core saves most misses (`core/allocation/knapsack.py`). Cores that are left then save
+  no expected miss. Pods still want them for what nobody expects: the next urgent request, some more arrivals. So these cores
+  are shared in proportion to what each pod lacks of its want. That makes the answer continuous where a node becomes short.
+
+Cost, for n pods of k points: O(n·k) while all fits, the knapsack's cost otherwise. All sums are in whole millicores.
 """
 
 from __future__ import annotations
@@ -21,27 +22,28 @@ from typing import Final
 
 from knative_sponge.core.allocation.knapsack import Loss, Spending, spend
 
-_GRAIN: Final = 1e-6
-"""Millicores; 0.29 · 1000 is not quite 290."""
+_ROUNDING: Final = 1e-6
+"""Millicores. Floating point makes 0.29 · 1000 a little less than 290."""
 
 
 @dataclass(frozen=True, slots=True)
 class DivideRules:
     """When a size is changed. Shares lie in [0, 1).
 
-    deadband: a pod that wants less by a smaller share keeps its size, unless another needs the cores.
-    least_growth: a growth by a smaller share that saves no misses is not made.
-    worth: scarce cores are not divided anew to save a smaller share of the misses.
-    least: cores below which no floor is scaled when not even the floors fit.
+    deadband: a shrink by a smaller share of the size is not made, unless another pod needs the cores.
+    min_growth: a growth by a smaller share of the size is not made when it saves no misses.
+    tolerance: scarce cores are not divided anew when that saves a smaller share of the misses.
+    min_cores: when not even the floors fit, no floor is scaled down below this.
     """
 
     deadband: float = 0.1
-    least_growth: float = 0.02
-    worth: float = 0.01
-    least: float = 0.01
+    min_growth: float = 0.02
+    tolerance: float = 0.01
+    min_cores: float = 0.01
 
     def __post_init__(self) -> None:
-        if not all(0 <= share < 1 for share in (self.deadband, self.least_growth, self.worth)) or self.least < 0.001:
+        shares = (self.deadband, self.min_growth, self.tolerance)
+        if not all(0 <= share < 1 for share in shares) or self.min_cores < 0.001:
             raise ValueError(f"impossible rules: {self}")
 
 
@@ -49,10 +51,15 @@ class DivideRules:
 class Claim:
     """What one pod asks of its node.
 
-    key: the pod. want: least cores that, says the pod's own solver, lose no more than its most. curve: (cores ascending,
-    rows per second expected to be missed, never rising), may be empty; linear between its points and constant beyond them,
-    and above `want` nothing more is saved. cores: its present size, as patched last. low, high: bounds of its size.
-    weight: of one missed row. shrinkable: False when there is no news from the pod; it then keeps its size.
+    key: the pod.
+    want: the least cores with which the pod misses no more than with the most it may have, by its own estimate.
+    curve: points (cores, rows per second expected to be missed); cores rise and misses never do. It may be empty. It is
+        linear between its points and constant beyond them. Cores above `want` save nothing more.
+    cores: the pod's present size, as patched last.
+    low, high: bounds of its size.
+    weight: of one missed row.
+    shrinkable: False for a pod that is silent; it keeps its size.
+
     Raises ValueError for sizes, weights and curves that cannot be.
     """
 
@@ -81,9 +88,11 @@ class Claim:
 class Division:
     """Cores of each pod.
 
-    misses: weighted rows per second expected to be missed. short: not all that is wanted fits. squeezed: not even the
-    floors fit; they were scaled down alike, though not below `DivideRules.least` and not for pods that keep their size, and
-    only then may the sizes be more than there is. exact: no other division misses less (by more than `worth`).
+    misses: weighted rows per second expected to be missed.
+    short: the wants do not all fit.
+    squeezed: not even the floors fit. All floors were scaled down by one factor, but none below `DivideRules.min_cores`, and
+        none of a pod that keeps its size. Only then may the sizes add up to more than the capacity.
+    exact: no other division misses less, by more than `DivideRules.tolerance`.
     """
 
     sizes: Mapping[Hashable, float]
@@ -93,29 +102,25 @@ class Division:
     exact: bool
 
 
-def divide(claims: Sequence[Claim], capacity: float, rules: DivideRules | None = None) -> Division:
-    """Divide `capacity` cores among `claims`. The order of the claims does not matter; ties go by present size, then key.
-
-    Raises ValueError when two claims have one key or the capacity is negative.
-    """
-    return Problem(claims, capacity, rules or DivideRules()).solve()
-
-
 class Problem:
-    """One node's division in millicores: what can be chosen (`losses`), and how a choice becomes a `Division`."""
+    """One node's cores to divide among claims: what can be chosen (`losses`), and how a choice becomes a `Division`.
+
+    Cores outside, whole millicores inside. The order of the claims does not matter: ties go by present size, then key.
+    Raises ValueError when two claims have one key, and for a negative capacity.
+    """
 
     def __init__(self, claims: Sequence[Claim], capacity: float, rules: DivideRules) -> None:
         if len({claim.key for claim in claims}) < len(claims) or not 0 <= capacity < math.inf:
             raise ValueError("each pod has one claim, and a node no negative capacity")
         self.rules = rules
         self.claims = claims
-        self.capacity = math.floor(capacity * 1000 + _GRAIN)
+        self.capacity = math.floor(capacity * 1000 + _ROUNDING)
         self.present = [round(claim.cores * 1000) for claim in claims]
         lows, highs = [], []
         for claim, present in zip(claims, self.present, strict=True):
-            low = math.ceil(claim.low * 1000 - _GRAIN) if claim.shrinkable else present
+            low = math.ceil(claim.low * 1000 - _ROUNDING) if claim.shrinkable else present
             lows.append(low)
-            highs.append(max(low, math.floor(claim.high * 1000 + _GRAIN)) if claim.shrinkable else present)
+            highs.append(max(low, math.floor(claim.high * 1000 + _ROUNDING)) if claim.shrinkable else present)
         self.squeezed = sum(lows) > self.capacity
         if self.squeezed:
             lows = highs = self._squeeze(lows)
@@ -125,47 +130,47 @@ class Problem:
 
     @cached_property
     def losses(self) -> list[Loss]:
-        """What each pod misses, weighted, from its floor to what it wants."""
+        """The weighted misses of each pod, from its floor to its want."""
         return [_loss(*each) for each in zip(self.claims, self.lows, self.tops, strict=True)]
 
     def solve(self) -> Division:
-        """See `divide`."""
+        """The division without an exact solver."""
         return self.finish(self.greedy() if self.short else self.all_wanted())
 
     def all_wanted(self) -> Spending:
-        """What every pod wants; fits unless `short`."""
+        """Every pod's want. It fits unless `short`."""
         return Spending(self.tops, sum(map(_lost, self.claims, self.tops)))
 
     def greedy(self) -> Spending:
-        """Few misses with the fewest cores, in about a millisecond."""
+        """Few misses with the fewest cores that do, in about a millisecond."""
         if self.squeezed:
-            return self.all_wanted()  # nothing is left to choose
+            return self.all_wanted()  # every size is fixed
         by_rank = sorted(range(len(self.claims)), key=lambda i: (-self.present[i], repr(self.claims[i].key)))
         ranks = [0] * len(by_rank)
         for rank, i in enumerate(by_rank):
             ranks[i] = rank
-        return spend(self.losses, self.capacity, ranks, enough=self.rules.worth / 10)
+        return spend(self.losses, self.capacity, ranks, enough=self.rules.tolerance / 10)
 
     def finish(self, spending: Spending) -> Division:
-        """Share what is over, leave sizes alone that need not change, and say what comes of it."""
+        """The division that follows from a spending: spare cores are shared, and sizes that serve as well stay."""
         targets = spending.sizes
         if self.short and not self.squeezed:
             targets = self._share(targets)
-            sizes = self.present if self._as_good(targets) else self._settle(targets)
+            sizes = self.present if self._present_serves_as_well(targets) else self._keep_near_sizes(targets)
         else:
-            sizes = self._settle(targets)
-        misses = self._lost(sizes) if self.short else spending.bound  # whoever has what it wants misses no less
+            sizes = self._keep_near_sizes(targets)
+        misses = self._lost(sizes) if self.short else spending.bound  # more than its want saves a pod nothing
         return Division(
             sizes={claim.key: size / 1000 for claim, size in zip(self.claims, sizes, strict=True)},
             misses=misses,
             short=self.short,
             squeezed=self.squeezed,
-            exact=misses <= spending.bound * (1 + self.rules.worth) + 1e-6,
+            exact=misses <= spending.bound * (1 + self.rules.tolerance) + 1e-6,
         )
 
     def _squeeze(self, lows: list[int]) -> list[int]:
-        """Floors scaled down alike until they fit, without the pods that keep their size; none below the least."""
-        least = math.ceil(self.rules.least * 1000 - _GRAIN)
+        """Floors scaled down by one factor until they fit, but none below `min_cores`. Pods that keep their size stay."""
+        least = math.ceil(self.rules.min_cores * 1000 - _ROUNDING)
         moved = [i for i, claim in enumerate(self.claims) if claim.shrinkable and lows[i] > least]
         squeezed = list(lows)
         while moved:
@@ -180,22 +185,22 @@ class Problem:
         return squeezed
 
     def _share(self, sizes: list[int]) -> list[int]:
-        """What is over, in proportion to what each pod lacks of what it wants."""
+        """Spare cores added to the sizes, in proportion to what each pod lacks of its want."""
         over = self.capacity - sum(sizes)
         lacking = sum(self.tops) - sum(sizes)
         return [size + (top - size) * over // lacking for size, top in zip(sizes, self.tops, strict=True)]
 
-    def _as_good(self, targets: list[int]) -> bool:
-        """Whether the present sizes may stay, all of them, though cores are scarce."""
-        present, worth = self.present, self.rules.worth
+    def _present_serves_as_well(self, targets: list[int]) -> bool:
+        """Whether all present sizes may stay although cores are scarce."""
+        present, tolerance = self.present, self.rules.tolerance
         if sum(present) > self.capacity or not all(map(self._allowed, range(len(present)), present)):
             return False
-        if self._lacking(present) > self._lacking(targets) * (1 + worth) + len(present):
+        if self._lacking(present) > self._lacking(targets) * (1 + tolerance) + len(present):
             return False
-        return self._lost(present) <= self._lost(targets) * (1 + worth) + 1e-9
+        return self._lost(present) <= self._lost(targets) * (1 + tolerance) + 1e-9
 
-    def _settle(self, targets: list[int]) -> list[int]:
-        """The targets, but for pods whose present size serves as well, as far as there are cores to leave them."""
+    def _keep_near_sizes(self, targets: list[int]) -> list[int]:
+        """The targets; a pod whose present size serves as well keeps it, as far as the capacity allows."""
         rules = self.rules
         sizes = list(targets)
         above: list[tuple[int, str, int]] = []
@@ -205,12 +210,12 @@ class Problem:
             if target < present:
                 if target >= (1 - rules.deadband) * present:
                     above.append((present - target, repr(self.claims[i].key), i))
-            elif target < (1 + rules.least_growth) * present:
+            elif target < (1 + rules.min_growth) * present:
                 claim = self.claims[i]
                 if _lost(claim, present) <= _lost(claim, target):
                     sizes[i] = present
         left = self.capacity - sum(sizes)
-        for more, _, i in sorted(above):  # as many as possible
+        for more, _, i in sorted(above):  # the cheapest first, so that as many as possible keep their size
             if more > left:
                 break
             sizes[i] = self.present[i]
@@ -228,12 +233,12 @@ class Problem:
 
 
 def _top(claim: Claim, low: int, high: int) -> int:
-    """Millicores above which a pod has no use for more."""
-    return min(max(low, math.ceil(claim.want * 1000 - _GRAIN)), high)
+    """The pod's want in millicores, within its bounds."""
+    return min(max(low, math.ceil(claim.want * 1000 - _ROUNDING)), high)
 
 
 def _loss(claim: Claim, low: int, top: int) -> Loss:
-    """The weighted misses of one pod from its floor to what it wants."""
+    """The weighted misses of one pod from its floor to its want."""
     weight, curve = claim.weight, claim.curve
     xs, ys = [low], [_lost(claim, low)]
     if low == top:
@@ -249,7 +254,7 @@ def _loss(claim: Claim, low: int, top: int) -> Loss:
 
 
 def _lost(claim: Claim, size: int) -> float:
-    """Weighted rows per second missed at so many millicores, if at most what is wanted."""
+    """Weighted rows per second missed at `size` millicores, which is at most the want."""
     cores, left = size / 1000, None
     for right in claim.curve:
         if right[0] >= cores:

@@ -1,7 +1,7 @@
 """How many pods of what size serve a load with the least cores (docs/design.md §4.10). A snapshot: no queue, no time.
 
-Small pods are more efficient per core, as long as a batch still fits the slack; each costs its sidecar. The pod size that
-carries the most rows per core under the tightest deadline follows from that, and is not looked for separately.
+Small pods serve more rows per core, as long as a batch still fits the slack. Each pod also costs the cores of its sidecar.
+The best pod size follows from these two; nothing searches for it separately.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.throughput import floor_cores
 
 
-class Shape(NamedTuple):
-    """pods: of `cores` each. rows: of the least batch that keeps up on such a pod. enough: whether they carry the load."""
+class Fleet(NamedTuple):
+    """pods: how many, of `cores` each. rows: of the smallest batch that keeps up on such a pod. enough: they carry the load."""
 
     pods: int
     cores: float
@@ -22,7 +22,7 @@ class Shape(NamedTuple):
     enough: bool
 
 
-def best(
+def cheapest_fleet(
     params: LatencyParams,
     rate: float,
     slack_s: float,
@@ -35,17 +35,18 @@ def best(
     caution: float = 1.0,
     least: int = 1,
     most: int = 100,
-) -> Shape:
-    """The pods with the least cores in all, ``pods·(cores + overhead)``, and of several such answers the fewest pods.
+) -> Fleet:
+    """The fleet of the least cores in all, ``pods·(cores + overhead)``; of several such fleets the one of fewest pods.
 
     Batches of b rows on c cores fit the slack, ``caution·l(b,c) ≤ slack_s``, and together the pods keep up,
     ``pods·b/l(b,c) ≥ (1 + headroom)·rate``. Exact but for the millicore to which cores are rounded up. O(most·max_rows).
 
-    rate: rows per second, of all pods. slack_s: what is left of the tightest deadlines on arrival. caution: factor from the
-    median to the latency that batches are sized with. overhead_cores: requested by a pod's other containers.
+    rate: rows per second, for all pods together. slack_s: what is left of the tightest deadlines on arrival. caution: factor
+    from the median latency to the one that batches are sized with. overhead_cores: requested by a pod's other containers.
+    least, most: pods.
 
-    When nothing does, `enough` is false: the fewest pods that keep up without regard to the slack, else `most` of `max_cores`.
-    Raises ValueError for parameters that make no sense.
+    `enough` is False when no fleet does both. The answer is then the fewest pods that keep up whatever the slack, each of
+    `max_cores`; where none keeps up either, `most` pods of `max_cores`. Raises ValueError for parameters that make no sense.
     """
     possible = 0.0 < min_cores <= max_cores and 1 <= least <= most and max_rows >= 1
     if not (possible and caution >= 1.0 and overhead_cores >= 0.0):
@@ -53,7 +54,7 @@ def best(
             f"impossible bounds: {min_cores}…{max_cores} cores, {least}…{most} pods, {max_rows} rows, caution {caution}"
         )
     found, total = None, inf
-    # Whatever the batches: the parallel work of all rows needs so many cores, and each pod costs at least its share on top.
+    # A lower bound for any batch size: the parallel work of all rows needs so many cores. Each pod adds its overhead.
     work = (1.0 + headroom) * rate * (params.gamma + params.epsilon / max_rows)
     for pods in range(least, most + 1):
         if max(pods * min_cores, work) + pods * overhead_cores >= total:
@@ -64,20 +65,20 @@ def best(
         cores = min(max(min_cores, ceil(needed * 1000.0 - 1e-6) / 1000.0), max_cores)
         rows = _rows(params, rate / pods, slack_s / caution, max_rows, cores, headroom)
         if rows is not None and pods * (cores + overhead_cores) < total:
-            found, total = Shape(pods, cores, rows, enough=True), pods * (cores + overhead_cores)
+            found, total = Fleet(pods, cores, rows, enough=True), pods * (cores + overhead_cores)
     if found is not None:
         return found
     for pods in range(least, most + 1):
         if (rows := _rows(params, rate / pods, inf, max_rows, max_cores, headroom)) is not None:
-            return Shape(pods, max_cores, rows, enough=False)
+            return Fleet(pods, max_cores, rows, enough=False)
     fastest = max(range(1, max_rows + 1), key=lambda rows: (rows / params.latency_s(rows, max_cores), -rows))
-    return Shape(most, max_cores, fastest, enough=False)
+    return Fleet(most, max_cores, fastest, enough=False)
 
 
 def _rows(
     params: LatencyParams, rate: float, slack_s: float, max_rows: int, cores: float, headroom: float
 ) -> int | None:
-    """The least batch that is fast enough and keeps up on so many cores."""
+    """Rows of the smallest batch that fits the slack and keeps up on so many cores; None when there is none."""
     needed = (1.0 + headroom) * rate
     if max_rows * (1.0 + 1e-9) < needed * params.latency_s(max_rows, cores):
         return None  # the largest batch carries the most rows per second

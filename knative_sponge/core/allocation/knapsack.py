@@ -1,12 +1,12 @@
 """Spending a number of millicores among several loss curves so that least is lost; knows no pods, bounds or resizes.
 
-Each curve is piecewise linear and never rises. On their lower convex hulls the greedy rule (most loss saved per millicore
-first) is exact. Where a curve is not convex at most one pod is left inside an edge of its hull, where it really loses more
-than the hull says; `spend` then looks for something better to do with those millicores. What the hulls lose is a bound
-that no spending can beat, so the answer is known to be the best when it reaches it.
+Each curve is piecewise linear and never rises. The greedy rule takes what saves most loss per millicore first. On the lower
+convex hulls of the curves that rule is exact, and its loss is a lower bound for every spending. It leaves at most one curve
+inside an edge of its hull. Where that curve is not convex, it really loses more there than its hull says; `spend` then
+looks for a better use of those millicores. An answer that reaches the bound is known to be the best.
 
 Cost, for n curves of k points: O(n·k) for the hulls, O(n·k·log(n·k)) for the order of their edges, and a constant for the
-exchanges (at most `_ROUNDS` rounds over `_CORE`² pairs of curves times k points).
+exchanges (at most `_ROUNDS` rounds over `_EXCHANGED_CURVES`² pairs of curves times k points).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from itertools import repeat
 from operator import sub
 from typing import Final, NamedTuple, TypeAlias
 
-_CORE: Final = 12
-"""Curves that exchanges are tried among: those whose next choice costs least."""
+_EXCHANGED_CURVES: Final = 12
+"""Exchanges are tried among so many curves: those whose next choice costs least."""
 _ROUNDS: Final = 8
 _TINY: Final = 1e-9
-"""Relative; what is saved must not be a rounding error."""
+"""A smaller relative saving may be a rounding error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,10 @@ class Spending(NamedTuple):
 
 
 def spend(losses: Sequence[Loss], budget: int, preferred: Sequence[int] | None = None, enough: float = 0.0) -> Spending:
-    """At most `budget` millicores in all, losing little, and no more than that takes.
+    """A spending of at most `budget` millicores that loses little, and of the fewest millicores that lose so little.
 
-    preferred: ranks of the curves; among equal savings the curve with the lower rank comes first (default: as they come).
-    enough: share of the loss by which it may be above the bound before exchanges are tried.
+    preferred: ranks of the curves. Among equal savings the curve of the lower rank comes first; default: in their order.
+    enough: exchanges are tried only when the loss is above the bound by more than this share of it.
     Raises ValueError when the least sizes alone cost more than the budget.
     """
     sizes = [loss.xs[0] for loss in losses]
@@ -125,7 +125,7 @@ _Edge: TypeAlias = tuple[float, int, int, int, float]
 
 
 def _edges(losses: Sequence[Loss], preferred: Sequence[int] | None) -> list[_Edge]:
-    """The edges of all hulls, what saves most for a millicore first."""
+    """The edges of all hulls; the one that saves most per millicore comes first."""
     edges: list[_Edge] = []
     for curve, loss in enumerate(losses):
         rank = curve if preferred is None else preferred[curve]
@@ -154,11 +154,14 @@ def _lost(losses: Sequence[Loss], sizes: Sequence[int]) -> float:
 
 
 class _Exchange:
-    """Tries, for one curve at a time, each corner of the true curve, and lets one other curve pay or take what is over.
+    """Improves a spending by exchanges between two curves.
 
-    That reaches every best spending in which at most two curves differ from the one before, since of a best spending at
-    most one curve lies between two of its points. Only choices whose reduced cost (loss, and `slope` for each millicore,
-    above the hull's) is below the gap to the bound can be part of anything better, so only they are tried.
+    One curve moves to a corner of its true curve, and one other curve pays the difference or takes what is left. In a best
+    spending at most one curve lies between two of its points. So exchanges reach every best spending that differs from the
+    present one in at most two curves.
+
+    The reduced cost of a choice is its loss plus `slope` for each millicore, less the same of the hull's corner. Only a choice
+    of a reduced cost below the gap to the bound can be part of a better spending, so only those are tried.
     """
 
     def __init__(self, losses: Sequence[Loss], budget: int, corners: Sequence[int], slope: float) -> None:
@@ -168,7 +171,7 @@ class _Exchange:
         self._slope = slope
 
     def improve(self, sizes: list[int], bound: float) -> list[int]:
-        """`sizes`, or what loses less."""
+        """`sizes`, or sizes that lose less."""
         for _ in range(_ROUNDS):
             lost = _lost(self._losses, sizes)
             gap = lost - bound
@@ -206,7 +209,7 @@ class _Exchange:
         return better
 
     def _choices(self, gap: float) -> dict[int, list[tuple[int, float]]]:
-        """The points worth trying, by curve, of the few curves that can be moved most cheaply."""
+        """The points to try, by curve, of the curves that can be moved most cheaply."""
         found: list[tuple[float, int, list[tuple[int, float]]]] = []
         for curve, loss in enumerate(self._losses):
             costs = [(cost, (x, y)) for cost, x, y in self._reduced(curve, loss) if cost < gap]
@@ -214,7 +217,7 @@ class _Exchange:
             if others:
                 found.append((min(others), curve, [point for _, point in costs]))
         found.sort()
-        return {curve: points for _, curve, points in found[:_CORE]}
+        return {curve: points for _, curve, points in found[:_EXCHANGED_CURVES]}
 
     def _reduced(self, curve: int, loss: Loss) -> Iterator[tuple[float, int, float]]:
         corner, slope = self._corners[curve], self._slope

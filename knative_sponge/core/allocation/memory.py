@@ -1,7 +1,7 @@
-"""How much memory one container should have, by what it was measured to use. Pure; nothing is read or patched here.
+"""How much memory one container should have, by its measured use. Pure; nothing is read or patched here.
 
-Too little memory kills the container, too much only costs room. So it grows early and at once, and shrinks late and rarely:
-only after the whole of `look_back_s` was watched, and never close to what was in use then.
+Too little memory kills the container, and too much only costs room. So memory grows early and at once, and shrinks late and
+rarely: only after a whole `look_back_s` was watched, and never close to the largest use of that time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from knative_sponge.core.allocation.peak import Peak
 
 STEP: Final = 16 * 2**20
-"""Sizes are multiples of it, in bytes, where no bound says otherwise."""
+"""Bytes. Sizes are multiples of it where no bound says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,9 @@ class MemoryRules:
     """Shares are of the present size, times in seconds."""
 
     grow_above: float = 0.8
+    """Use above this share makes it grow."""
     shrink_below: float = 0.45
+    """Use that stayed below this share lets it shrink."""
     fill: float = 0.6
     """Share of a new size that is in use."""
     spare: float = 1.25
@@ -29,7 +31,7 @@ class MemoryRules:
     look_back_s: float = 600.0
     shrink_every_s: float = 300.0
     refusal_s: float = 60.0
-    """A growth that was refused is not asked for again before."""
+    """A refused growth is not asked for again before so long."""
 
     def __post_init__(self) -> None:
         if not 0 < self.shrink_below < self.fill < self.grow_above < 1:
@@ -56,9 +58,9 @@ class MemoryNeed:
     def target(self, used: int, present: int | None, low: int, high: int, room: int, now: float) -> int | None:
         """The size to ask for, in bytes; None leaves it as it is.
 
-        used: the working set measured now. present: the limit, or the request of a container without a limit; None where it
-        has neither, which counts as too small. low, high: the least and the most that it may have. room: the most that its
-        node could give now; it bounds growths only. Raises ValueError for bounds that contradict each other.
+        used: the working set measured now. present: the limit, or the request of a container without a limit; None for a
+        container with neither, which counts as too small. low, high: the least and the most that it may have. room: the most
+        that its node could give now; it bounds growths only. Raises ValueError for bounds that contradict each other.
         """
         if not 0 < low <= high:
             raise ValueError(f"bounds must be above 0 and not fall, not {low} to {high}")

@@ -1,4 +1,4 @@
-"""The largest of the values seen lately; knows no clock: `now` comes in and never goes back."""
+"""The largest value of a sliding window; knows no clock: `now` comes in and never goes back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 
 class Peak:
-    """Maximum over the last `window_s` seconds, O(1) on average: what a larger and later value hides is forgotten."""
+    """Maximum over the last `window_s` seconds, O(1) on average: a value is forgotten once a later one is as large."""
 
     __slots__ = ("_values", "window_s")
 
@@ -14,7 +14,7 @@ class Peak:
         if not window_s >= 0:
             raise ValueError(f"window_s must not be negative, not {window_s}")
         self.window_s = window_s
-        """May be changed; what a shorter one has forgotten stays forgotten."""
+        """May be changed. A longer window does not bring back what a shorter one forgot."""
         self._values: deque[tuple[float, float]] = deque()
 
     def add(self, now: float, value: float) -> float:

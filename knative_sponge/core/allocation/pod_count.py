@@ -1,6 +1,9 @@
-"""How the pod count follows what `core/allocation/fleet.py` finds: up after seconds, down after a minute, never by more
-than a factor of
-two. A pod costs seconds to start and loses its queue's company when it goes; sizes follow the load in the meantime."""
+"""How the pod count follows what `core/allocation/fleet.py` finds: up after seconds, down after a minute, at most by a
+factor of two.
+
+A new pod takes seconds to start, and a pod that goes leaves smaller batches behind. In the meantime the sizes of the pods
+follow the load.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class CountRules:
-    """Seconds. grow_s: more pods must have been asked for so long. shrink_s: fewer must have been enough so long."""
+    """Seconds. grow_s: more pods must have been needed for so long. shrink_s: fewer must have been enough for so long."""
 
     grow_s: float = 10.0
     shrink_s: float = 60.0
@@ -20,10 +23,7 @@ class CountRules:
 
 
 class PodCount:
-    """The pod count of one revision over time.
-
-    pods: those that it has when this begins; at least one.
-    """
+    """The pod count of one revision over time. pods: how many it has at the start; at least one."""
 
     __slots__ = ("_above", "_below", "_changed_s", "_rules", "pods")
 
@@ -37,20 +37,21 @@ class PodCount:
         self._below = _Streak(1)
         self._changed_s: float | None = None
 
-    def update(self, needed: int, spared: int, short: bool, now: float) -> int:
+    def update(self, needed: int, needed_with_reserve: int, short: bool, now: float) -> int:
         """The count from now on.
 
-        needed: pods that carry the load best. spared: the same for the load and a fifth more; only fewer than that many
-        are too many. short: a pod wants more cores than its node can give, so that growing in place is at its end; a pod is
-        added at once, and another when that did not help for `grow_s`, up to twice `needed`: on a full cluster more pods only
-        take cores from each other. now: monotonic seconds, never falling.
+        needed: pods that carry the load best. needed_with_reserve: pods that carry the load and a fifth more best; a shrink
+        goes no further. short: a pod wants more cores than its node can give, so growing in place is at its end. A pod is
+        then added at once, and one more after each `grow_s` in which that did not help, up to twice `needed`: on a full
+        cluster more pods only take cores from each other. now: monotonic seconds, never falling.
         """
         rules = self._rules
         pods = self.pods
-        grown = self._above.told(needed, needed > pods, rules.grow_s, now)
-        shrunk = self._below.told(max(needed, spared), max(needed, spared) < pods and not short, rules.shrink_s, now)
-        settled = self._changed_s is None or now - self._changed_s >= rules.grow_s
-        if short and settled and pods < 2 * needed:
+        grown = self._above.update(needed, needed > pods, rules.grow_s, now)
+        kept = max(needed, needed_with_reserve)
+        shrunk = self._below.update(kept, kept < pods and not short, rules.shrink_s, now)
+        waited = self._changed_s is None or now - self._changed_s >= rules.grow_s
+        if short and waited and pods < 2 * needed:
             self._set(min(max(needed, pods + 1), 2 * pods), now)
         elif grown is not None:
             self._set(min(grown, 2 * pods), now)
@@ -66,7 +67,7 @@ class PodCount:
 
 
 class _Streak:
-    """Answers of one kind without a break, and the most careful of them. sign: 1 keeps the largest, -1 the smallest."""
+    """An unbroken run of answers that hold, and the most careful one of it. sign: 1 keeps the largest, -1 the smallest."""
 
     __slots__ = ("_best", "_sign", "_since_s")
 
@@ -75,8 +76,8 @@ class _Streak:
         self._since_s: float | None = None
         self._best = 0
 
-    def told(self, value: int, holds: bool, wait_s: float, now: float) -> int | None:
-        """The most careful value once the streak is `wait_s` old."""
+    def update(self, value: int, holds: bool, wait_s: float, now: float) -> int | None:
+        """The most careful value once the run is `wait_s` old; None before."""
         if not holds:
             self._since_s = None
             return None

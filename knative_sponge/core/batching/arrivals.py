@@ -1,4 +1,4 @@
-"""What has been arriving: rate, slack, and how dense a burst can be. Remembers a bounded window; predicts nothing itself."""
+"""What has arrived lately: rate, slack, and how dense bursts were. Remembers a bounded window; predicts nothing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from itertools import islice
 
 _KEPT = 4096
-"""Arrivals remembered at most for slack and curve; at a rate that exceeds it, the latest are plenty."""
+"""Most arrivals remembered for slack and curve. At higher rates the latest ones say enough."""
 _RECENT = 4096
-"""The rate window is cleaned when it holds more than this and nobody asked for the rate meanwhile."""
+"""The rate window is cleaned when it holds more arrivals than this, even when nobody asks for the rate."""
 _QUANTILE_SAMPLE = 256
-"""Slacks looked at for a quantile: the latest ones."""
+"""A quantile of slacks is taken over so many arrivals, the latest."""
 
 
 class Arrivals:
     """The last arrivals of one queue.
 
     window_s: how long an arrival is remembered (docs/design.md §4.7: the arrival curve looks at 10 s).
-    rate_window_s: over how long the rate is averaged. Surges are seen in the queue at once; the rate is for the floor, and a
-    window of a few bursts only (2 s) asked for a quarter more cores in simulation without losing fewer requests.
+    rate_window_s: over how long the rate is averaged. The rate is for the floor; surges show in the queue at once. In
+        simulation a window of 2 s, which holds only a few bursts, took a quarter more cores and missed as many requests.
     """
 
     __slots__ = ("_rate_window_s", "_recent", "_recent_rows", "_rows", "_since_s", "_slacks", "_times", "_window_s")
@@ -51,7 +51,7 @@ class Arrivals:
         self._forget(now)
 
     def rate(self, now: float) -> float:
-        """Rows per second over the rate window; over what has been seen while that is shorter, but never under 1 s."""
+        """Rows per second over the rate window. At first the window is the time since the first arrival, at least 1 s."""
         if self._since_s is None:
             return 0.0
         recent = self._recent
@@ -61,7 +61,7 @@ class Arrivals:
         return self._recent_rows / min(self._rate_window_s, max(now - self._since_s, 1.0))
 
     def slack_s(self, share: float) -> float | None:
-        """The slack that this share of the latest arrivals had at most; None before any arrival."""
+        """The slack that `share` of the latest arrivals did not exceed, seconds; None before any arrival."""
         if not self._slacks:
             return None
         latest = sorted(islice(reversed(self._slacks), _QUANTILE_SAMPLE))
@@ -72,10 +72,10 @@ class Arrivals:
         return sum(self._rows) / len(self._rows) if self._rows else 1.0
 
     def curve(self, now: float, counts: Sequence[int]) -> list[float]:
-        """For each count k: the shortest span in the window within which k requests arrived, seconds; inf if never.
+        """For each count k: the shortest time in the window within which k more requests followed one, seconds; inf if never.
 
-        The k-th next arrival is unlikely to come sooner than that (docs/design.md §4.7). Spans are those between
-        the first and the last of k + 1 consecutive arrivals, so that curve[k] counts from an arrival seen just now.
+        That is the time between the first and the last of k + 1 consecutive arrivals. The k-th arrival after one that comes
+        just now is unlikely to come sooner (docs/design.md §4.7).
         """
         self._forget(now)
         times = list(self._times)

@@ -41,9 +41,10 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
 from knative_sponge.core.batching.plan import choose_batch
-from knative_sponge.core.batching.running import Running
+from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 
 
@@ -56,13 +57,13 @@ class BatchRules:
     max_inflight: int = 1
     """Upstream calls at once."""
     max_queue: int = 10_000
-    """Requests waiting; beyond it the least urgent is turned away."""
+    """Most requests that wait; beyond it the least urgent one is turned away."""
     serve_late: bool = False
-    """Serve what cannot make its deadline after all that can, instead of dropping it."""
+    """A request that cannot make its deadline is served after all that can, instead of being dropped."""
     probe_after_s: float = 1.0
-    """When all look hopeless and no sample came for so long, one is served anyway: the model may be wrong."""
+    """When all requests look hopeless and no sample came for so long, one is served anyway: the model may be wrong."""
     window_batches: int = 3
-    """The plan looks at so many full batches of works: further ones cannot change what starts now."""
+    """The plan looks at so many full batches of works. Works behind them hardly change which batch starts now."""
     defer: DeferRules = field(default_factory=DeferRules)
     """When a batch may wait inside its slack to grow."""
 
@@ -77,8 +78,9 @@ class BatchRules:
 class Batcher:
     """Deadline batching for one model server.
 
-    model: predictions, and where measurements go.
-    cores: size to plan with; reach: most cores that one resize can give (hopeless is judged there).
+    model: predicts latencies, and learns from the batches.
+    cores: the model server's size to plan with.
+    reach: the most cores that one resize can give. A work is hopeless when not even these serve it in time.
     """
 
     def __init__(self, rules: BatchRules, model: LatencyModel, cores: float, reach: float) -> None:
@@ -89,7 +91,7 @@ class Batcher:
         self.cores = cores
         self.reach = reach
         self.queue = EdfQueue()
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, RunningBatch] = {}
         self.arrivals = Arrivals()
         self.late = FcfsQueue()
         self._batches = 0
@@ -133,7 +135,7 @@ class Batcher:
             return
         hopeless = self._hopeless_s(work) < now
         if not hopeless:
-            # What no size can serve says nothing about the size that is needed.
+            # A request that no size can serve says nothing about the size that is needed.
             self.arrivals.add(now, work.rows, work.deadline_s - now)
         if len(self.queue) + len(self.late) >= self.rules.max_queue and (
             hopeless or not self._make_room(work, commands)
@@ -143,7 +145,7 @@ class Batcher:
         self.queue.push(work)
 
     def _make_room(self, work: Work, commands: list[BatcherCommand]) -> bool:
-        """Turn the least urgent waiting work away if it is less urgent than this one."""
+        """Turn the least urgent waiting work away, if it is less urgent than `work`; False when it is not."""
         if len(self.late):
             victim = self.late.pop_last()
         else:
@@ -175,7 +177,7 @@ class Batcher:
             self.model.observe(Sample(running.rows, cores, seconds, running.cold, running.rested_s), now)
         self._cold = False
 
-    def _ended(self, batch: int, now: float) -> Running | None:
+    def _ended(self, batch: int, now: float) -> RunningBatch | None:
         running = self.running.pop(batch, None)
         if running is not None and not self.running:
             self._idle_since_s = now
@@ -224,7 +226,7 @@ class Batcher:
                 commands.append(Refuse(work, reason))
 
     def _hopeless_s(self, work: Work) -> float:
-        """The last moment at which the work could start and make its deadline with all the cores within reach."""
+        """The last moment at which the work could start and still make its deadline on `reach` cores."""
         return work.deadline_s - self._latency_s(work.rows, self.reach)
 
     def _starved(self, now: float) -> bool:
@@ -264,8 +266,11 @@ class Batcher:
         return works
 
     def _choose_anyway(self, window: list[Work], now: float, longest: int) -> list[Work]:
-        """No head fits with caution. What fits at the median does better than an idle slot; what fits only with the cores
-        within reach starts now and is carried by the growth that the demand asks for."""
+        """The batch to start when no head fits with the cautious latency; empty when none is worth a start.
+
+        A batch that fits at the median latency is better than an idle slot. A batch that fits only on `reach` cores starts
+        too: the demand estimate then asks for a growth, which makes it fast enough.
+        """
         for cores in (self.cores, self.reach):
             median, _ = self.model.tables(cores / self.rules.max_inflight, longest)
             works = choose_batch(window, now, self.rules.max_rows, median, median)
@@ -278,7 +283,7 @@ class Batcher:
         members = tuple(works)
         each = self.cores / self.rules.max_inflight
         rested_s = 0.0 if self.running else now - self._idle_since_s
-        self.running[self._batches] = Running(members, now, each, cold=self._cold, rested_s=rested_s)
+        self.running[self._batches] = RunningBatch(members, now, each, cold=self._cold, rested_s=rested_s)
         commands.append(Dispatch(self._batches, members))
 
     def _latency_s(self, rows: int, cores: float) -> float:

@@ -1,7 +1,7 @@
 """When a request must be answered: the first of its claims that is present and valid (docs/design.md §3.2). No I/O.
 
-Wall clock appears only as a difference: a claim in unix time is turned into time left at arrival, and that into a
-deadline on the monotonic clock every other part uses.
+Wall-clock time appears only as a difference. A claim in unix time becomes the time left at arrival, and that becomes a
+deadline on the monotonic clock, which every other part uses.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CLAIM_HEADERS: Final = frozenset(
         b"grpc-timeout", b"x-sponge-sent", b"x-request-start", b"ce-time",
     }
 )  # fmt: skip
-"""Every header this module looks at, lower-case."""
+"""Every header that this module reads, lower-case."""
 
 _GRPC: Final = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -54,11 +54,11 @@ class Deadline:
     """When a request must be answered.
 
     at_s: absolute, monotonic seconds.
-    budget_s: the whole time it was given, from the client's send.
-    network_s: the part of it that is counted as used before arrival.
-    source: the claim it was taken from.
-    skew: what was wrong with the send time, None when nothing.
-    ignored: headers that were present with a value that cannot be used.
+    budget_s: the whole time allowed, from the client's send.
+    network_s: the part of the budget that counts as used before arrival.
+    source: the claim that the deadline was taken from.
+    skew: what was wrong with the send time; None when nothing was.
+    ignored: headers that were present with an unusable value.
     """
 
     at_s: float
@@ -72,10 +72,11 @@ class Deadline:
 def claims_of(
     headers: Iterable[tuple[bytes, bytes]], attributes: Mapping[str, str] | None = None
 ) -> dict[bytes, bytes]:
-    """The headers this module looks at, first of duplicates. Names must be lower-case.
+    """The claims among the headers; of duplicates the first. Names must be lower-case.
 
-    attributes: of the CloudEvent that the request is; they count in place of the `ce-` headers, which a structured event
-    does not have. Without them `ce-` headers are percent-decoded, as the CloudEvents HTTP binding has them.
+    attributes: those of the CloudEvent, for a request that is one; None for any other request. They count in place of the
+    `ce-` headers, which a structured event does not have. Without them `ce-` headers are percent-decoded, as the CloudEvents
+    HTTP binding encodes them.
     """
     claims: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -98,10 +99,11 @@ def deadline_of(
     timeout_s: float,
     max_network_share: float,
 ) -> Deadline:
-    """The deadline of a request that arrived at `now` (monotonic) = `wall_now_s` (unix seconds).
+    """The deadline of a request that arrived at `now` (monotonic seconds), which is `wall_now_s` in unix seconds.
 
-    claims: see `claims_of`. slo_s: the revision's own, used when no claim holds. timeout_s: the revision timeout, which no
-    deadline passes. max_network_share: a send time uses up at most this share of the budget (clock skew).
+    claims: see `claims_of`. slo_s: the revision's SLO, used when no claim is valid. timeout_s: the revision timeout; no
+    deadline is later. max_network_share: the time since the send uses up at most this share of the budget, as the client's
+    clock may be wrong.
     """
     if not claims:
         return Deadline(now + min(slo_s, timeout_s), slo_s, 0.0, Source.SETTING)
@@ -136,7 +138,7 @@ def rfc3339_s(text: str) -> float:
 def _network(
     claims: Mapping[bytes, bytes], wall_now_s: float, most_s: float, ignored: list[str]
 ) -> tuple[float, Skew | None]:
-    """Seconds between send and arrival, clamped to [0, most_s]; and what was wrong when it had to be clamped."""
+    """Seconds between send and arrival, clamped to [0, most_s], and what was wrong when they had to be clamped."""
     for name, parse in (("x-sponge-sent", _unix_ms), ("x-request-start", _request_start), ("ce-time", rfc3339_s)):
         sent_s = _claim(claims, name, parse, ignored)
         if sent_s is not None:
@@ -188,7 +190,7 @@ def _grpc_timeout(text: str) -> float:
 
 
 def _request_start(text: str) -> float:
-    """`t=<unix time>` in seconds, milliseconds or microseconds: front ends disagree, the magnitude tells."""
+    """`t=<unix time>` in seconds, milliseconds, microseconds or nanoseconds. The magnitude tells which."""
     value = _number(text.removeprefix("t="))
     for unit_s in (1.0, 1e-3, 1e-6, 1e-9):
         if 1e9 <= value * unit_s < 1e10:

@@ -1,4 +1,5 @@
-"""Whether a batch may wait inside its slack to grow (docs/design.md §4.6): larger batches at low load, paid with latency."""
+"""Whether a batch may wait inside its slack to grow (docs/design.md §4.6). A wait makes batches larger at low load and
+costs latency."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from knative_sponge.core.batching.work import Work
 
 @dataclass(frozen=True, slots=True)
 class DeferRules:
-    """mode: `never`, `auto` (only where it pays) or `always` (to the last safe start).
+    """When a batch waits for one more request.
 
-    max_load: `auto` waits only below this share of the throughput at the present size.
-    min_saving: a companion must save at least this share of the time per row.
-    max_wait: `auto` keeps a request waiting for a companion at most this share of the batch's own latency. Without such a
-        bound one client that asks again after each answer would wait out its whole SLO every time.
-    margin_s: before the last safe start, for timers and the way back.
+    mode: `never`, `auto` (only where it pays) or `always` (until the last safe start).
+    max_load: `auto` waits only while the load is below this share of the throughput at the present size.
+    min_saving: `auto` waits only when one more row saves at least this share of the time per row.
+    max_wait: `auto` keeps a request waiting at most for this multiple of the batch's own latency. Without this bound a single
+        client that asks again after each answer would wait out its whole SLO every time.
+    margin_s: the wait ends so long before the last safe start, for timers and the way back.
     """
 
     mode: str = "auto"
@@ -35,9 +37,9 @@ class DeferRules:
     def hold_until(
         self, batch: Sequence[Work], cap: int, now: float, rate: float, median: Table, cautious: Table
     ) -> float | None:
-        """Until when `batch` should wait for one more row; None: start it now.
+        """The time until which `batch` should wait for one more row; None: start it now.
 
-        batch: everything that waits, in EDF order. cap: rows of a full batch. rate: arriving rows per second.
+        batch: all works that wait, in EDF order. cap: rows of a full batch. rate: arriving rows per second.
         The last safe start is d₁ − L(rows + 1).
         """
         rows = sum(work.rows for work in batch)

@@ -1,9 +1,9 @@
-"""The queue: works in order of absolute deadline, ties in order of arrival. It orders; it decides nothing.
+"""The queue: works in order of absolute deadline, ties in order of arrival. It orders and decides nothing.
 
-A sorted sequence kept in blocks of bounded size, so that insert, cancel and pop cost O(log n) comparisons and move at
-most one block's pointers (a few kilobytes, less than one Python function call), while the prefix that every scheduling
-decision reads is a plain slice. A balanced tree has the same bound and a tenfold constant in Python; a heap has no
-cheap prefix.
+The works are a sorted sequence in blocks of bounded size. Insert, cancel and pop cost O(log n) comparisons and move the
+pointers of at most one block: a few kilobytes, which takes less time than one Python function call. Every scheduling
+decision reads a prefix, and here that is a plain slice. A balanced tree has the same bound with a tenfold constant in Python;
+a heap has no cheap prefix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import islice
 from knative_sponge.core.batching.work import Work
 
 Entry = tuple[float, int, Work]
-"""Deadline, arrival number, work: compares by deadline, then by arrival; never reaches the work."""
+"""Deadline, arrival number, work. Entries compare by deadline, then by arrival number; works are never compared."""
 
 _BLOCK = 256
 """A block holds at most twice this many entries."""
@@ -36,9 +36,6 @@ class EdfQueue:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: int) -> bool:
-        return key in self._entries
-
     def __iter__(self) -> Iterator[Work]:
         return (entry[2] for block in self._blocks for entry in block)
 
@@ -48,7 +45,7 @@ class EdfQueue:
         return self._rows
 
     def push(self, work: Work) -> None:
-        """Insert behind every work of the same or an earlier deadline. Raises ValueError when its key is queued already."""
+        """Insert the work behind all of the same or an earlier deadline. Raises ValueError when its key is queued already."""
         if work.key in self._entries:
             raise ValueError(f"work {work.key} is queued already")
         self._serial += 1
@@ -74,7 +71,7 @@ class EdfQueue:
             maxima.insert(at, block[-1])
 
     def cancel(self, key: int) -> Work | None:
-        """Take the work with this key out, wherever it stands; None when it is not queued."""
+        """Take out the work of this key, wherever it stands; None when it is not queued."""
         entry = self._entries.pop(key, None)
         if entry is None:
             return None
@@ -89,8 +86,10 @@ class EdfQueue:
         return entry[2]
 
     def take(self, works: Sequence[Work]) -> None:
-        """Take these works out, in any order; all must be queued. A run of neighbours, as a batch nearly always is, costs
-        one deletion."""
+        """Take out these works, in any order; all must be queued.
+
+        Works that stand next to each other cost one deletion. A batch nearly always does.
+        """
         entry = self._entries[works[0].key]
         at = bisect_left(self._maxima, entry)
         block = self._blocks[at]

@@ -43,7 +43,7 @@ class BatchDone:
 class BatchFailed:
     """The upstream call ended without an answer; the shell has told the members why. Nothing is sent again.
 
-    broken: the model server's side failed, so that its next batch may be a cold start; False when we broke the call off.
+    broken: the model server's side failed, so its next batch may be a cold start. False when the proxy broke the call off.
     """
 
     batch: int
@@ -52,17 +52,17 @@ class BatchFailed:
 
 @dataclass(frozen=True, slots=True)
 class BatchRefused:
-    """The model server refused a merged call with a 4xx: its members are tried once each, alone (docs/design.md §6)."""
+    """The model server refused a merged call with a 4xx. Each member is then tried once, alone (docs/design.md §6)."""
 
     batch: int
 
 
 @dataclass(frozen=True, slots=True)
 class CoresChanged:
-    """The model server's CPU is, or is about to be, another size.
+    """The model server's size has changed, or is about to.
 
-    cores: what to plan with from now on.
-    reach: the most cores that can be counted on within one resize; None leaves it as it is.
+    cores: to plan with from now on.
+    reach: the most cores that one resize can give; None leaves it as it is.
     """
 
     cores: float
@@ -71,7 +71,7 @@ class CoresChanged:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The time asked for with WakeAt has come; that request is used up. An early or superfluous tick does no harm."""
+    """The time that WakeAt asked for has come. That request is used up. An early or superfluous tick does no harm."""
 
 
 BatcherEvent = Arrived | Cancelled | BatchDone | BatchFailed | BatchRefused | CoresChanged | Tick
@@ -95,14 +95,14 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Nobody waits for this batch any more: break the upstream call off, then report BatchFailed."""
+    """No client waits for this batch any more: break the upstream call off, then report BatchFailed."""
 
     batch: int
 
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Send a Tick at this time, in place of the one asked for before; None means no tick is needed."""
+    """Send a Tick at this time, in place of the one that was asked for before; None: no tick is needed."""
 
     at_s: float | None
 

@@ -1,4 +1,4 @@
-"""First come, first served: the queue of requests whose deadline does not count, and of the baseline. It orders only."""
+"""First come, first served: the queue of requests that are already late, and of the baseline policy. It orders only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from knative_sponge.core.batching.work import Work
 
 
 class FcfsQueue:
-    """Works in order of arrival, with the earliest time at which one's client gives up."""
+    """Works in order of arrival. It also knows when the next client gives up."""
 
     __slots__ = ("_give_up", "_works")
 
@@ -47,7 +47,7 @@ class FcfsQueue:
         return self._works.popitem()[1]
 
     def next_give_up(self) -> float | None:
-        """When the first client gives up; None when nobody waits. O(log n) amortised."""
+        """The earliest time at which a client gives up; None when no work waits. O(log n) amortised."""
         while self._give_up and self._give_up[0][1] not in self._works:
             heappop(self._give_up)
         return self._give_up[0][0] if self._give_up else None
@@ -58,7 +58,7 @@ class FcfsQueue:
             yield self._works.pop(self._give_up[0][1])
 
     def front_batch(self, cap: int) -> list[Work]:
-        """The longest run from the front that may share a batch of `cap` rows; one work at least, none when empty."""
+        """The longest run from the front that may share a batch of `cap` rows: at least one work, unless the queue is empty."""
         batch: list[Work] = []
         rows = 0
         for work in self._works.values():

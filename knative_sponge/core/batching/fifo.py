@@ -1,8 +1,8 @@
-"""The baseline: first come, first served, fixed batch size and timeout, as MLServer and KServe batch. Same events, same
-commands as the deadline batcher, so that the demo and the simulator compare policies and nothing else.
+"""The baseline policy: first come, first served, with a fixed batch size and timeout, as MLServer and KServe batch.
 
-It looks at no deadline: it never drops, never reorders, and starts a batch when it is full or its oldest member has
-waited for the timeout.
+It takes the events of the deadline batcher and gives the same commands, so that the demo and the simulator compare policies
+and nothing else. It looks at no deadline: it never drops and never reorders. It starts a batch that is full, or whose oldest
+member has waited for the timeout.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
-from knative_sponge.core.batching.running import Running
+from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 
 
 @dataclass(frozen=True, slots=True)
 class FifoRules:
-    """max_rows: rows of a full batch. timeout_s: the oldest member waits at most so long for it. max_inflight: calls at once.
-    max_queue: requests waiting; a further one is turned away."""
+    """max_rows: rows of a full batch. timeout_s: how long the oldest member waits at most for the batch to fill. max_inflight:
+    upstream calls at once. max_queue: most requests that wait; one more is turned away."""
 
     max_rows: int = 8
     timeout_s: float = 0.05
@@ -49,7 +50,7 @@ class FifoRules:
 
 
 class FifoBatcher:
-    """Fixed batching for one model server; learns the latency model only so that it can be shown."""
+    """Fixed batching for one model server. It feeds the latency model, but decides nothing by it."""
 
     def __init__(self, rules: FifoRules, model: LatencyModel, cores: float) -> None:
         self.rules = rules
@@ -57,7 +58,7 @@ class FifoBatcher:
         self.cores = cores
         self.arrivals = Arrivals()
         self.queue = FcfsQueue()
-        self.running: dict[int, Running] = {}
+        self.running: dict[int, RunningBatch] = {}
         self._batches = 0
         self._wake_s: float | None = None
 
@@ -121,7 +122,7 @@ class FifoBatcher:
 
     def _ready(self, now: float) -> list[Work]:
         works = self.queue.front_batch(self.rules.max_rows)
-        # Nothing more joins a batch that is full, or that the next request in line does not fit.
+        # No further request joins when the batch is full, or when the next one in line does not fit.
         complete = len(works) < len(self.queue) or sum(work.rows for work in works) >= self.rules.max_rows
         if not works or complete or works[0].alone:
             return works
@@ -131,7 +132,7 @@ class FifoBatcher:
         self.queue.take(works)
         self._batches += 1
         each = self.cores / self.rules.max_inflight
-        self.running[self._batches] = Running(tuple(works), now, each, cold=False, rested_s=0.0)
+        self.running[self._batches] = RunningBatch(tuple(works), now, each, cold=False, rested_s=0.0)
         commands.append(Dispatch(self._batches, tuple(works)))
 
     def _next_wake(self) -> float | None:

@@ -1,9 +1,11 @@
-"""Which requests a free upstream slot should serve: the rule **plan** (docs/design.md §4.4). Looks ahead, changes nothing.
+"""Which requests a free upstream slot should serve: the rule **plan** (docs/design.md §4.4). It looks ahead, changes nothing.
 
-Plain EDF collapses in overload: it spends the slot on heads that just miss. The plan rolls the queue's own EDF schedule
-forward for several batch sizes, gives up heads that cannot be carried, and keeps the size that serves the most rows in
-time. A batch is checked against its head's deadline with the cautious latency L and moves time on by the median l: the
-check must hold for this batch, the sum over many batches is an average.
+Plain EDF collapses in overload: it spends the slot on heads that just miss. The plan tries several batch sizes. For each it
+rolls the queue's EDF schedule forward, gives up heads that no batch can serve in time, and counts the rows served in time.
+It keeps the size that serves the most.
+
+A batch is checked against its head's deadline with the cautious latency L, as the check must hold for this very batch. A
+batch moves time on by the median latency l, as the sum over many batches is an average.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _ALONE = object()
 
 @dataclass(slots=True)
 class Lane:
-    """Works that may share a batch, in EDF order. `unit` says that each is one row, which makes planning cheap."""
+    """Works that may share a batch, in EDF order. total: their rows. unit: each work is one row, which makes planning cheap."""
 
     works: list[Work]
     deadlines: list[float]
@@ -52,7 +54,7 @@ def lanes_of(works: Sequence[Work]) -> list[Lane]:
 
 
 def targets(longest: int, cap: int) -> list[int]:
-    """The batch sizes that are tried: 1, 2, 4, … and the largest that makes a difference, min(longest, cap)."""
+    """The batch sizes to try: 1, 2, 4, … and the largest that makes a difference, min(longest, cap)."""
     top = min(longest, cap)
     sizes = []
     size = 1
@@ -69,7 +71,7 @@ def served_rows(
     """Rows served in time when every batch aims at `target` rows.
 
     free_s: when each upstream slot becomes free, absolute.
-    beat: the caller needs more than this; the count may stop early below it once it can no longer be passed.
+    beat: the caller needs more rows than this. The count may stop early once it cannot exceed `beat`.
     """
     if len(lanes) == 1 and len(free_s) == 1 and lanes[0].unit:
         return _served_unit(lanes[0].deadlines, free_s[0], target, median, cautious, beat)
@@ -77,14 +79,14 @@ def served_rows(
 
 
 def _served_unit(deadlines: list[float], now: float, target: int, median: Table, cautious: Table, beat: int) -> int:
-    """One lane, one slot, one row each: the case that matters for speed."""
+    """`_served` for one lane, one slot and works of one row: the case that must be fast."""
     at, count, size = 0, 0, len(deadlines)
     full, step = cautious[target], median[target]
     last_full = size - target
     while at <= last_full:
         limit = now + full
         if deadlines[at] < limit:
-            # Every head up to `limit` is given up at once, as long as full batches remain behind it.
+            # All heads before `limit` are given up at once, as long as a full batch remains behind them.
             at = bisect_left(deadlines, limit, at + 1, last_full + 1)
             if count + size - at <= beat:
                 return count
@@ -136,7 +138,7 @@ def _served(
 
 
 def _prefix(rows: Sequence[int], at: int, limit: int) -> tuple[int, int]:
-    """Rows and end of the longest run from `at` with at most `limit` rows, never less than one work."""
+    """Rows and end of the longest run from `at` with at most `limit` rows; at least one work."""
     taken, end = rows[at], at + 1
     while end < len(rows) and taken + rows[end] <= limit:
         taken += rows[end]
@@ -160,10 +162,10 @@ def best_target(
 
 
 def choose_batch(works: Sequence[Work], now: float, cap: int, median: Table, cautious: Table) -> list[Work]:
-    """The batch to start now from works in EDF order; empty when no head can be carried with caution.
+    """The batch to start now, from works in EDF order; empty when the cautious latency serves no work in time.
 
-    Tables must reach max(cap, largest rows of a work). Heads that the plan gives up are passed over; they stay queued,
-    because the next decision may see a shorter queue or more cores.
+    Tables must reach max(cap, largest rows of a work). The batch passes over heads that the plan gives up. They stay queued,
+    as the next decision may see a shorter queue or more cores.
     """
     lanes = lanes_of(works)
     free = (now,)
@@ -186,7 +188,7 @@ def choose_batch(works: Sequence[Work], now: float, cap: int, median: Table, cau
 
 
 def _first_carried(lane: Lane, now: float, target: int, cautious: Table) -> int | None:
-    """Index of the first work that min(target, rows left) rows would carry in time; None when there is none."""
+    """Index of the first work that a batch of min(target, rows left) rows serves in time; None when there is none."""
     left = lane.total
     for at, rows in enumerate(lane.rows):
         if lane.deadlines[at] >= now + cautious[max(min(target, left), rows)]:
@@ -196,7 +198,7 @@ def _first_carried(lane: Lane, now: float, target: int, cautious: Table) -> int 
 
 
 def _largest_fitting(lane: Lane, at: int, slack_s: float, cap: int, cautious: Table) -> tuple[int, int]:
-    """Rows and end of the longest run from `at` that fits the head's slack and the cap, never less than one work."""
+    """Rows and end of the longest run from `at` that fits the head's slack and the cap; at least one work."""
     fits = bisect_right(cautious, slack_s, 1, min(cap, len(cautious) - 1) + 1) - 1
     if lane.unit:
         taken = max(1, min(fits, len(lane.rows) - at))
@@ -208,7 +210,7 @@ def _harmless(
     lanes: Sequence[Lane], chosen: Lane, at: int, end: int, now: float, taken: int, target: int, rows: int,
     median: Table, cautious: Table,
 ) -> bool:  # fmt: skip
-    """Whether a batch larger than the target costs no row of another lane."""
+    """Whether a batch that is larger than the target makes no row of another lane late."""
     rest = []
     for lane in lanes:
         keep = [w for i, w in enumerate(lane.works) if lane is not chosen or not at <= i < end]

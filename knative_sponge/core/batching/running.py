@@ -1,4 +1,4 @@
-"""One batch that is with the model server: who is in it and how far it is. Accounting only."""
+"""One batch that the model server works on: its members and its progress. Accounting only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from knative_sponge.core.batching.work import Work
 from knative_sponge.core.latency.model import LatencyModel
 
 _OVERDUE_SHARE = 0.1
-"""A batch that has taken longer than predicted is expected to need this share of its prediction once more."""
+"""A batch that has taken longer than predicted is expected to take this share of its prediction more."""
 _STEADY_RATIO = 2.0
-"""A batch during which the cores changed by more than this says nothing exact about any size."""
+"""A batch whose cores changed by more than this factor is no sample: it says nothing exact about any size."""
 
 
-class Running:
-    """A dispatched batch. Progress is kept as a share of the whole, so that a resize in the middle keeps it right."""
+class RunningBatch:
+    """A dispatched batch. Its progress is a share of the whole, so that it stays right over a resize."""
 
     __slots__ = (
         "_core_s", "_done", "_high", "_low", "_since_s", "cold", "cores", "members", "rested_s", "rows",
@@ -34,7 +34,7 @@ class Running:
         self._low = self._high = cores
 
     def advance(self, now: float, model: LatencyModel) -> None:
-        """Account for the time since the last call at the present number of cores."""
+        """Account for the time since the last call, at the present cores."""
         passed = max(now - self._since_s, 0.0)
         self._done += passed / model.predict_s(self.rows, self.cores)
         self._core_s += passed * self.cores
@@ -47,21 +47,21 @@ class Running:
         self._low, self._high = min(self._low, cores), max(self._high, cores)
 
     def left_share(self, now: float, model: LatencyModel) -> float:
-        """Share of the batch that is still to do, above zero also when it is overdue."""
+        """Share of the batch that is still to do; above zero even when the batch is overdue."""
         done = self._done + max(now - self._since_s, 0.0) / model.predict_s(self.rows, self.cores)
         return max(1.0 - done, _OVERDUE_SHARE)
 
     def mean_cores(self, now: float, model: LatencyModel) -> float | None:
-        """Time-weighted cores since the start; None when they moved too much for the batch to be a sample of any size."""
+        """Time-weighted mean cores since the start; None when they changed too much for the batch to be a sample."""
         self.advance(now, model)
         if self._high > _STEADY_RATIO * self._low:
             return None
         if self._high == self._low:
-            return self.cores  # to the last bit: batches of one size are counted together (core/latency/credit.py)
+            return self.cores  # exact to the last bit: only equal sizes are counted together (core/latency/credit.py)
         passed = self._since_s - self.started_s
         return self._core_s / passed if passed > 0 else self.cores
 
     @property
     def give_up_s(self) -> float:
-        """When the first remaining member's client stops waiting; inf when no member is left."""
+        """The earliest time at which the client of a remaining member gives up; inf when no member is left."""
         return min((work.give_up_s for work in self.members.values()), default=math.inf)

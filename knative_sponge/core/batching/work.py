@@ -1,4 +1,4 @@
-"""What waits in the queue: one request, as the scheduler sees it. No bytes, no sockets, no futures."""
+"""The unit of the queue: one request as the scheduler sees it. No bytes, no sockets, no futures."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Work:
     deadline_s: absolute, on the same monotonic clock as every `now`.
     rows: how many rows of a batch it takes (its share of `max-batch`), at least 1.
     group: only works of equal group may share a batch (design: "only compatible requests merge").
-    alone: it shares a batch with nobody, whatever its group.
-    arrived_s: when it entered the queue, same clock.
-    give_up_s: from then on nobody waits for the answer any more, whatever state it is in; absolute, same clock.
+    alone: it shares its batch with no other work, whatever its group.
+    arrived_s: when it entered the queue, on the same clock.
+    give_up_s: when its client stops waiting for the answer, wherever the work is; absolute, on the same clock.
     """
 
     key: int

@@ -1,40 +1,42 @@
 """How many cores one pod needs now (docs/design.md §4.7): reads the batcher's queue, changes nothing in it.
 
-need = the least size at which the plan over (running batch + real queue) loses no more than with all the cores within
-reach, and at which the arriving rows can be served at all. Grow at once; shrink to the largest need of the last second.
-Sizes lie on a grid of millicores; the plan's loss falls with cores, so the least size is found by bisection.
+The need is the least size that does two things. The plan over the running batch and the real queue loses no more rows than
+with the most cores that the pod can have. And the size keeps up with the arriving rows for ever (the floor).
+
+The pod asks for a growth at once. It shrinks only to the largest need of the last second. Sizes are whole millicores. The
+plan's loss falls with cores, so bisection finds the least size.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from knative_sponge.core.allocation.peak import Peak
 from knative_sponge.core.batching.batcher import Batcher
 from knative_sponge.core.batching.plan import targets
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.outlook import Outlook
-from knative_sponge.core.latency.model import LatencyParams
-from knative_sponge.core.latency.throughput import lasting_cores
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.throughput import sustainable_cores
 
 
 @dataclass(frozen=True, slots=True)
 class CoresRules:
-    """The levers. Defaults are those of docs/design.md §4.7; the simulator switches each off.
+    """What the estimate takes into account. Defaults are those of docs/design.md §4.7; the simulator can switch each part off.
 
     min_cores, max_cores: bounds of the pod.
     headroom: the floor serves this share more rows than arrive; None switches the floor off.
-    hold_s: shrink only to the largest need of so long.
-    deadband: a shrink by less than this share of the size is not asked for: it would free nothing worth a resize.
+    hold_s: a shrink goes no lower than the largest need of the last `hold_s`.
+    deadband: a shrink by less than this share of the size is not asked for. It would free too little for a resize.
     use_queue: whether the real queue is planned for.
-    newcomer: whether room is left for one urgent request that comes now, with the slack of `slack_share`. In simulation
-        (surging load on at most 1.4 cores; YOLOv5s on 16) it saves a sixth of the misses for 1–2 % more cores.
-    resize_s: time a growth takes; from 0.5 s on the arrival curve is planned for too.
-    slack_share: newcomers, and the floor's batches, have the slack that this share of requests does not exceed.
+    newcomer: whether the plan leaves room for one urgent request that comes now, with the slack of `slack_share`. In simulation
+        (surging load on at most 1.4 cores; YOLOv5s on 16) that saves a sixth of the misses for 1–2 % more cores.
+    resize_s: seconds that a growth takes. From 0.5 s on, the arrivals of that time are planned for too (the arrival curve).
+    slack_share: the slack that this share of requests does not exceed is that of newcomers, and of the floor's batches.
     window_batches: how many full batches of the queue are planned for.
-    curve_points: sizes on the curve of expected misses.
+    curve_points: number of sizes on the curve of expected misses.
     """
 
     min_cores: float
@@ -64,13 +66,14 @@ class CoresRules:
 class Demand:
     """What one pod asks for.
 
-    cores: what it plans with now. want: the size it asks for. rate: arriving rows per second. queued: rows waiting.
-    running: batches with the model server. curve: (cores, expected misses per second), cores ascending.
+    cores: that it plans with now. want: cores that it asks for. rate: arriving rows per second. queued: rows that wait.
+    running: batches that the model server works on. curve: points (cores, rows per second expected to be missed), cores
+    ascending.
 
-    For slower decisions than this one: slack_s: what 5 % of the latest requests had at most until their deadline; None before
-    any. rows: mean rows of a request. max_batch: rows per upstream call at most. params: the learned latency. cost: the learned
-    cost (`core/latency/credit.py`). samples: how many measurements they were learned from, since the model server last
-    became another speed.
+    For slower decisions than this one:
+    slack_s: the slack that 5 % of the latest requests did not exceed; None before any request. rows: mean rows of a request.
+    max_batch: most rows per upstream call. params: the learned latency curve. cost: the learned cost curve
+    (`core/latency/credit.py`). samples: number of measurements since the model server's speed last changed.
     """
 
     cores: float
@@ -88,39 +91,35 @@ class Demand:
 
 
 class DemandEstimator:
-    """The demand of one batcher over time. Keeps the needs of the last `hold_s` and what was asked for last."""
+    """The demand of one batcher over time. It remembers the largest need of the last `hold_s`, and the last want."""
 
     def __init__(self, rules: CoresRules, batcher: Batcher) -> None:
         self.rules = rules
         self._least = rules.min_cores
         self._batcher = batcher
-        self._needs: deque[tuple[float, float]] = deque()
+        self._peak = Peak(rules.hold_s)
         self._asked = 0.0
 
     def within(self, max_cores: float) -> None:
-        """From now on at most so many cores can be had: none more are asked for or counted on. Above 0; where it is less than
-        the least that was set, it is both bounds."""
+        """From now on the pod can have at most `max_cores`, above 0. It neither asks for more nor counts on more.
+
+        When that is below the pod's own least, it becomes the lower bound too.
+        """
         self.rules = replace(self.rules, min_cores=min(self._least, max_cores), max_cores=max_cores)
 
     def want(self, now: float) -> float:
-        """Cores to ask for at `now`: the largest need of the last `hold_s`; what was asked for already, where that is hardly
-        more."""
-        need = self.need(now)
-        needs = self._needs
-        while needs and needs[-1][1] <= need:
-            needs.pop()
-        needs.append((now, need))
-        while needs[0][0] < now - self.rules.hold_s:
-            needs.popleft()
+        """Cores to ask for: the largest need of the last `hold_s`; the last want again, where it is only slightly more."""
         rules = self.rules
-        most = min(needs[0][1], rules.max_cores)  # the bounds may have become narrower meanwhile
+        most = min(
+            self._peak.add(now, self.need(now)), rules.max_cores
+        )  # the bounds may have become narrower meanwhile
         hardly_less = self._asked * (1 - rules.deadband) < most <= self._asked <= rules.max_cores
         if not hardly_less or most == rules.min_cores:
             self._asked = most
         return self._asked
 
     def need(self, now: float) -> float:
-        """The least cores, a multiple of 1 millicore within the bounds, that serve queue and arrivals as well as the most."""
+        """The least cores that serve queue and arrivals as well as `max_cores` do; whole millicores within the bounds."""
         rules = self.rules
         least = max(rules.min_cores, self._floor(now))
         if least >= rules.max_cores:
@@ -133,7 +132,7 @@ class DemandEstimator:
         return outlook.least_cores(least, rules.max_cores)
 
     def demand(self, now: float) -> Demand:
-        """Everything the autoscaler is told."""
+        """Everything that the autoscaler is told."""
         batcher, learner = self._batcher, self._batcher.model.learner
         want = self.want(now)
         return Demand(
@@ -152,9 +151,10 @@ class DemandEstimator:
         )
 
     def curve(self, now: float) -> tuple[tuple[float, float], ...]:
-        """Sizes from least to most, evenly spaced in ratio, each once, and the rows per second that it is expected to miss.
+        """Points (cores, rows per second expected to be missed), from the least size to the most.
 
-        Misses are the queue's losses within the coming second, and what arrives above the throughput of the size.
+        Sizes ascend by a constant ratio, and each is there once. Misses are the rows, queued and running, that will be late,
+        taken as those of the coming second, and the arrivals above the throughput of the size.
         """
         rules, batcher = self.rules, self._batcher
         outlook = self._outlook(now, expected=False)
@@ -165,9 +165,9 @@ class DemandEstimator:
         for step in range(rules.curve_points):
             cores = rules.max_cores if step == rules.curve_points - 1 else rules.min_cores * ratio**step
             misses = max(0.0, rate - self._throughput(cores)) + outlook.lost(cores)
-            worst = min(worst, misses)  # the plan is a heuristic; more cores never have to miss more
+            worst = min(worst, misses)  # the plan is a heuristic; really, more cores never miss more
             point = round(cores, 3), round(worst, 3)
-            if points and points[-1][0] == point[0]:  # bounds so close that sizes coincide: each is there once
+            if points and points[-1][0] == point[0]:  # the bounds are so close that two sizes coincide
                 points.pop()
             points.append(point)
         return tuple(points)
@@ -179,7 +179,7 @@ class DemandEstimator:
             return 0.0
         slack_s = batcher.arrivals.slack_s(rules.slack_share)
         slots, params, cap = batcher.rules.max_inflight, batcher.model.costs.params, batcher.rules.max_rows
-        each, _ = lasting_cores(params, rate / slots, cap, slack_s or math.inf, rules.headroom)
+        each, _ = sustainable_cores(params, rate / slots, cap, slack_s or math.inf, rules.headroom)
         return rules.max_cores if each is None else _ceil_milli(each * slots)
 
     def _throughput(self, cores: float) -> float:
@@ -211,7 +211,7 @@ class DemandEstimator:
         return [Work(key=-1, deadline_s=now + slack_s, rows=rows, group=group)]
 
     def _expected(self, now: float) -> list[Work]:
-        """Arrivals that may come before a growth asked for now is there, as dense as they have been (the arrival curve)."""
+        """Arrivals that may come before a growth is in force, as dense as the densest of late (the arrival curve)."""
         arrivals = self._batcher.arrivals
         slack_s = arrivals.slack_s(self.rules.slack_share)
         if slack_s is None:

@@ -1,4 +1,4 @@
-"""What becomes of the work at hand at any number of cores: running batches and queue at one moment. Chooses no size."""
+"""What running batches and queue lose at any number of cores, seen from one moment. Pure; asks for no resize."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from knative_sponge.core.latency.model import LatencyModel
 
 
 class Outlook:
-    """Running batches and queue at one moment, and what becomes of them at any size.
+    """The works of one moment, running and queued, and how many of them miss their deadline at any size.
 
-    running: (rows, share still to do, members) of each batch that is with the model server.
+    works: the queue, in EDF order. running: (rows, share still to do, members) of each batch that the model server works on.
+    cap: most rows per upstream call. slots: upstream calls at once.
     """
 
     __slots__ = ("_cap", "_longest", "_model", "_now", "_running", "_slots", "lanes", "total")
@@ -41,10 +42,10 @@ class Outlook:
         return self.total - self._most(cores)[1]
 
     def least_cores(self, low: float, high: float) -> float:
-        """The least size in [low, high], rounded up to a millicore, that loses no more rows than `high` does."""
+        """The least size in [low, high] that loses no more rows than `high` does, in whole millicores."""
         target, goal = self._most(high)
         if goal == 0:
-            return high  # nothing can be saved by any size; what is coming can be
+            return high  # no size saves a row of these; the most cores serve the arrivals to come
         sizes = targets(max((lane.total for lane in self.lanes), default=1), self._cap)
         below, enough = math.ceil(round(low * 1000, 6)) - 1, round(high * 1000)
         while enough - below > 1:
@@ -57,7 +58,7 @@ class Outlook:
         return min(enough / 1000, high)
 
     def _most(self, cores: float) -> tuple[int, int]:
-        """The best batch size and the rows that it serves in time, running ones included."""
+        """The best batch size and the rows that it serves in time, those of running batches included."""
         free, kept = self._after_running(cores)
         if not self.lanes:
             return 1, kept
@@ -66,7 +67,7 @@ class Outlook:
         return target, served + kept
 
     def _reaches(self, cores: float, goal: int, first: int, sizes: Sequence[int]) -> int | None:
-        """A batch size that serves `goal` rows with these cores; the one that did so last is tried first."""
+        """A batch size that serves `goal` rows with these cores; None when there is none. `first` is tried first."""
         costs, cautious = self._tables(cores)
         free, kept = self._after_running(cores)
         goal -= kept
@@ -78,7 +79,10 @@ class Outlook:
         return None
 
     def _tables(self, cores: float) -> tuple[Table, Table]:
-        """What a batch keeps its slot for, and what its own requests wait: a queue is served no faster than cores allow."""
+        """Seconds by rows: how long a batch keeps its slot (cost), and how long its own requests wait (cautious latency).
+
+        Batches follow each other by their cost: a queue is served no faster than the cores allow.
+        """
         each = cores / self._slots
         return self._model.cost_table(each, self._longest), self._model.tables(each, self._longest)[1]
 

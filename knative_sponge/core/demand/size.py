@@ -10,15 +10,14 @@ from knative_sponge.core.latency.model import LatencyModel
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The model server's size as known to the proxy.
+    """The model server's size as the proxy knows it.
 
-    cores: what is surely in force, and what to plan with: between *patched* and *actuated* the smaller of the two.
-    coming: the larger size that was patched and is not confirmed; None when nothing is under way.
-    hook: the core count the model server's CPU hook must be told now; None when it knows. Growth: quota first, then threads;
-    shrink: threads first, then quota.
-    sure: no resize is under way, so that what is measured now was measured on `cores`. A quota changes a tenth of a second
-        after its patch and is confirmed a second after it; what a surge brings in between would be learned as that of the
-        smaller size.
+    cores: surely in force; the proxy plans with them. Between *patched* and *actuated* they are the smaller of the two sizes.
+    coming: the larger size that was patched and is not confirmed yet; None when no growth is under way.
+    hook: the core count that the model server's CPU hook must be told now; None when it knows it. A growth sets the quota
+        first, then the threads; a shrink sets the threads first, then the quota.
+    sure: no resize is under way, so a batch measured now ran on `cores`. A quota changes a tenth of a second after its patch
+        and is confirmed a second after it. In between, a batch of a surge would be learned as one on the smaller size.
     """
 
     cores: float
@@ -27,18 +26,20 @@ class Size:
     sure: bool = True
 
     def patched(self, cores: float) -> Size:
-        """A resize to `cores` was asked for and will be in force soon."""
+        """The size after the message *patched*: a resize to `cores` was accepted and will be in force soon."""
         if cores < self.cores:
             return Size(cores, None, cores, sure=False)
         return Size(self.cores, cores if cores > self.cores else None, sure=cores == self.cores and self.sure)
 
     def actuated(self, cores: float) -> Size:
-        """`cores` are in force."""
+        """The size after the message *actuated*: `cores` are in force."""
         return Size(cores, None, cores)
 
     def measured(self, rows: int, seconds: float, model: LatencyModel, slots: int = 1) -> Size:
-        """A batch of `rows`, one of `slots` at once, took `seconds`: one that already fits the larger size proves the growth
-        before its confirmation."""
+        """The size after a batch of `rows`, one of `slots` at once, took `seconds`.
+
+        A batch that is as fast as on the larger size proves the growth before its confirmation.
+        """
         if self.coming is None:
             return self
         slow, fast = model.predict_s(rows, self.cores / slots), model.predict_s(rows, self.coming / slots)

@@ -35,7 +35,8 @@ from typing import Final
 from knative_sponge.core.latency.curve import Sample
 
 _PERIODS: Final = 5.0
-"""Of a busy run that are counted together: what is left of the last period is then a tenth of it on average."""
+"""Batches of a busy run are counted together over so many periods. The unfinished part of the last period is then a tenth of
+them on average."""
 
 
 def longest_wait_s(cores: float, threads: int, period_s: float) -> float:
@@ -44,7 +45,7 @@ def longest_wait_s(cores: float, threads: int, period_s: float) -> float:
 
 
 class Credit:
-    """The bucket. threads: that run at once, k. period_s: of the quota; 0 where none is enforced."""
+    """The token bucket. threads: how many run at once, k. period_s: of the quota; 0 where none is enforced."""
 
     __slots__ = ("_cores", "_cost_s", "_count", "_credit_s", "_period_s", "_rows", "_threads")
 
@@ -59,12 +60,15 @@ class Credit:
         self._count, self._rows, self._cost_s = 0, 0.0, 0.0
 
     def mean_cost(self, sample: Sample) -> Sample | None:
-        """The measurement of costs that this batch completes: of itself, or of the mean batch of a busy run, its `seconds` what
-        it cost. None while the run goes on. Each batch is told once, in order."""
+        """The measurement of cost that this batch completes; its `seconds` are the cost.
+
+        It is about this batch alone, or about the mean batch of a busy run. None while a busy run goes on. Call it once for
+        each batch, in order.
+        """
         cost_s = self.cost_s(sample)
         rested = sample.rested_s >= self._period_s
         if rested or sample.cores != self._cores:
-            self._forget_run()  # too short to say whose waits those were
+            self._forget_run()  # a run this short does not show which batch caused the waits
         self._cores = sample.cores
         if rested:
             return Sample(sample.rows, sample.cores, cost_s)
@@ -78,7 +82,7 @@ class Credit:
         return mean
 
     def cost_s(self, sample: Sample) -> float:
-        """Seconds of its size that a batch used up, at least those that it took. Each batch is told once, in order."""
+        """Seconds of its size that a batch used up, at least its latency. Call it once for each batch, in order."""
         credit_s = min(longest_wait_s(sample.cores, self._threads, self._period_s), self._credit_s + sample.rested_s)
         drawn_s = max(0.0, min(credit_s, sample.seconds * (self._threads / sample.cores - 1.0)))
         self._credit_s = credit_s - drawn_s

@@ -1,4 +1,4 @@
-"""The latency curve l(b,c), one measurement of it, and the regions both are looked at in. Nothing is learned here."""
+"""The latency curve l(b,c), one measurement of it, and the regions of (batch, cores). Nothing is learned here."""
 
 from __future__ import annotations
 
@@ -40,18 +40,22 @@ class LatencyParams:
 
 
 DEFAULT_SHAPE: Final = LatencyParams(gamma=0.5e-3, delta=0.1e-3, epsilon=0.33e-3, eta=0.07e-3)
-"""What is assumed of a model never seen: 1 ms for one row on one core, faster than almost any model, so that nothing is
-called hopeless before the first sample; the parts stand in the proportion measured for image models (half of YOLOv5s
-and ResNet18 each), so that one sample already says something about other sizes."""
+"""The curve assumed of a model without a sample.
+
+It takes 1 ms for one row on one core. That is faster than almost any model, so nothing is called hopeless before the first
+sample. Its parts stand in the proportion measured for image models (half of YOLOv5s and half of ResNet18), so that one
+sample already says something about other sizes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One upstream call, measured.
+    """One measured upstream call.
 
-    rows: of the whole batch; of several batches, their mean. cores: what the model server had during the call. seconds: from
-    sending it to its answer. cold: the call paid for something that later ones do not (loading, compiling, a fresh process):
-    nobody learns from it. rested_s: how long the model server had had nothing to do when it began.
+    rows: of the whole batch; a mean where several batches are measured together. cores: that the model server had during the
+    call. seconds: from sending the call to its answer. cold: the call paid for something that later calls do not pay for
+    (loading, compiling, a fresh process); it is not learned from. rested_s: how long the model server had been idle when the
+    call began.
     """
 
     rows: float
@@ -72,7 +76,7 @@ class Sample:
 
 
 Region: TypeAlias = tuple[int, int]
-"""Neighbouring batches and sizes that are remembered together: (row bucket, core bucket)."""
+"""Batches and core counts close enough to be remembered together: (row bucket, core bucket)."""
 
 LEAST_CORE_BUCKET: Final = -7
 MOST_CORE_BUCKET: Final = 8
@@ -84,11 +88,11 @@ def row_bucket(rows: float) -> int:
 
 
 def core_bucket(cores: float) -> int:
-    """[1, 2) → 0, [2, 4) → 1, [½, 1) → −1 and so on: bucket j begins at 2^j cores; 10 millicores to 256 cores and
-    beyond."""
+    """[1, 2) → 0, [2, 4) → 1, [½, 1) → −1 and so on: bucket j begins at 2^j cores. The first bucket also holds all smaller
+    sizes, the last one (from 256 cores) all larger ones."""
     return max(LEAST_CORE_BUCKET, min(MOST_CORE_BUCKET, frexp(cores)[1] - 1))
 
 
 def region_of(rows: float, cores: float) -> Region:
-    """The region a batch of so many rows on so many cores belongs to."""
+    """The region of a batch of so many rows on so many cores."""
     return row_bucket(rows), core_bucket(cores)

@@ -1,9 +1,8 @@
-"""What measurements say about the latency curve, in information form: sums that can be added, faded and rescaled. No
-policy here about which measurements count.
+"""What measurements say about the latency curve, in information form: sums that can be added, faded and rescaled.
 
-The curve is linear in its parameters, ``l = a·θ`` with ``a = (b/c, b, 1/c, 1)``, so everything a set of measurements
-says about θ by least squares is in ``Σ w·aaᵀ`` (symmetric: 10 numbers) and ``Σ w·a·t`` (4 numbers). With ``w =
-1/scale²`` the squared errors are relative ones.
+No policy here about which measurements count. The curve is linear in its parameters, ``l = a·θ`` with ``a = (b/c, b, 1/c,
+1)``. So least squares needs only two sums of a set of measurements: ``Σ w·aaᵀ`` (symmetric: 10 numbers) and ``Σ w·a·t``
+(4 numbers). The weight ``w = 1/scale²`` makes the squared errors relative ones.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.nnls import solve_nonnegative, solve_regular
 
 Evidence: TypeAlias = list[float]
-"""Upper triangle of Σ w·aaᵀ by rows, then Σ w·a·t: 14 numbers, none negative."""
+"""The upper triangle of Σ w·aaᵀ by rows, then Σ w·a·t: 14 numbers, none negative."""
 
 EVIDENCE_SIZE: Final = 14
 _TRIANGLE: Final = 10
 
 _ANCHORS: Final = tuple((rows, cores) for rows in (1, 4, 16) for cores in (0.25, 1.0, 4.0, 16.0))
-"""Where a curve is sampled to become evidence for itself; spread over the sizes and batches that pods have."""
+"""Points (rows, cores) at which `of_curve` samples a curve; they are spread over the batches and sizes that pods have."""
 
 
 def measured(rows: float, cores: float, seconds: float, scale_s: float) -> Evidence:
-    """Evidence of one measurement, its error counted relative to `scale_s`."""
+    """The evidence of one measurement. Its error counts relative to `scale_s`."""
     inverse, per = 1.0 / cores, 1.0 / scale_s
     d = per
     c = inverse * per
@@ -37,8 +36,10 @@ def measured(rows: float, cores: float, seconds: float, scale_s: float) -> Evide
 
 
 def of_curve(params: LatencyParams, weight: float) -> Evidence:
-    """A curve's own shape as evidence, worth `weight` measurements: the ridge towards a prior, as errors a user would
-    see."""
+    """The evidence for a curve that is known already, worth `weight` measurements: a ridge towards a prior.
+
+    The ridge penalises relative errors of latency, which a user would see, and not errors of parameters.
+    """
     points = []
     for rows, cores in _ANCHORS:
         seconds = params.latency_s(rows, cores)
@@ -47,12 +48,12 @@ def of_curve(params: LatencyParams, weight: float) -> Evidence:
 
 
 def nothing() -> Evidence:
-    """No measurement at all."""
+    """The evidence of no measurement."""
     return [0.0] * EVIDENCE_SIZE
 
 
 def summed(parts: Iterable[Evidence]) -> Evidence:
-    """All of them together; the order of the parts decides the rounding."""
+    """The sum of all parts. Their order decides the rounding."""
     return [sum(column) for column in zip(*parts, strict=True)]
 
 
@@ -62,22 +63,22 @@ def blended(old: Evidence, keep: float, new: Evidence, take: float) -> Evidence:
 
 
 def slowed(evidence: Evidence, factor: float) -> Evidence:
-    """The evidence there would be had every measurement taken `factor` times as long."""
+    """The evidence as if every measurement had taken `factor` times as long."""
     square = factor * factor
     return [x / square for x in evidence[:_TRIANGLE]] + [x / factor for x in evidence[_TRIANGLE:]]
 
 
 def curve_of(evidence: Evidence, support: int) -> tuple[LatencyParams, int]:
-    """The curve that fits best with no parameter below zero, and its support: the guess for the next solve."""
+    """The curve of best fit with no parameter below zero, and its support, which is the guess for the next solve."""
     solution, support = solve_nonnegative(_matrix(evidence), evidence[_TRIANGLE:], support)
     return LatencyParams(*solution), support
 
 
 def leverage(evidence: Evidence, rows: float, cores: float, scale_s: float) -> float:
-    """How little the evidence says about one size: the variance of its prediction over that of a measurement of it.
+    """How little the evidence says about one size: the variance of its prediction over the variance of one measurement of it.
 
-    0 is all known; n measurements of the like and nothing else make it 1/n. Infinite where some direction is not known at
-    all, or so much less than the others that it is lost in rounding.
+    0 means that all is known. n measurements of this size and nothing else make it 1/n. It is infinite where some direction
+    of θ is unknown, or known so much less than the others that it is lost in rounding.
     """
     features = measured(rows, cores, scale_s, scale_s)[_TRIANGLE:]
     try:

@@ -1,10 +1,9 @@
-"""The latency curve that fits a whole profile best, offline; learns nothing online and keeps no state."""
+"""The latency curve of best fit to a whole profile, offline; learns nothing online and keeps no state."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import exp, log
 from statistics import median
 from typing import Final
 
@@ -12,36 +11,23 @@ from knative_sponge.core.latency.curve import DEFAULT_SHAPE, LatencyParams, Samp
 from knative_sponge.core.latency.evidence import curve_of, measured, of_curve, slowed, summed
 
 _PRIOR_WEIGHT: Final = 1e-4
-"""Share of the samples' weight given to the prior's shape: decides only what the samples leave open."""
+"""Weight of the prior's shape, as a share of the samples' weight. It decides only what the samples leave open."""
 _ROUNDS: Final = 30
 """Most rounds; a clean grid needs 4, the published profiles about 15."""
 _SETTLED: Final = 1e-6
 _TOLERATED: Final = 1.5
-"""Residuals count at most so many σ."""
+"""A residual counts as at most so many σ."""
 _LEAST_SIGMA: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A fitted curve. residuals: ln(measured/fitted) of each sample used, in order: where the curve is off."""
+def fit_latency(samples: Iterable[Sample], prior: LatencyParams = DEFAULT_SHAPE) -> LatencyParams:
+    """The curve of least *relative* error through the samples, with no parameter below zero.
 
-    params: LatencyParams
-    residuals: tuple[float, ...]
+    samples: in any order, repeats welcome; cold ones are left out. prior: its shape fills what the samples leave open, as a
+    grid of one core count or of one batch size does. Raises ValueError when there is no sample.
 
-    @property
-    def spread(self) -> float:
-        """Root mean square of the residuals: about the relative error of the curve."""
-        return sqrt(sum(residual * residual for residual in self.residuals) / len(self.residuals))
-
-
-def fit_latency(samples: Iterable[Sample], prior: LatencyParams = DEFAULT_SHAPE) -> Fit:
-    """The curve of least *relative* error through the samples, no parameter below zero, outliers held down.
-
-    samples: any order, repeats welcome; cold ones are left out. prior: what a grid of one core count, or of one batch
-    size, leaves open takes its shape. Raises ValueError when there is no sample.
-
-    Errors count relative to the curve itself; what is further off than 1.5 robust σ is moved to there (Huber), and the
-    curve solved again until nothing moves.
+    Errors count relative to the curve itself. Outliers weigh little: a sample that is off by more than 1.5 robust σ is moved
+    to 1.5 σ (Huber), and the curve is solved again until nothing moves.
     """
     used = [sample for sample in samples if not sample.cold]
     if not used:
@@ -61,7 +47,7 @@ def fit_latency(samples: Iterable[Sample], prior: LatencyParams = DEFAULT_SHAPE)
         before, residuals = residuals, _residuals(params, used)
         if max(abs(new - old) for new, old in zip(residuals, before, strict=True)) < _SETTLED:
             break
-    return Fit(params, residuals)
+    return params
 
 
 def _residuals(params: LatencyParams, samples: Iterable[Sample]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""Learning the latency curve from one measurement after another; keeps the curve, not its spread, and no measurements.
+"""Learning the latency curve from one measurement after another; keeps the curve, but not its spread and no measurements.
 
 Three kinds of evidence are summed whenever the curve is needed, and the sum is solved with no parameter below zero:
 
@@ -41,32 +41,34 @@ from knative_sponge.core.latency.evidence import (
 )
 
 _RIDGE: Final = 0.3
-"""Measurements the anchor's shape is worth. At 10 % noise it then counts as if known to about 20 %."""
+"""Measurements that the anchor's shape counts as. At 10 % noise it then counts as if known to about 20 %."""
 
 _LEAST_SIGMA: Final = 0.083
-"""Residuals are judged by at least this σ: four parameters miss a real profile by up to a quarter, three of these."""
+"""Residuals are judged by at least this σ. Four parameters miss a real profile by up to a quarter, which is three of it."""
 _SURPRISE: Final = 2.0
 """A residual of so many σ is a surprise."""
 _COUNTED: Final = 3.0
-"""So many σ of a surprise count as spread."""
+"""A surprise counts as spread by at most so many σ."""
 _KNOWN: Final = 0.5
-"""Leverage up to which a surprise says more about the server than about the curve: a measurement or two of the like."""
+"""Up to this leverage a surprise says more about the server than about the curve: one or two like it were measured before."""
 _FIRST: Final = 3
-"""The second and third sample may start the model over."""
+"""Up to this sample a contradiction may start the model over: the second and the third may."""
 
 _RUN: Final = 10.0
 _RUN_EACH: Final = 4.0
-"""A change of level: surprises to the same side of _RUN σ together, each counting at most _RUN_EACH (so that it takes
-three), with nothing between them that was not off to that side by a σ itself. By chance about once in 10⁵ samples."""
+"""The level has changed when surprises in a row, all to the same side, add up to _RUN σ. Each counts as at most _RUN_EACH σ,
+so it takes three. A sample between them that is not off to that side by one σ ends the row. Chance does that about once in
+10⁵ samples."""
 
 _LEAST_S: Final = 1e-6
 _MOST_S: Final = 1e6
-"""No call over a socket is faster, none is waited for so long; keeps broken timers from overflowing the sums."""
+"""No call over a socket is faster than the one, and nobody waits for one as long as the other. They keep the values of broken
+timers from overflowing the sums."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
-    """A measurement far from what was expected. residual: ln(measured/expected), sigma: the σ it was judged by."""
+    """A measurement far from its prediction. residual: ln(measured/predicted). sigma: the σ it was judged by."""
 
     sample: Sample
     residual: float
@@ -74,7 +76,7 @@ class Surprise:
 
     @property
     def deviation(self) -> float:
-        """σ it counts towards a change of level."""
+        """By how many σ it counts towards a change of level."""
         return min(_RUN_EACH, abs(self.residual) / self.sigma)
 
     def goes_on_with(self, residual: float, sigma: float) -> bool:
@@ -86,7 +88,7 @@ class Surprise:
 class RegionMemory:
     """What is known of one region since the last change of level.
 
-    visits: how many measurements its mean evidence is made of. held: its last measurement if that was a surprise.
+    visits: number of measurements in its mean evidence. held: its last measurement, if that was a surprise.
     """
 
     visits: int = 0
@@ -97,7 +99,7 @@ class RegionMemory:
 class Learner:
     """The curve as learned so far (docs/design.md §4.1).
 
-    prior: its shape is where learning starts; its level only until the first sample.
+    prior: learning starts from its shape; its level counts only until the first sample.
     forgetting: weight that a sample keeps when the next one comes.
     """
 
@@ -131,18 +133,18 @@ class Learner:
         self.samples = samples
         """Measurements since the last change of level."""
         self.level = 1.0
-        """Measured latency over the anchor's, of late."""
+        """Recent measured latency over the anchor's."""
         self.recent = nothing()
         self.regions: dict[Region, RegionMemory] = {}
 
     def restore(self, *, samples: int, level: float, recent: Evidence, regions: dict[Region, RegionMemory]) -> None:
-        """Go on from what another learner with this one's anchor as prior knew."""
+        """Start from what another learner knew whose anchor was this one's prior."""
         self.samples, self.level, self.recent, self.regions = samples, level, recent, regions
         self._params = None if samples else self.anchor
 
     @property
     def params(self) -> LatencyParams:
-        """The curve now. Solved at the first use after a sample."""
+        """The present curve. It is solved at the first use after a sample."""
         if self._params is None:
             parts = [slowed(self._ridge, self.level), self.recent]
             parts += [memory.evidence for memory in self.regions.values()]
@@ -153,7 +155,8 @@ class Learner:
     def observe(self, sample: Sample, sigma: float) -> float | None:
         """Learn one measurement. sigma: the spread of its region.
 
-        Returns ln(measured/predicted), bounded, for the spread; None where too little was known for it to mean scatter.
+        Returns ln(measured/predicted), bounded, for the spread. None where so little was known of the size that the residual
+        says nothing about scatter.
         """
         seconds = _plausible(sample.seconds)
         expected = self.params.latency_s(sample.rows, sample.cores)
@@ -163,7 +166,7 @@ class Learner:
             self._start(self.anchor.times(seconds / expected), 1)
             self._learn(sample, seconds, seconds)
             return None
-        # A run is judged by the spread before it began, which its own surprises would widen.
+        # A run is judged by the spread from before it began: its own surprises widen the present spread.
         sigma = max(min(sigma, self._run[0].sigma) if self._run else sigma, _LEAST_SIGMA)
         if self._run and not self._run[-1].goes_on_with(residual, sigma):
             self._run.clear()
@@ -176,7 +179,7 @@ class Learner:
         sample, residual = surprise.sample, surprise.residual
         doubt = leverage(self._total, sample.rows, sample.cores, expected)
         if self.samples <= _FIRST and doubt < 1.0 and abs(residual) > log(2.0):
-            # A second call that flatly contradicts the first of its kind: first ones are often slow, so it counts.
+            # This call flatly contradicts the first of its kind. First calls are often slow, so this one counts.
             level = seconds / self.anchor.latency_s(sample.rows, sample.cores)
             self._start(self.anchor.times(level), self.samples)
             self._learn(sample, seconds, seconds)
@@ -203,8 +206,8 @@ class Learner:
         return self.regions.setdefault(region_of(sample.rows, sample.cores), RegionMemory())
 
     def _learn(self, sample: Sample, seconds: float, expected: float) -> None:
-        # Relative to the larger of both: no error counts more than itself, and noise of σ biases by about −0.5·σ²,
-        # where errors relative to the measured alone would by −1.5·σ².
+        # The error counts relative to the larger of both, so that no error counts more than itself. Noise of σ then biases the
+        # curve by about −0.5·σ². Errors relative to the measured value alone would bias it by −1.5·σ².
         new = measured(sample.rows, sample.cores, seconds, max(seconds, expected))
         self.recent = blended(self.recent, self.forgetting, new, 1.0)
         memory = self._memory(sample)
@@ -217,14 +220,14 @@ class Learner:
         self._params = None
 
     def _gain(self, count: int) -> float:
-        """Weight of the newest of so many: a plain mean at first, a fading one later."""
+        """Weight of the newest of `count` samples: that of a plain mean at first, of a fading one later."""
         return max(1.0 / count, 1.0 - self.forgetting)
 
     def _change_level(self) -> None:
-        """More neighbours, a slower clock, a new build of the model: everything takes longer, or less, than it did.
+        """Everything takes longer than it did, or less: more neighbours, a slower clock, a new build of the model.
 
-        The curve keeps its shape and little of its certainty, so that where it has not changed by the same factor the
-        next visit says so at once.
+        The curve keeps its shape but little of its certainty. So a region that has not changed by the same factor is
+        corrected by its next measurement.
         """
         run, self._run = self._run, []
         self._start(self.params.times(exp(median(surprise.residual for surprise in run))), len(run))

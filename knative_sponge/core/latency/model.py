@@ -1,5 +1,7 @@
-"""The latency model that everything plans with: how long a batch takes on so many cores, likely and cautiously.
-Learns only from what it is told; decides nothing."""
+"""The latency model that everything plans with: how long a batch takes on so many cores, at the median and with caution.
+
+It learns from the samples that it is given, and decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,16 @@ from knative_sponge.core.latency.fit import fit_latency
 from knative_sponge.core.latency.learning import Learner
 from knative_sponge.core.latency.spread import Spread
 
-__all__ = ["DEFAULT_SHAPE", "LatencyModel", "LatencyParams", "Levers", "Sample"]
-
 _TABLES_KEPT: Final = 64
-"""Tables remembered between two samples: a solver asks for about 14 core counts at a time."""
-_RESTORED: Final = 10
-"""Measurements that a restored curve of costs is worth: present ones soon weigh more, and where there are none it stands."""
-_UNSEEN: Final = -1
-"""Row bucket that stands for all that were never seen."""
+"""Tables remembered between two samples. A solver asks for about 14 core counts at a time."""
+_RESTORED_SAMPLES: Final = 10
+"""Measurements that a restored curve of costs counts as. New measurements soon weigh more; where there are none it stands."""
+_UNSEEN_ROWS: Final = -1
+"""Stands in for every row bucket without a sample: all of them share one caution factor."""
 
 
-class Levers(TypedDict, total=False):
-    """The keyword arguments of LatencyModel that are not learned, for those who pass them on."""
+class ModelOptions(TypedDict, total=False):
+    """The keyword arguments of LatencyModel that are not learned, for functions that pass them on."""
 
     forgetting: float
     caution: float
@@ -44,54 +44,54 @@ class Levers(TypedDict, total=False):
     period_s: float
 
 
-class _Column(NamedTuple):
-    """How caution grows with rows in one core bucket.
+class _CautionFactors(NamedTuple):
+    """Factors from the median latency to the cautious one, in one core bucket.
 
-    weights: e^(caution·σ) by rows, from 0 on. rivals: (first row, last row, 1/cores, e^(caution·σ)) of larger sizes that
-    scatter more, and so may call for more than the size asked about.
+    weights: e^(caution·σ) by rows, from 0 on. larger_sizes: (first row, last row, 1/cores, e^(caution·σ)) of larger sizes that
+    scatter more. Their cautious latency may be above that of the size asked about.
     """
 
     weights: list[float]
-    rivals: list[tuple[int, int, float, float]]
+    larger_sizes: list[tuple[int, int, float, float]]
 
 
 class LatencyModel:
     """Latency of (rows, cores), learned online (docs/design.md §4.1).
 
-    prior: where to start; only its shape matters once a sample has come. None is DEFAULT_SHAPE.
-    forgetting: weight that a sample keeps when the next comes, above 0 and below 1.
+    prior: where learning starts. Only its shape matters once a sample has come. None is DEFAULT_SHAPE.
+    forgetting: weight that a sample keeps when the next one comes, above 0 and below 1.
     caution: how many σ of its region a cautious latency lies above the median.
-    threads: runnable threads of the model server, for the CFS-quota term. None: it follows the cores, ⌈cores⌉ of them.
+    threads: runnable threads of the model server, for the CFS-quota term. None: their number follows the cores, ⌈cores⌉.
     period_s: CFS period; 0 where no quota is enforced.
 
-    Never rises with cores and never falls with rows, neither the median nor the cautious latency, so that a solver may
-    bisect over either. The spread of neighbouring regions would break that where it differs, and so the cautious
-    latency is the upper hull: the most that any smaller batch, or any larger size, would be given. Values are
-    compared, not σ: a scattered 5 ms on 16 cores says nothing about a steady 60 ms on one.
+    Monotone: median and cautious latency never rise with cores and never fall with rows, so that a solver may bisect over
+    either. σ differs between neighbouring regions and would break that. So the cautious latency is an upper hull: the
+    largest cautious value of any smaller batch and of any larger size. The hull compares values and not σ: a 5 ms that
+    scatters on 16 cores says nothing about a steady 60 ms on one.
 
-    The quota term is the longest that a batch waits for the next period once a neighbour, or its own start, used the
-    quota up: ``P·(1 − c/k)`` while k threads outnumber the c cores. With k = ⌈c⌉ that is a sawtooth in c, and only its
-    part below one core, the longest, is added. Its hull above would charge every whole core count for a wait that only
-    the sizes just beyond it have; what throttling there is shows in their measured spread.
+    Quota term: the longest that a batch waits for the next period, once its own start or a neighbour has used the quota up.
+    It is ``P·(1 − c/k)`` while k threads outnumber the c cores. With k = ⌈c⌉ it is a sawtooth in c. Only the tooth below one
+    core, the longest, is added. The hull of the other teeth would charge every whole core count for a wait that only the
+    sizes just beyond it have. Throttling of those sizes shows in their measured spread.
 
-    Latency is what one batch takes, cost what it keeps cores busy for (`core/latency/credit.py`): deadlines of a batch's
-    own requests are judged with the one, how many batches can follow each other with the other.
+    Latency and cost (`core/latency/credit.py`): latency is the time that a batch takes, and cost is the time that it keeps
+    its cores busy. Latency decides whether a batch's own requests are in time. Cost decides how many batches can follow each
+    other.
     """
 
     __slots__ = (
         "_caution",
-        "_columns",
+        "_caution_factors",
         "_costs",
         "_credit",
+        "_factors_of_regions",
         "_period_s",
         "_tables",
         "_threads",
-        "_weights",
         "costs",
         "last_sample_s",
         "learner",
         "spread",
-        "version",
     )
 
     def __init__(
@@ -117,23 +117,21 @@ class LatencyModel:
         self._credit = Credit(self._threads, period_s)
         self._tables: dict[tuple[float, int], tuple[list[float], list[float]]] = {}
         self._costs: dict[tuple[float, int], list[float]] = {}
-        self._columns: dict[tuple[int, int], _Column] = {}
-        self._weights: dict[int, list[float]] = {}
+        self._caution_factors: dict[tuple[int, int], _CautionFactors] = {}
+        self._factors_of_regions: dict[int, list[float]] = {}
         self.learner = Learner(prior or DEFAULT_SHAPE, forgetting)
         self.spread = Spread(forgetting)
         self.costs = self.learner
-        """Learns what batches cost (`core/latency/credit.py`); the same as `learner` until a quota has told one from the
-        other."""
-        self.version = 0
-        """Changes whenever a prediction may change."""
+        """Learns what batches cost (`core/latency/credit.py`). It is `learner` itself until the first sample under a
+        quota, on fewer cores than there are threads."""
         self.last_sample_s: float | None = None
         """`now` of the last sample that was learned from."""
 
     @classmethod
-    def fitted(cls, samples: Iterable[Sample], **levers: Unpack[Levers]) -> LatencyModel:
-        """A model that has seen an offline profile: the best fit as prior, and every sample as if it had just come."""
+    def fitted(cls, samples: Iterable[Sample], **options: Unpack[ModelOptions]) -> LatencyModel:
+        """A model that has learned an offline profile: its prior is the best fit, and it then observes every sample once."""
         known = list(samples)
-        model = cls(fit_latency(known).params, **levers)
+        model = cls(fit_latency(known), **options)
         for sample in known:
             model.observe(sample, 0.0)
         model.last_sample_s = None
@@ -145,11 +143,11 @@ class LatencyModel:
         return self.learner.params
 
     def predict_s(self, rows: float, cores: float) -> float:
-        """Median seconds of a batch: what hopeless is judged with."""
+        """Median seconds of a batch. Hopeless is judged with it."""
         return self.learner.params.latency_s(rows, cores)
 
     def cautious_s(self, rows: int, cores: float) -> float:
-        """Seconds that a batch rarely exceeds, ``l·e^(caution·σ)`` and the quota term: what batches are sized with."""
+        """Seconds that a batch rarely exceeds: ``l·e^(caution·σ)`` and the quota term. Batches are sized with it."""
         return self.tables(cores, rows)[1][rows]
 
     def observe(self, sample: Sample, now: float) -> None:
@@ -163,16 +161,15 @@ class LatencyModel:
         if residual is not None:
             self.spread.observe(region, residual)
         self.last_sample_s = now
-        self.version += 1
         self._tables.clear()
         self._costs.clear()
-        self._columns.clear()
-        self._weights.clear()
+        self._caution_factors.clear()
+        self._factors_of_regions.clear()
 
     def restore_costs(self, params: LatencyParams) -> None:
-        """Go on from what another model had learned of costs."""
+        """Start from the cost curve that another model had learned."""
         self.costs = Learner(params, self.learner.forgetting)
-        self.costs.restore(samples=_RESTORED, level=1.0, recent=of_curve(params, _RESTORED), regions={})
+        self.costs.restore(samples=_RESTORED_SAMPLES, level=1.0, recent=of_curve(params, _RESTORED_SAMPLES), regions={})
 
     def _observe_cost(self, sample: Sample, sigma: float) -> None:
         cost = self._credit.mean_cost(sample)
@@ -186,7 +183,7 @@ class LatencyModel:
     def tables(self, cores: float, max_rows: int) -> tuple[list[float], list[float]]:
         """``([0, l(1) … l(max_rows)], [0, L(1) … L(max_rows)])``: median and cautious seconds, by rows.
 
-        Shared until the next sample: read, never write. Raises ValueError unless cores are above 0.
+        The lists are shared until the next sample: read them, never write. Raises ValueError unless cores are above 0.
         """
         known = self._tables.get((cores, max_rows))
         if known is not None:
@@ -201,14 +198,14 @@ class LatencyModel:
         made = median, self._cautious(median, params, cores)
         if len(self._tables) >= _TABLES_KEPT:
             self._tables.clear()
-            self._columns.clear()
+            self._caution_factors.clear()
         self._tables[cores, max_rows] = made
         return made
 
     def cost_table(self, cores: float, max_rows: int) -> list[float]:
         """``[0, u(1) … u(max_rows)]``: seconds of this size that a batch uses up in the long run, at least its latency.
 
-        Shared until the next sample: read, never write. Raises ValueError unless cores are above 0.
+        The list is shared until the next sample: read it, never write. Raises ValueError unless cores are above 0.
         """
         known = self._costs.get((cores, max_rows))
         if known is not None:
@@ -226,11 +223,11 @@ class LatencyModel:
         return made
 
     def _cautious(self, median: list[float], params: LatencyParams, cores: float) -> list[float]:
-        column = self._column(core_bucket(cores), len(median) - 1)
+        column = self._factors(core_bucket(cores), len(median) - 1)
         cautious = [seconds * weight for seconds, weight in zip(median, column.weights, strict=True)]
-        for first, last, inverse, weight in column.rivals:
+        for first, last, inverse, weight in column.larger_sizes:
             slope, base = params.gamma * inverse + params.delta, params.epsilon * inverse + params.eta
-            # Straight lines: one that is lower at both ends is lower all along, as it nearly always is.
+            # Both are straight lines. One that is lower at both ends is lower all along, and it nearly always is.
             if (slope * first + base) * weight > cautious[first] or (slope * last + base) * weight > cautious[last]:
                 for rows in range(first, last + 1):
                     cautious[rows] = max(cautious[rows], (slope * rows + base) * weight)
@@ -238,33 +235,33 @@ class LatencyModel:
         wait_s = longest_wait_s(cores, self._threads, self._period_s)
         return [0.0, *(seconds + wait_s for seconds in cautious[1:])] if wait_s else cautious
 
-    def _column(self, column: int, max_rows: int) -> _Column:
-        known = self._columns.get((column, max_rows))
+    def _factors(self, column: int, max_rows: int) -> _CautionFactors:
+        known = self._caution_factors.get((column, max_rows))
         if known is not None:
             return known
-        if not self._weights:
-            self._weights = self._weigh()
-        weights, rivals = [0.0], []
+        if not self._factors_of_regions:
+            self._factors_of_regions = self._measured_factors()
+        weights, larger_sizes = [0.0], []
         first = 1
         for row in range(row_bucket(max_rows) + 1):
             last = min(1 << row, max_rows)
-            by_cores = self._weights.get(row) or self._weights[_UNSEEN]
+            by_cores = self._factors_of_regions.get(row) or self._factors_of_regions[_UNSEEN_ROWS]
             own = most = by_cores[column - LEAST_CORE_BUCKET]
             weights += [own] * (last + 1 - first)
             for other in range(column + 1, MOST_CORE_BUCKET + 1):
                 weight = by_cores[other - LEAST_CORE_BUCKET]
                 if weight > most:
                     most = weight
-                    rivals.append((first, last, 2.0**-other, weight))
+                    larger_sizes.append((first, last, 2.0**-other, weight))
             first = last + 1
-        made = self._columns[column, max_rows] = _Column(weights, rivals)
+        made = self._caution_factors[column, max_rows] = _CautionFactors(weights, larger_sizes)
         return made
 
-    def _weigh(self) -> dict[int, list[float]]:
-        """e^(caution·σ) for every row bucket that was seen, by core bucket; and what all others share."""
-        shared = exp(self._caution * self.spread.sigma((_UNSEEN, 0)))
-        weights = {_UNSEEN: [shared] * (MOST_CORE_BUCKET - LEAST_CORE_BUCKET + 1)}
+    def _measured_factors(self) -> dict[int, list[float]]:
+        """e^(caution·σ) by row bucket, then by core bucket. `_UNSEEN_ROWS` stands for all row buckets without a sample."""
+        shared = exp(self._caution * self.spread.sigma((_UNSEEN_ROWS, 0)))
+        weights = {_UNSEEN_ROWS: [shared] * (MOST_CORE_BUCKET - LEAST_CORE_BUCKET + 1)}
         for row, column in self.spread.regions:
-            by_cores = weights.setdefault(row, list(weights[_UNSEEN]))
+            by_cores = weights.setdefault(row, list(weights[_UNSEEN_ROWS]))
             by_cores[column - LEAST_CORE_BUCKET] = exp(self._caution * self.spread.sigma((row, column)))
         return weights

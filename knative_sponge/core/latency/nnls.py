@@ -17,12 +17,12 @@ _BY_DISTANCE: Final = tuple(
     tuple(sorted(range(1 << MAX_UNKNOWNS), key=lambda other: ((mask ^ other).bit_count(), other)))
     for mask in range(1 << MAX_UNKNOWNS)
 )
-"""For each mask all masks, nearest first: a solution's support rarely changes by more than one unknown."""
+"""For each mask all masks, the nearest first. A solution's support rarely changes by more than one unknown."""
 
 _PIVOT: Final = 1e-12
 """Least pivot, on a unit diagonal, of a system that counts as regular."""
 _SLOPE: Final = 1e-10
-"""A descent direction counts from this relative slope on; far above rounding, far below any measurement."""
+"""Least relative slope of a descent direction that counts; far above rounding, far below any measurement."""
 
 
 def solve_regular(matrix: Sequence[Sequence[float]], vector: Sequence[float]) -> list[float]:
@@ -42,12 +42,12 @@ def solve_nonnegative(
 ) -> tuple[list[float], int]:
     """The x ≥ 0 that minimises ``½·xᵀ·matrix·x − vectorᵀ·x``, and its support as a bit mask.
 
-    matrix: symmetric, positive semi-definite, at most 4×4, such as Σ aᵢaᵢᵀ; vector as long, such as Σ aᵢtᵢ.
-    support: a guess, best that of the previous solution; when it still holds, one small solve is all the work.
+    matrix: symmetric, positive semi-definite, at most 4×4, such as Σ aᵢaᵢᵀ. vector: as long, such as Σ aᵢtᵢ.
+    support: a guess, best the support of the previous solution. A guess that still holds costs one small solve.
 
-    The optimum is the plain solution on its own support, and the Kuhn–Tucker conditions prove it; so supports are tried
-    from the guess outwards until one passes. Where rounding lets none pass (columns nearly dependent), the feasible
-    candidate of least objective is the answer: all sixteen have then been seen.
+    The optimum is the plain solution on its own support, and the Kuhn–Tucker conditions prove it. So supports are tried
+    from the guess outwards until one passes. Rounding may let none pass when columns are nearly dependent. All sixteen have
+    then been tried, and the answer is the feasible candidate of least objective.
     """
     size = len(vector)
     if not 1 <= size <= MAX_UNKNOWNS:
@@ -90,7 +90,7 @@ def _scaled(
 
 
 def _solve_on(members: Sequence[int], matrix: list[list[float]], vector: list[float]) -> list[float] | None:
-    """Cholesky on the rows and columns named; None when they are dependent (a smaller support then does as well)."""
+    """The solution on these rows and columns, by Cholesky; None when they are dependent (a smaller support is then as good)."""
     lower: list[list[float]] = []
     forward: list[float] = []
     for i in members:
@@ -120,7 +120,7 @@ def _solve_on(members: Sequence[int], matrix: list[list[float]], vector: list[fl
 
 
 def _is_optimal(mask: int, candidate: list[float], matrix: list[list[float]], vector: list[float]) -> bool:
-    """Whether no unknown outside the support would lower the objective by growing (Kuhn–Tucker)."""
+    """Whether no unknown outside the support lowers the objective by growing from zero (Kuhn–Tucker)."""
     tolerance = 0.0
     for i, row in enumerate(matrix):
         if mask >> i & 1:

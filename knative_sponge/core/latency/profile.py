@@ -1,5 +1,4 @@
-"""A latency model as JSON and back, so that a new pod starts with what an old one learned. No files: dicts in, dicts
-out."""
+"""A latency model as JSON and back, so that a new pod starts with what an old one learned. Dicts in, dicts out; no files."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ from typing import Any, Final, TypeVar, Unpack
 from knative_sponge.core.latency.curve import LEAST_CORE_BUCKET, MOST_CORE_BUCKET, LatencyParams, Region
 from knative_sponge.core.latency.evidence import EVIDENCE_SIZE, Evidence
 from knative_sponge.core.latency.learning import RegionMemory
-from knative_sponge.core.latency.model import LatencyModel, Levers
+from knative_sponge.core.latency.model import LatencyModel, ModelOptions
 from knative_sponge.core.latency.spread import Scatter
 from knative_sponge.errors import ProfileError
 
@@ -18,18 +17,18 @@ VERSION: Final = 1
 _PARAMETERS: Final = ("gamma", "delta", "epsilon", "eta")
 _MOST_ROW_BUCKET: Final = 32
 _LARGEST: Final = 1e30
-"""No evidence of real calls comes near; products of larger numbers would overflow."""
+"""Evidence of real calls stays far below. Products of larger numbers would overflow."""
 
 
 _Made = TypeVar("_Made")
 
 
 def to_json(model: LatencyModel) -> dict[str, Any]:
-    """Everything the model learned, as values that `json.dumps` takes. Levers are not learned and stay out.
+    """Everything the model learned, as values that `json.dumps` takes. ModelOptions are not learned and stay out.
 
-    `params` is the present curve in seconds and core-seconds, for other readers; all else restores the model. `cost` is
-    the curve of costs, where it is another. Rows and
-    cores of a region are its buckets: up to 2^rows rows, from 2^cores cores. Evidence is that of `core/latency/evidence.py`.
+    `params` is the present curve in seconds and core-seconds, for other readers; all other fields restore the model. `cost`
+    is the cost curve, where it differs from the latency curve. `rows` and `cores` of a region are its buckets: up to 2^rows
+    rows, from 2^cores cores. `evidence` is that of `core/latency/evidence.py`.
     """
     learner, spread = model.learner, model.spread
     return {
@@ -58,18 +57,17 @@ def to_json(model: LatencyModel) -> dict[str, Any]:
     }
 
 
-def from_json(document: Mapping[str, Any], **levers: Unpack[Levers]) -> LatencyModel:
-    """The model that `to_json` described: predicts the same and learns on.
+def from_json(document: Mapping[str, Any], **options: Unpack[ModelOptions]) -> LatencyModel:
+    """The model that `to_json` described. It predicts the same and learns on.
 
-    `version` and `prior` are enough; a profile written by hand that has only them (or `params` in place of `prior`)
-    gives a model whose level the first sample sets. Raises ProfileError naming the first field that is not what it
-    should be.
+    `version` and `prior` are enough, or `version` and `params`, as in a profile written by hand; the first sample then sets
+    the level of the curve. Raises ProfileError that names the first field with an impossible value.
     """
     root = _Field("", document)
     version = root.at("version").whole(0)
     if version != VERSION:
         raise ProfileError(f"version: {version} is not known; this program reads version {VERSION}")
-    model = root.at("prior" if "prior" in document else "params").curve(lambda params: LatencyModel(params, **levers))
+    model = root.at("prior" if "prior" in document else "params").curve(lambda params: LatencyModel(params, **options))
     if "cost" in document:
         root.at("cost").curve(model.restore_costs)
     if "samples" in document:
@@ -114,7 +112,7 @@ def _scatter(scatter: Scatter) -> dict[str, float]:
 
 
 class _Field:
-    """A value of the document and the way to it, for messages."""
+    """A value of the document and its path, which error messages name."""
 
     __slots__ = ("path", "value")
 

@@ -1,5 +1,4 @@
-"""How far measured latencies scatter around predicted ones, by region; knows residuals only, not where they come
-from."""
+"""How far measured latencies scatter around predicted ones, by region; knows residuals only, not where they come from."""
 
 from __future__ import annotations
 
@@ -9,20 +8,19 @@ from typing import Final
 
 from knative_sponge.core.latency.curve import Region
 
-FLOOR: Final = 0.02
-"""Least σ: timers and event loops alone scatter by about 2 %."""
-CEILING: Final = 0.7
-"""Most σ: at two of them a batch is sized for four times the median; more caution than that forms no batches at all."""
-UNSEEN: Final = 0.25
-"""σ before anything was measured: what latency models of this form miss by on the published profiles, and some
-noise."""
-_SHRINK: Final = 4.0
-"""A region counts as this many samples of the whole, and the whole as this many of UNSEEN."""
+MIN_SIGMA: Final = 0.02
+"""The least σ: timers and event loops alone scatter by about 2 %."""
+MAX_SIGMA: Final = 0.7
+"""The most σ. Two of them size a batch for four times its median latency; more caution than that would form no batches."""
+UNSEEN_SIGMA: Final = 0.25
+"""σ before any measurement: the error of this form of latency model on the published profiles, and some noise."""
+_SHRINKAGE_SAMPLES: Final = 4.0
+"""Weight of a prior, in samples. The whole is the prior of each region, and UNSEEN_SIGMA is the prior of the whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """Mean square of the residuals seen so far, older ones faded; count: how many there were."""
+    """count: residuals seen so far. square: their mean square, in which older residuals fade."""
 
     count: int = 0
     square: float = 0.0
@@ -32,21 +30,21 @@ class Scatter:
             raise ValueError(f"count and square must be at least 0 and finite: {self.count}, {self.square}")
 
     def joined_by(self, residual: float, forgetting: float) -> Scatter:
-        """The scatter after one more residual: a plain mean at first, a fading one later."""
+        """The scatter after one more residual. The mean is a plain one at first and a fading one later."""
         count = self.count + 1
         gain = max(1.0 / count, 1.0 - forgetting)
         return Scatter(count, self.square + gain * (residual * residual - self.square))
 
     def shrunk_to(self, square: float) -> float:
-        """The mean square, pulled towards another by as much as samples are few."""
-        return (self.count * self.square + _SHRINK * square) / (self.count + _SHRINK)
+        """The mean square, pulled towards `square`: the fewer samples, the further (shrinkage)."""
+        return (self.count * self.square + _SHRINKAGE_SAMPLES * square) / (self.count + _SHRINKAGE_SAMPLES)
 
 
 class Spread:
     """σ of ln(measured/predicted) for each (batch, cores) region (docs/design.md §4.1).
 
-    A residual counts in its region and in the whole; a region with few samples leans on the whole. σ is the root mean
-    square, not the standard deviation: where the curve itself is off, that must be covered too.
+    A residual counts in its region and in the whole; the σ of a region with few samples is drawn to that of the whole. σ is
+    the root mean square, not the standard deviation: it must cover an error of the curve itself too.
     """
 
     __slots__ = ("_forgetting", "overall", "regions")
@@ -67,9 +65,9 @@ class Spread:
         self.regions[region] = self.regions.get(region, Scatter()).joined_by(residual, self._forgetting)
 
     def sigma(self, region: Region) -> float:
-        """σ of the region, between FLOOR and CEILING; the same for all regions that were never seen."""
-        square = self.overall.shrunk_to(UNSEEN * UNSEEN)
+        """σ of the region, between MIN_SIGMA and MAX_SIGMA. All regions without a sample share one σ."""
+        square = self.overall.shrunk_to(UNSEEN_SIGMA * UNSEEN_SIGMA)
         seen = self.regions.get(region)
         if seen is not None:
             square = seen.shrunk_to(square)
-        return min(CEILING, max(FLOOR, sqrt(square)))
+        return min(MAX_SIGMA, max(MIN_SIGMA, sqrt(square)))

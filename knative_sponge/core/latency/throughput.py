@@ -1,5 +1,7 @@
-"""How many rows per second a number of cores can serve, and the least cores that serve a rate for ever. No queue and no
-deadlines of single requests: that is `core/demand/estimator.py`."""
+"""How many rows per second a number of cores can serve, and the least cores that serve a rate for ever.
+
+It knows no queue and no deadlines of single requests: those are the business of `core/demand/estimator.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +10,31 @@ from typing import Final
 
 from knative_sponge.core.latency.curve import LatencyParams
 
-_HALF_IS_WORTH: Final = 3.0
-"""Batches in half of the slack may take so many times the cores. It is twice where cores shorten all of a batch, and has a pole
-where what they do not shorten takes half of the slack."""
+_MAX_CORES_RATIO: Final = 3.0
+"""Batches within half of the slack are planned when they take at most so many times the cores of batches within all of it.
+
+The ratio is 2 where all of a batch's time shrinks with cores. It grows without bound as the serial part of a batch, which no
+cores shorten, comes near half of the slack.
+"""
 
 
-def capacity(params: LatencyParams, cores: float, max_batch: int) -> float:
-    """The most rows per second that so many cores can serve."""
+def max_throughput(params: LatencyParams, cores: float, max_batch: int) -> float:
+    """The most rows per second that so many cores can serve, with batches of up to `max_batch` rows."""
     return max(rows / params.latency_s(rows, cores) for rows in range(1, max_batch + 1))
 
 
 def floor_cores(
     params: LatencyParams, rate: float, max_rows: int, slack_s: float = inf, headroom: float = 0.075
 ) -> float | None:
-    """The least cores at which some batch is fast enough and keeps up: ``b/l(b,c) ≥ (1 + headroom)·rate``, ``l(b,c) ≤
+    """The least cores at which some batch size b keeps up, ``b/l(b,c) ≥ (1 + headroom)·rate``, within the slack, ``l(b,c) ≤
     slack_s``.
 
-    rate: rows per second. slack_s: what a batch may take; infinite when only throughput counts. headroom: 0.05 to 0.1
-    (docs/design.md §4.7). Exact: each b asks for ``l(b,c) ≤ min(slack_s, b/((1 + headroom)·rate))``, which is linear in 1/c,
-    and the least answer of all b counts. None when no number of cores will do; 0 when any will. Raises ValueError for
-    a negative rate or fewer than one row.
+    rate: rows per second. slack_s: seconds that a batch may take; infinite when only throughput counts. headroom: 0.05 to
+    0.1 (docs/design.md §4.7). None when no number of cores is enough; 0 when any is. Raises ValueError for a negative rate
+    or fewer than one row.
+
+    The answer is exact. Each b asks for ``l(b,c) ≤ min(slack_s, b/((1 + headroom)·rate))``, which is linear in 1/c; the
+    least answer of all b counts.
     """
     if not rate >= 0.0:
         raise ValueError(f"rate must be at least 0, not {rate}")
@@ -40,7 +47,7 @@ def floor_cores(
         allowed_s = min(slack_s, rows / needed) if needed > 0.0 else slack_s
         serial_s = delta * rows + eta
         if serial_s > slack_s:
-            break  # so is every larger batch
+            break  # the serial part of every larger batch is longer still
         left_s = allowed_s - serial_s
         parallel = gamma * rows + epsilon
         if left_s < 0.0 or (left_s == 0.0 and parallel > 0.0):
@@ -51,18 +58,23 @@ def floor_cores(
     return least
 
 
-def lasting_cores(
+def sustainable_cores(
     params: LatencyParams, rate: float, max_rows: int, slack_s: float, headroom: float
 ) -> tuple[float | None, bool]:
-    """The least cores that keep up with a rate for ever, and whether even the most urgent are served in time then.
+    """The least cores that keep up with a rate for ever, and whether they serve even the most urgent requests in time.
 
-    A request that has just missed a batch waits for all of it and then for its own, so batches may take half of the slack
-    (as in Nexus, SOSP 2019). Where no size makes them so fast, or only one several times as large because much of a batch's
-    time is not the cores', all of it, which does for who meets no batch; and where not even that, batches too slow for the
-    most urgent still serve the others. Arguments, and None, as in `floor_cores`.
+    A request that just misses a batch waits for that whole batch and then for its own. So batches should take at most half
+    of the slack (as in Nexus, SOSP 2019). There are two exceptions:
+
+    - Half of the slack takes more than `_MAX_CORES_RATIO` times the cores, or no number of cores is enough. Then batches may
+      take all of the slack. That serves a request in time that finds the model server idle.
+    - All of the slack is not enough either. Then the slack is ignored: batches are too slow for the most urgent requests and
+      still serve the others.
+
+    Arguments as in `floor_cores`; None in place of the cores when no number of cores keeps up.
     """
     whole = floor_cores(params, rate, max_rows, slack_s, headroom)
     if whole is None:
         return floor_cores(params, rate, max_rows, inf, headroom), False
     half = floor_cores(params, rate, max_rows, slack_s / 2.0, headroom)
-    return (whole if half is None or half > _HALF_IS_WORTH * whole else half), True
+    return (whole if half is None or half > _MAX_CORES_RATIO * whole else half), True

@@ -1,8 +1,8 @@
 """What a pod's resize is told and what it asks for. Values only.
 
 Events go in, commands come out: `PodResize.handle(event, now) -> list[ResizeCommand]`. The shell executes the commands of one
-event in order, and those of a later event after them; it waits for no answer before the next command, but sends a `Patch`
-only when the `Tell` before it was answered or its own (short) bound for that has passed.
+event in order, and those of a later event after them. It waits for no answer before the next command, with one exception: a
+`Patch` is sent only once the `Tell` before it was answered, or once the shell's own short bound for that answer has passed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ ReportKind = Literal["Resized", "ResizeDeferred", "ResizeInfeasible", "ResizeFai
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The size that the pod should have, in cores; rounded to the millicore, at least one. The latest one counts.
+    """The size that the pod should have, in cores, rounded to the millicore and at least one. The latest target counts.
 
-    need: what of it the pod needs, where that is less; None where it is all.
+    need: the part of it that the pod needs; None where it needs all.
     """
 
     cores: float
@@ -35,14 +35,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """due: the next patch has more to carry than cores, so there shall be one even where the cores are right; or no more."""
+    """due: the next patch carries something beside cores, so it is sent even where the cores are right. False: no longer."""
 
     due: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PatchDone:
-    """The API server accepted the patch. generation: the pod's in its answer; 0 where that is not known."""
+    """The API server accepted the patch. generation: the pod's, by its answer; 0 where that is unknown."""
 
     cores: float
     generation: int = 0
@@ -50,10 +50,10 @@ class PatchDone:
 
 @dataclass(frozen=True, slots=True)
 class PatchFailed:
-    """The patch was not accepted, or nobody knows.
+    """The patch was not accepted, or its fate is unknown.
 
     kind: conflict (409), refused (422 and other 4xx), quota (403: ResourceQuota, LimitRange), gone (404), busy (429, 5xx, a
-    broken connection, a timeout: the patch may have been applied all the same). message: the API server's words.
+    broken connection, a timeout; the patch may have been applied all the same). message: the API server's words.
     """
 
     cores: float
@@ -71,16 +71,17 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The proxy was reached anew. It may have restarted with its start size, so it is told everything again."""
+    """The proxy was reached anew. It may have restarted with its start size, so it must be told everything again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The pod as the watch shows it.
 
-    request: its size in spec. in_force: its size in status; None while that is not reported. allocated: what the kubelet
-    admitted, where reported. pending: '', 'Deferred' or 'Infeasible'; progress: '', 'InProgress' or 'Error'; message: of
-    that condition. generation: of spec; observed: the generation that the status is about. Both are 0 where unknown.
+    request: its size in spec. in_force: its size in status; None while status reports none. allocated: the size that the
+    kubelet admitted; None where that is not reported. pending: '', 'Deferred' or 'Infeasible'. progress: '', 'InProgress' or
+    'Error'. message: of that condition. generation: of spec. observed: the generation that the status is about. The last two
+    are 0 where unknown.
     """
 
     request: float
@@ -95,17 +96,17 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class NodeChanged:
-    """The node has more to give: what it could never do may be possible now."""
+    """The node has more to give, so a size that it could never give may be possible now."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaFreed:
-    """Somebody in the namespace has given cores back: what a quota refused may be granted now."""
+    """A pod in the namespace has given cores back, so a size that a quota refused may be granted now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """The time asked for with WakeAt has come; that request is used up. An early or superfluous tick does no harm."""
+    """The time that WakeAt asked for has come. That request is used up. An early or superfluous tick does no harm."""
 
 
 ResizeEvent = Target | Extra | PatchDone | PatchFailed | Told | Connected | Seen | NodeChanged | QuotaFreed | Tick
@@ -113,7 +114,7 @@ ResizeEvent = Target | Extra | PatchDone | PatchFailed | Told | Connected | Seen
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Set request and limit in spec; answer with PatchDone or PatchFailed, always and in bounded time."""
+    """Set request and limit in spec. The answer, PatchDone or PatchFailed, always comes, and in bounded time."""
 
     cores: float
 
@@ -128,7 +129,7 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell people: the reason of a Kubernetes event, and a sentence."""
+    """Tell people, by a Kubernetes event. kind: its reason. message: a sentence."""
 
     kind: ReportKind
     message: str
@@ -136,7 +137,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Send a Tick at this time, in place of the one asked for before; None means no tick is needed."""
+    """Send a Tick at this time, in place of the one that was asked for before; None: no tick is needed."""
 
     at_s: float | None
 

@@ -33,6 +33,7 @@ up to 1.3 s after the fact and is no clock: the only waits are the spacing of pa
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.core.quantity import format_cores
@@ -56,11 +57,31 @@ from knative_sponge.core.resizing.events import (
     WakeAt,
 )
 from knative_sponge.core.resizing.facts import ResizeFacts, ResizePhase, equal
-from knative_sponge.core.resizing.proxy_view import Briefing
+from knative_sponge.core.resizing.proxy_view import ProxyView
 from knative_sponge.core.resizing.refusals import Refusals
-from knative_sponge.core.resizing.rules import ResizeRules
 
-__all__ = ["PodResize", "ResizePhase", "ResizeRules"]
+
+@dataclass(frozen=True, slots=True)
+class ResizeRules:
+    """Times in seconds, sizes in cores."""
+
+    min_spacing_s: float = 1.0
+    """Time between two patches of one pod: resizes in quick succession race in kubelets."""
+    stuck_s: float = 10.0
+    """A resize that is not confirmed for so long is reported to people."""
+    refusal_s: float = 60.0
+    """A refused size is not asked for again before so long."""
+    busy_s: tuple[float, float] = (1.0, 30.0)
+    """First and longest wait after an API server or a proxy did not answer."""
+    error_s: tuple[float, float] = (5.0, 60.0)
+    """First and longest wait after a kubelet failed to resize."""
+    rounding: float = 0.011
+    """Sizes this close count as the same: with systemd, quotas are multiples of 10m."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_spacing_s", "stuck_s", "refusal_s", "rounding"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
 class PodResize:
@@ -70,9 +91,9 @@ class PodResize:
         self.rules = rules or ResizeRules()
         self.target: float | None = None
         self.need: float | None = None
-        """What of the target the pod needs, where that is less."""
+        """What the pod needs of the target, where that is less."""
         self.next_allowed_s = now + self.rules.min_spacing_s
-        """No patch before; another controller may have sent one a moment ago."""
+        """No patch is sent before this time. At the start, another controller may have sent one a moment ago."""
         self._facts = ResizeFacts(self.rules.rounding)
         self._refusals = Refusals(self.rules.refusal_s)
         self._busy = Backoff(*self.rules.busy_s)
@@ -80,7 +101,7 @@ class PodResize:
         self._silent = Backoff(*self.rules.busy_s)
         self._gone = self._extra = False
         self._verdict_before = ResizePhase.PATCHED
-        self._told: Briefing | None = None
+        self._told: ProxyView | None = None
         self._reported: set[ReportKind] = set()
         self._waiting_s: float | None = None
         self._wake_s: float | None = None
@@ -94,13 +115,13 @@ class PodResize:
 
     @property
     def size(self) -> float | None:
-        """Cores to count on now: during a growth the old size, during a shrink the new one; None before a status was seen."""
-        briefing = self._facts.briefing
-        return None if briefing is None else briefing.cores
+        """Cores to count on now: the old size during a growth, the new one during a shrink; None before a status was seen."""
+        view = self._facts.proxy_view
+        return None if view is None else view.cores
 
     @property
     def asked(self) -> float:
-        """Cores that the API server was asked for last, once it accepted them or while it may; 0 before the pod was seen."""
+        """Cores that the API server has accepted, or may still accept; 0 before the pod was seen."""
         return self._facts.asked
 
     @property
@@ -119,16 +140,16 @@ class PodResize:
 
     @property
     def _free_s(self) -> float:
-        """From when on a patch may go, if there is one to send."""
+        """The time from which a patch may be sent, if there is one to send."""
         erring = self._facts.verdict is ResizePhase.ERROR
         return max(self.next_allowed_s, self._busy.until_s, self._error.until_s if erring else -math.inf)
 
     def ceiling(self, now: float) -> float | None:
-        """The most that is worth asking for, since more was refused lately."""
+        """The most that is worth asking for, as more was refused lately; None when nothing bounds it."""
         return self._refusals.ceiling(now)
 
     def floor(self, now: float) -> float | None:
-        """The least that is worth asking for, since less was refused lately."""
+        """The least that is worth asking for, as less was refused lately; None when nothing bounds it."""
         return self._refusals.floor(now)
 
     def handle(self, event: ResizeEvent, now: float) -> list[ResizeCommand]:
@@ -149,7 +170,7 @@ class PodResize:
                 self._space(now)
                 self._busy.succeeded()
                 if not self._facts.accept(cores, generation) and self._facts.verdict is ResizePhase.ERROR:
-                    self._error.failed(now)  # the kubelet has nothing new to try, so nothing new will be seen
+                    self._error.failed(now)  # the patch changed nothing, so no new status will follow
             case PatchFailed(cores, kind, message):
                 self._fail(cores, kind, message, now, commands)
             case Told(_, ok):
@@ -189,15 +210,15 @@ class PodResize:
                 else:
                     self._refusals.add(cores, facts.spec, now, "quota" if kind == "quota" else "other", self.need)
             case "conflict":
-                pass  # again, after the spacing
+                pass  # the patch is sent again after the spacing
 
     def _space(self, now: float) -> None:
-        # From the answer on: the shell may have sent the patch later than it was told to.
+        # The spacing counts from the answer: the shell may have sent the patch later than it was told to.
         self.next_allowed_s = now + self.rules.min_spacing_s
 
     def _hear(self, ok: bool, now: float) -> None:
         if self._told is None:
-            return  # this silence is known already
+            return  # it is known already that the proxy must be told again
         if ok:
             self._silent.succeeded()
         else:
@@ -205,7 +226,7 @@ class PodResize:
             self._silent.failed(now)
 
     def _judge(self, now: float, commands: list[ResizeCommand]) -> None:
-        """Draw the conclusions of what is known now, and tell people."""
+        """Update reports, refusals and back-offs to the present verdict."""
         facts = self._facts
         verdict, before = facts.verdict, self._verdict_before
         self._verdict_before = verdict
@@ -213,15 +234,15 @@ class PodResize:
             case ResizePhase.STEADY:
                 self._error.succeeded()
                 self._reported.clear()
-                if facts.settled and facts.spec and not equal(facts.settled, facts.spec):
+                if facts.last_steady and facts.spec and not equal(facts.last_steady, facts.spec):
                     commands.append(
-                        Report("Resized", f"CPU {format_cores(facts.settled)} → {format_cores(facts.spec)}")
+                        Report("Resized", f"CPU {format_cores(facts.last_steady)} → {format_cores(facts.spec)}")
                     )
             case ResizePhase.DEFERRED:
                 self._report("ResizeDeferred", commands)
             case ResizePhase.INFEASIBLE:
                 self._report("ResizeInfeasible", commands)
-                # Where the sizes agree, something else than CPU was asked for.
+                # Where the sizes agree, the kubelet refused something else than CPU.
                 if (
                     before is not verdict
                     and facts.spec
@@ -232,7 +253,7 @@ class PodResize:
             case ResizePhase.ERROR if before is not verdict:
                 self._report("ResizeFailed", commands)
                 self._error.failed(now)
-        facts.settle()
+        facts.forget_superseded()
         if facts.flight is None:
             self._judge_waiting(now, commands)
 
@@ -245,29 +266,29 @@ class PodResize:
             self._report("ResizeStuck", commands)
 
     def _report(self, kind: ReportKind, commands: list[ResizeCommand]) -> None:
-        """Once until the pod is steady again."""
+        """Report each kind once until the pod is steady again."""
         if kind not in self._reported:
             self._reported.add(kind)
             facts = self._facts
             sizes = f"CPU {format_cores(facts.in_force or 0.0)} → {format_cores(facts.spec or 0.0)}: "
-            beside = facts.same(facts.in_force, facts.spec)  # something else than cores is meant
+            beside = facts.same(facts.in_force, facts.spec)  # the report is about something else than cores
             commands.append(Report(kind, ("" if beside else sizes) + (facts.message or facts.verdict)))
 
     def _act(self, now: float, commands: list[ResizeCommand]) -> None:
-        """Patch when it is time, and tell the proxy what is true: of a shrink before the patch."""
+        """Patch when it is time, and tell the proxy what is true. It hears of a shrink before the patch."""
         goal = self._goal(now)
         patching = goal is not None and now >= self._patch_at(goal)
         if patching:
             self._facts.flight = goal
-        briefing = self._facts.briefing
-        if briefing is not None and (self._told is not None or patching or now >= self._silent.until_s):
-            commands += briefing.since(self._told)
-            self._told = briefing
+        view = self._facts.proxy_view
+        if view is not None and (self._told is not None or patching or now >= self._silent.until_s):
+            commands += view.updates_since(self._told)
+            self._told = view
         if patching and goal is not None:
             commands.append(Patch(goal))
 
     def _goal(self, now: float) -> float | None:
-        """The size to patch towards; None while too little is known or a patch is in flight."""
+        """The size to patch to; None while too little is known or a patch is in flight."""
         facts = self._facts
         goal = facts.spec if self.target is None else self.target
         if goal is None or facts.flight is not None or not (facts.known and facts.shown):

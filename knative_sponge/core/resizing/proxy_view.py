@@ -1,4 +1,4 @@
-"""What a proxy was told of its size, and what it must be told next; who asks for sizes is not known here."""
+"""How a proxy should see its size, and which messages bring it to that view. It does not know who asks for sizes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from knative_sponge.core.resizing.phase import Phase
 
 
 @dataclass(frozen=True, slots=True)
-class Briefing:
-    """A size as the proxy should think of it (compare `core.demand.size.Size`).
+class ProxyView:
+    """A pod's size as its proxy should see it (`core/demand/size.py` is the proxy's own side of it).
 
-    cores: surely in force now, or smaller and on its way. coming: a larger size that was accepted and is not in force yet.
-    shown: the pod's status shows `cores`, so that they are actuated, not only patched.
+    cores: surely in force; during a shrink the smaller size. coming: a larger size that was accepted and is not in force yet.
+    shown: the pod's status shows `cores`, so they are actuated and not only patched.
     """
 
     cores: float
     coming: float | None
     shown: bool
 
-    def since(self, told: Briefing | None) -> list[Tell]:
-        """What to say, in order, to a proxy that was told `told`; None when that is not known."""
+    def updates_since(self, told: ProxyView | None) -> list[Tell]:
+        """The messages, in order, for a proxy that was told `told` before; None: what it was told is unknown."""
         tells: list[Tell] = []
         coming = None if told is None else told.coming
-        if self._is_news(told):
-            # Upwards only ACTUATED counts at once; these cores are in force at least, whatever else is under way.
+        if self._differs_from(told):
+            # A proxy takes a larger size at once only when it is actuated. These cores are surely in force.
             upwards = told is not None and self.cores > told.cores
             tells.append(Tell(Phase.ACTUATED if self.shown or upwards else Phase.PATCHED, self.cores))
             coming = None
         if self.coming != coming:
-            # A growth that does not come is taken back in the same way as a smaller one would be announced.
+            # PATCHED announces a growth. It also takes one back that will not come: it then carries the present cores.
             tells.append(Tell(Phase.PATCHED, self.cores if self.coming is None else self.coming))
         return tells
 
-    def _is_news(self, told: Briefing | None) -> bool:
+    def _differs_from(self, told: ProxyView | None) -> bool:
         return told is None or told.cores != self.cores or (self.shown and not told.shown)

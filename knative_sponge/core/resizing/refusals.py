@@ -1,8 +1,8 @@
 """Sizes that were refused lately, and for how long they are not asked for again.
 
-Of a growth that was refused, the need is asked for next, where more than that was; then half of what is left, and so on: a
-quota or a node that has no room for all may have room for some. What is found that way is remembered for longer: when all is
-asked for again after a minute and refused again, no second search follows.
+A quota or a node that has no room for all of a growth may have room for a part of it. So after a refusal the pod's need is
+asked for, if that was less; then half of the growth that is left, and so on. The size that this search finds is remembered
+for longer than the refusal. When all is asked for again after a minute and refused again, no second search follows.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Cause = Literal["node", "quota", "other"]
-"""Who refused: the node can never give it; a quota or limit of the namespace; or it was not understood."""
+"""Why it was refused: the node can never give so much; a quota or limit of the namespace forbids it; any other reason."""
 
-_NEAR = 0.1
-"""Between sizes this close, as a share of what the pod has, nothing is worth another request."""
-_FOUND_S = 600.0
+_NEGLIGIBLE_SHARE = 0.1
+"""A growth by a smaller share of the present size is not worth another request: the search ends."""
+_KEEP_FOUND_S = 600.0
+"""Seconds that the result of a search is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,14 @@ class Refusals:
         self._ceiling: _Bound | None = None
         self._floor: _Bound | None = None
         self._found: _Bound | None = None
-        """The most that is granted, as far as a search has shown."""
+        """The largest size that is granted, as found by the last search."""
 
     def add(self, refused: float, kept: float, now: float, cause: Cause, need: float | None = None) -> None:
-        """`refused` was refused to a pod that has `kept` and needs `need`, if that is less. For a while nothing below `kept`
-        is asked for, or above what is tried next."""
-        # Of two bounds that contradict each other the newer one holds.
+        """`refused` was refused to a pod that keeps `kept`; `need` is what it needs, None where that is all of `refused`.
+
+        After a refused growth nothing above the next size of the search is asked for, and after a refused shrink nothing below
+        `kept`, each for `keep_s`. Of two bounds that contradict each other the newer one holds.
+        """
         if refused > kept:
             most = self._next(refused, kept, now, cause, need)
             self._ceiling = _Bound(most, now + self._keep_s, cause)
@@ -51,19 +54,19 @@ class Refusals:
 
     def _next(self, refused: float, kept: float, now: float, cause: Cause, need: float | None) -> float:
         if cause == "other":
-            return kept  # it may have nothing to do with how much it was
+            return kept  # the amount may not be the reason
         if need is not None and kept < need < refused:
             return need
         found = self._found if self._found is not None and now < self._found.until_s else None
         if found is not None and found.cores < refused:
             return max(found.cores, kept)
-        if refused - kept > _NEAR * kept:
+        if refused - kept > _NEGLIGIBLE_SHARE * kept:
             return round((refused + kept) / 2, 3)
-        self._found = _Bound(kept, now + _FOUND_S, cause)
+        self._found = _Bound(kept, now + _KEEP_FOUND_S, cause)
         return kept
 
     def clear(self, cause: Cause) -> None:
-        """Whoever refused may grant it now."""
+        """Forget refusals of this cause: what was refused may be granted now."""
         self._ceiling, self._floor = (
             None if bound is not None and bound.cause == cause else bound for bound in (self._ceiling, self._floor)
         )

@@ -1,4 +1,4 @@
-"""Cores by CPU affinity, for users without cgroup rights: whole cores only; does not choose sizes."""
+"""Sets cores by CPU affinity, for users without cgroup rights. Whole cores only; does not choose sizes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _PASSES = 10
 
 
 class Affinity:
-    """Binds every thread of the tree to the last CPUs of those we may use. Satisfies CpuControl.
+    """Binds every thread of the tree to the last of the CPUs that this process may use. Satisfies CpuControl.
 
-    Threads and processes born later inherit the binding. One that binds itself anew escapes until the next `apply`.
-    Two trees of one user share the same last CPUs: affinity can bound a tree, it cannot reserve for it.
+    Threads and processes that start later inherit the binding. A thread that binds itself anew escapes until the next
+    `apply`. Two trees of one user share the same last CPUs: affinity bounds a tree, but reserves nothing for it.
     """
 
     granularity_cores = 1.0
@@ -45,7 +45,7 @@ class Affinity:
     def apply(self, cores: float) -> float:
         count = min(max(1, math.ceil(cores - 1e-9)), len(self._cpus))
         self._bound = frozenset(self._cpus[-count:])
-        # A thread born during a pass may have its old parent's binding: pass again until nothing had to be changed.
+        # A thread that starts during a pass may inherit an old binding. So passes repeat until one changes nothing.
         for _ in range(_PASSES):
             if not self._bind():
                 break
@@ -54,18 +54,15 @@ class Affinity:
     def usage_s(self) -> float:
         return 0.0 if self._guardian is None else tree_cpu_s(self._guardian)
 
-    def throttled_s(self) -> float:
-        return 0.0
-
     def close(self) -> None:
-        """Nothing to remove: the guardian ends the tree."""
+        """Nothing has to be removed: the guardian ends the tree."""
 
     def _bind(self) -> bool:
         changed = False
         if self._guardian is not None:
             for process in descendants(self._guardian):
                 for thread in threads(process.pid):
-                    # Gone meanwhile, or of another user (a set-uid helper): neither can be bound by us.
+                    # A thread that has ended, or one of another user (a set-uid helper), cannot be bound.
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         if os.sched_getaffinity(thread) != self._bound:
                             os.sched_setaffinity(thread, self._bound)

@@ -1,8 +1,8 @@
-"""Making, naming, emptying and removing our own cgroups, either version; knows nothing of CPU quotas.
+"""Makes, names, empties and removes our own cgroups of either version; knows nothing of CPU quotas.
 
-A group's name says whose it is: `sponge-<pid namespace>-<pid>-<start time>-<number>`. A pid with its start time never
-comes back, so a group whose owner is gone can be removed by whoever finds it, and a live owner's is never touched. An
-owner in another pid namespace cannot be judged from here; its groups are left alone.
+A group's name names its owner: `sponge-<pid namespace>-<pid>-<start time>-<number>`. A pid with its start time never comes
+back. So any process may remove a group whose owner is dead, and a living owner's group is never touched. The owner of a group
+from another pid namespace may live or not; such groups are left alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REMOVE_DEADLINE_S: Final = 5.0
 
 
 class GroupFiles(Protocol):
-    """The cgroup file system, so that its rules can be played by a fake. All raise OSError as the kernel does."""
+    """The cgroup file system as a port, so that a fake can play the kernel. All methods raise OSError as the kernel does."""
 
     def read(self, path: Path) -> str: ...
 
@@ -41,13 +41,13 @@ class GroupFiles(Protocol):
 
 
 class KernelFiles:
-    """The real one."""
+    """The real cgroup file system."""
 
     def read(self, path: Path) -> str:
         return path.read_text()
 
     def write(self, path: Path, text: str) -> None:
-        # Unbuffered: the kernel's refusal must come out of this write, and O_CREAT is not for this file system.
+        # Unbuffered, so that the kernel's refusal comes out of this write; without O_CREAT, which this file system lacks.
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, text.encode())
@@ -66,7 +66,10 @@ class KernelFiles:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process, named for good: pid namespace (inode), pid in it, start time in clock ticks since boot."""
+    """A process, identified for all time.
+
+    namespace: inode of its pid namespace. pid: in that namespace. started: clock ticks since boot.
+    """
 
     namespace: int
     pid: int
@@ -83,7 +86,7 @@ class Owner:
         return f"sponge-{self.namespace}-{self.pid}-{self.started}-{number}"
 
     def outlived(self, name: str) -> bool:
-        """Whether `name` is a group of ours whose owner is known to be dead; `self` is the process that asks."""
+        """Whether `name` is a group of ours whose owner is known to be dead. `self` is the process that asks."""
         match = _NAME.fullmatch(name)
         if match is None:
             return False
@@ -95,7 +98,7 @@ class Owner:
 
 
 def make_group(files: GroupFiles, parents: list[Path], owner: Owner) -> list[Path]:
-    """A new group of the same name below each parent (one per v1 hierarchy); all or, with the OSError, none."""
+    """Make a new group of one name below each parent (one per v1 hierarchy). On an OSError none is left."""
     for number in count():
         made: list[Path] = []
         try:
@@ -114,9 +117,9 @@ def make_group(files: GroupFiles, parents: list[Path], owner: Owner) -> list[Pat
 
 
 def sweep(files: GroupFiles, parent: Path, owner: Owner) -> list[Path]:
-    """Remove what dead owners left below `parent`, processes included; returns what was removed.
+    """Remove the groups of dead owners below `parent`, with their processes; returns the groups removed.
 
-    Trouble with one leftover never keeps a new group from being made: it is left for the next start.
+    A group that cannot be removed is left for the next start: it never keeps a new group from being made.
     """
     removed = []
     for name in files.groups(parent):
@@ -128,14 +131,14 @@ def sweep(files: GroupFiles, parent: Path, owner: Owner) -> list[Path]:
 
 
 def members(files: GroupFiles, path: Path) -> list[int]:
-    """Pids in the group that can be seen from our pid namespace."""
+    """Pids in the group, as far as our pid namespace shows them."""
     return [int(pid) for pid in files.read(path / "cgroup.procs").split() if pid != "0"]
 
 
 def remove_group(files: GroupFiles, path: Path) -> None:
-    """Kill everything in the group and below, then remove it; gone already is fine.
+    """Kill every process in the group and below, then remove it. A group that is gone already is no error.
 
-    Raises OSError when processes hold on to it for 5 s (uninterruptible, or not ours to signal).
+    Raises OSError when processes stay in it for 5 s: they cannot be interrupted, or may not be signalled.
     """
     deadline = time.monotonic() + _REMOVE_DEADLINE_S
     while True:
@@ -151,6 +154,6 @@ def remove_group(files: GroupFiles, path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(0.002)  # a killed process leaves its group a moment later, and nothing tells
+            time.sleep(0.002)  # a killed process leaves its group a moment later, and no event tells
         else:
             return

@@ -1,4 +1,4 @@
-"""Cores by `cpu.cfs_quota_us` of an own cgroup v1 group; does not choose sizes."""
+"""Sets cores by `cpu.cfs_quota_us` of a cgroup v1 group of its own; does not choose sizes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PERIOD: Final = "cpu.cfs_period_us"
 
 
 class CgroupV1:
-    """A group below our own in the v1 `cpu` hierarchy, and one of the same name in `cpuacct` where that is apart.
+    """A group below our own in the v1 `cpu` hierarchy, and one of the same name in `cpuacct` where that is another hierarchy.
 
-    Being below our own group, it can never have more than we have: a v1 parent's quota bounds its children, and the
-    kernel refuses (EINVAL) a child's ratio above it. Satisfies CpuControl.
+    It can never have more cores than our own group: in v1 a parent's quota bounds its children, and the kernel refuses
+    (EINVAL) a larger ratio for a child. Satisfies CpuControl.
     """
 
     def __init__(self, files: GroupFiles, cpu: Place, cpuacct: Place | None, period_s: float, owner: Owner) -> None:
-        """Makes the groups, and removes what dead owners left beside them. Raises OSError when it may not."""
+        """Makes the groups, and removes those of dead owners beside them. Raises OSError when it may not make them."""
         self._files = files
         self.period_s = period_s
         self._parents = [cpu.own, *(parent for parent in cpu.own.parents if parent.is_relative_to(cpu.root))]
@@ -53,8 +53,9 @@ class CgroupV1:
 
     def apply(self, cores: float) -> float:
         new = Quota.of(min(cores, self.limit_cores), self.period_s)
-        # The period first: then the pair in between, old quota and new period, is at most the larger of both sizes, and
-        # so never refused. Either the period grows, or the old quota was the least there is (only then is it longer).
+        # The period is written first. In between, the old quota goes with the new period. The kernel does not refuse that pair,
+        # as it is never more than the larger of both sizes. Either the period grows; or it shrinks, and then the old quota was
+        # the least there is, as a period is longer than usual only for that quota.
         self._files.write(self._group / _PERIOD, str(new.period_us))
         self._files.write(self._group / _QUOTA, str(new.quota_us))
         return new.cores
@@ -63,10 +64,6 @@ class CgroupV1:
         if self._usage is not None:
             return int(self._files.read(self._usage)) * 1e-9
         return 0.0 if self._guardian is None else tree_cpu_s(self._guardian)
-
-    def throttled_s(self) -> float:
-        fields = dict(line.split() for line in self._files.read(self._group / "cpu.stat").splitlines())
-        return int(fields["throttled_time"]) * 1e-9
 
     def close(self) -> None:
         for group in self._groups:
@@ -78,6 +75,6 @@ class CgroupV1:
     def _cores_of(self, group: Path) -> float:
         try:
             quota, period = self._read(group)
-        except FileNotFoundError:  # the hierarchy's root on some kernels
+        except FileNotFoundError:  # on some kernels the hierarchy's root has no such file
             return math.inf
         return math.inf if quota < 0 else quota / period

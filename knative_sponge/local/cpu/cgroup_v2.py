@@ -1,4 +1,4 @@
-"""Cores by `cpu.max` of an own cgroup v2 group; does not choose sizes."""
+"""Sets cores by `cpu.max` of a cgroup v2 group of its own; does not choose sizes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from knative_sponge.local.cpu.quota import Quota
 
 
 class CgroupV2:
-    """A group whose `cpu.max` we write. Satisfies CpuControl.
+    """A new group whose `cpu.max` sets the cores. Satisfies CpuControl.
 
-    Where it goes: v2 hands controllers only to children of a group that holds no process itself (the root excepted).
-    So it is made below our own group when that is the root, or when we are alone in it (a delegated systemd scope):
-    then this process first moves to a leaf beside the new group, and back at the end. Otherwise it is made below the
-    nearest ancestor that lets us.
+    In v2 only a group without processes of its own hands controllers down to its children; the root is the exception. So
+    the new group is made
+
+    - below our own group, when that is the root;
+    - below our own group, when this process is alone in it (a delegated systemd scope). The process first moves to a leaf
+      beside the new group, and moves back at the end;
+    - otherwise below the nearest ancestor that permits it.
     """
 
     def __init__(self, files: GroupFiles, place: Place, period_s: float, owner: Owner) -> None:
-        """Makes the group, and removes what dead owners left beside it. Raises OSError when no place lets us."""
+        """Makes the group, and removes those of dead owners beside it. Raises OSError when no place permits it."""
         self._files = files
         self.period_s = period_s
         self._leaf: Path | None = None
@@ -55,7 +58,7 @@ class CgroupV2:
         return min(map(self._cores_of, self._parents))
 
     def attach(self, guardian: int) -> None:
-        """The group holds the tree; nothing else is needed."""
+        """Nothing has to be done: the group holds the tree."""
 
     def apply(self, cores: float) -> float:
         new = Quota.of(min(cores, self.limit_cores), self.period_s)
@@ -63,10 +66,8 @@ class CgroupV2:
         return new.cores
 
     def usage_s(self) -> float:
-        return self._stat("usage_usec")
-
-    def throttled_s(self) -> float:
-        return self._stat("throttled_usec")
+        fields = dict(line.split() for line in self._files.read(self._group / "cpu.stat").splitlines())
+        return int(fields["usage_usec"]) * 1e-6
 
     def close(self) -> None:
         remove_group(self._files, self._group)
@@ -78,7 +79,7 @@ class CgroupV2:
         yield from (path for path in place.own.parents if path.is_relative_to(place.root))
 
     def _real_root(self, group: Path) -> bool:
-        """Whether no process rule applies: the whole machine's root, not merely the one of our cgroup namespace."""
+        """Whether the group is the machine's root, which the rule exempts, and not merely the root of our cgroup namespace."""
         try:
             self._files.read(group / "cgroup.events")
         except FileNotFoundError:
@@ -109,19 +110,15 @@ class CgroupV2:
         self._files.write(leaf / "cgroup.procs", str(os.getpid()))
 
     def _leave_leaf(self) -> None:
-        """Back to where we came from, so that the caller's group is as it was found."""
+        """Move back to the group that we came from, and leave that group as it was found."""
         leaf, self._leaf = self._leaf, None
         if leaf is None:
             return
-        with contextlib.suppress(OSError):  # not enabled when making the group failed half way
+        with contextlib.suppress(OSError):  # the controller was not enabled when making the group failed half way
             self._files.write(leaf.parent / "cgroup.subtree_control", "-cpu")
         for pid in members(self._files, leaf):
             self._files.write(leaf.parent / "cgroup.procs", str(pid))
         self._files.remove(leaf)
-
-    def _stat(self, field: str) -> float:
-        fields = dict(line.split() for line in self._files.read(self._group / "cpu.stat").splitlines())
-        return int(fields[field]) * 1e-6
 
     def _cores_of(self, group: Path) -> float:
         try:

@@ -1,4 +1,4 @@
-"""Which way of setting cores this process may use, and why; makes the group, applies no size."""
+"""Chooses the way to set cores that this process may use, and says why; makes the group, applies no size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HINT: Final = "; under `systemd-run --user --scope -p Delegate=yes` there is on
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The control and one line for people that says which it is and why."""
+    """control: what sets the cores. reason: one line for people that says which control it is and why."""
 
     control: CpuControl
     reason: str
@@ -31,9 +31,9 @@ class Choice:
 def choose_control(
     period_s: float = DEFAULT_PERIOD_S, *, proc: Path = Path("/proc/self"), files: GroupFiles | None = None
 ) -> Choice:
-    """The finest control there is: a cgroup of the version that holds the cpu controller, else CPU affinity.
+    """The finest control that is possible: a cgroup of the version that holds the cpu controller, else CPU affinity.
 
-    Raises SettingError on systems other than Linux and for a period the kernel does not take.
+    Raises SettingError on systems other than Linux, and for a period that the kernel does not take.
     """
     if sys.platform != "linux":
         raise SettingError(

@@ -1,4 +1,4 @@
-"""Where this process stands in the cgroup hierarchy that holds a controller; only reads, makes no group."""
+"""Finds this process's place in the cgroup hierarchy that holds a controller; only reads, makes no group."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One mounted hierarchy seen from this process.
+    """One mounted hierarchy, seen from this process.
 
-    version: 1 or 2. root: the mount point. own: directory of the group this process is in, at or below `root`.
+    version: 1 or 2. root: the mount point. own: directory of this process's group, at or below `root`.
     """
 
     version: int
@@ -20,10 +20,10 @@ class Place:
 
 
 def find_place(controller: str, proc: Path = Path("/proc/self")) -> Place | None:
-    """Where `controller` rules this process: its v1 hierarchy if it has one, else the v2 hierarchy, None if unmounted.
+    """This process's place for `controller`: in the controller's v1 hierarchy if it has one, else in the v2 hierarchy.
 
-    A machine may mount both (hybrid): then /proc/self/cgroup says which one a controller is bound to. Whether the v2
-    hierarchy has the controller at all is for its `cgroup.controllers` to say.
+    None when the hierarchy is not mounted. A machine may mount both versions (hybrid); /proc/self/cgroup then says to which
+    one a controller is bound. Only the `cgroup.controllers` of the v2 hierarchy says whether it has the controller at all.
     """
     version, path = _own_group(controller, proc)
     if path is None or ".." in path.parts:  # outside our cgroup namespace
@@ -54,5 +54,5 @@ def _own_group(controller: str, proc: Path) -> tuple[int, PurePosixPath | None]:
 
 
 def _unescape(text: str) -> str:
-    """mountinfo writes space, tab, newline and backslash as octal."""
+    """mountinfo writes space, tab, newline and backslash as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)

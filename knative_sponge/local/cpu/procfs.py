@@ -1,4 +1,4 @@
-"""What /proc says about processes: parents, threads, CPU time. Reads only; signals nobody."""
+"""What /proc says about processes: parents, threads, CPU time. It reads only and sends no signal."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 class ProcessStat:
     """One line of /proc/PID/stat.
 
-    cpu_s: its own CPU time, ended threads included. waited_cpu_s: that of children it has waited for.
-    started: clock ticks since boot; with the pid it names a process for good.
+    cpu_s: its own CPU time, ended threads included. waited_cpu_s: the CPU time of children that it has waited for.
+    started: clock ticks since boot; pid and start time together identify a process for all time.
     """
 
     pid: int
@@ -26,21 +26,21 @@ class ProcessStat:
 
 
 def read_stat(pid: int, proc: Path = Path("/proc")) -> ProcessStat | None:
-    """The process's line, None when there is no such process."""
+    """The process's line; None when there is no such process."""
     try:
         text = (proc / str(pid) / "stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The command name is in brackets and may itself hold brackets and spaces; the numbers start after the last one.
+    # The command name stands in brackets and may hold brackets and spaces itself. The numbers start after the last bracket.
     words = text[text.rindex(")") + 2 :].split()
     user, system, waited_user, waited_system = (int(word) * _TICK_S for word in words[11:15])
     return ProcessStat(pid, int(words[1]), user + system, waited_user + waited_system, int(words[19]))
 
 
 def descendants(root: int) -> Iterator[ProcessStat]:
-    """Everything below `root`, nearest first, without `root` itself.
+    """All processes below `root`, the nearest first, without `root` itself.
 
-    A process whose parent ends during the scan can be missed: whoever needs all of them scans until nothing is new.
+    A scan may miss a process whose parent ends meanwhile. A caller that needs all of them scans until it finds nothing new.
     """
     children: dict[int, list[ProcessStat]] = {}
     for name in os.listdir("/proc"):
@@ -64,7 +64,8 @@ def threads(pid: int) -> list[int]:
 def tree_cpu_s(root: int) -> float:
     """CPU seconds used below `root`, ended processes included; exact to a clock tick per process.
 
-    `root` must be a subreaper that waits for every orphan: then what ended is in some living process's waited time.
+    `root` must be a subreaper that waits for every orphan. The time of an ended process is then in the waited time of a living
+    one.
     """
     guardian = read_stat(root)
     if guardian is None:

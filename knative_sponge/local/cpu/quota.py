@@ -1,4 +1,4 @@
-"""Cores as the kernel's pair (quota, period), CFS bandwidth control; arithmetic only, touches no file."""
+"""Cores as the kernel's pair (quota, period) of CFS bandwidth control; arithmetic only, touches no file."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Final
 from knative_sponge.errors import SettingError
 
 KERNEL_MIN_US: Final = 1_000
-"""Smallest quota and smallest period the kernel takes (kernel/sched/core.c: min_cfs_quota_period)."""
+"""Smallest quota and smallest period that the kernel takes (kernel/sched/core.c: min_cfs_quota_period)."""
 KERNEL_MAX_PERIOD_US: Final = 1_000_000
 DEFAULT_PERIOD_S: Final = 0.02
-"""Chosen by benchmarks/cfs_period.py, which holds the figures. At the kernel's own 100 ms a 5 ms unit of work takes 5
-or 75 ms at 0.3 cores; at 20 ms at most 34. Shorter still, threads starve each other: quota is dealt in 5 ms slices."""
+"""Chosen by benchmarks/cfs_period.py, which holds the figures. At the kernel's own 100 ms, a 5 ms unit of work on 0.3 cores
+takes 5 or 75 ms. At 20 ms it takes at most 34 ms. At shorter periods threads starve each other, as the kernel deals quota in
+slices of 5 ms."""
 
 
 def check_period(period_s: float) -> float:
-    """`period_s` itself. Raises SettingError when the kernel would not take it."""
+    """Returns `period_s`. Raises SettingError when the kernel would not take it."""
     if not KERNEL_MIN_US <= period_s * 1e6 <= KERNEL_MAX_PERIOD_US:
         raise SettingError("cfs-period", period_s, "a duration from 1ms to 1s")
     return period_s
@@ -38,7 +39,7 @@ class Quota:
     def of(cls, cores: float, period_s: float) -> Quota:
         """`cores` at `period_s`, never above `cores` by more than rounding.
 
-        The period grows where the quota would fall below the kernel's 1 ms: 0.05 cores are 1 ms in 20 ms.
+        The period grows where the quota would fall below the kernel's 1 ms: 0.03 cores at 20 ms become 1 ms in 33 ms.
         """
         if not cores * KERNEL_MAX_PERIOD_US >= KERNEL_MIN_US:
             raise ValueError(f"cores must be at least 0.001, not {cores}")
@@ -47,5 +48,5 @@ class Quota:
 
     @property
     def cores(self) -> float:
-        """The size it stands for."""
+        """The size that the pair stands for."""
         return self.quota_us / self.period_us

@@ -24,7 +24,7 @@ from knative_sponge.profile.generator import Load
 from knative_sponge.profile.load import Body, Outcome, Planned
 from knative_sponge.profile.trace import TraceKind
 from knative_sponge.settings import ServingSettings
-from tests.cli.demo.made_up import RATES, RUN
+from tests.cli.demo.sample_run import RATES, RUN
 
 pytestmark = pytest.mark.anyio
 

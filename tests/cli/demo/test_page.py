@@ -13,7 +13,7 @@ from knative_sponge.cli.demo.machine import describe_machine, machine_line
 from knative_sponge.cli.demo.page import render_page
 from knative_sponge.cli.demo.report import StrategyRun, summarize
 from knative_sponge.cli.demo.table import COLUMNS, terminal_table
-from tests.cli.demo.made_up import RATES, RUN
+from tests.cli.demo.sample_run import RATES, RUN
 
 NAMES = ("sponge", "static-mean", "fifo", "static-max")
 RUNS = [StrategyRun(name, RUN.seconds, RUN.outcomes, RUN.cores) for name in NAMES]

@@ -19,7 +19,7 @@ from knative_sponge.cli.demo.report import (
     to_json,
 )  # fmt: skip
 from knative_sponge.profile.load import Outcome, Planned
-from tests.cli.demo.made_up import OUTCOMES, RUN, outcome
+from tests.cli.demo.sample_run import OUTCOMES, RUN, outcome
 
 step_functions = st.lists(
     st.tuples(st.floats(-5, 20), st.floats(0, 10)), min_size=1, max_size=8, unique_by=lambda step: step[0]

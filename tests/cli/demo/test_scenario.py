@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from knative_sponge.cli.demo.scenario import SURGE, Scenario, cores_for_server, make_scenario, slo_for
 from knative_sponge.core.latency.curve import LatencyParams
-from knative_sponge.core.latency.throughput import capacity
+from knative_sponge.core.latency.throughput import max_throughput
 from knative_sponge.profile.arrivals import ArrivalKind
 from knative_sponge.profile.trace import TraceKind
 
@@ -24,7 +24,7 @@ params = st.builds(LatencyParams, st.floats(0.001, 0.5), st.floats(0, 0.1), st.f
 
 @given(params, st.integers(0, 100))
 def test_a_surge_asks_for_most_of_the_machine_but_not_for_more_than_it_has(curve: LatencyParams, seed: int) -> None:
-    most = capacity(curve, 1.4, 32)
+    most = max_throughput(curve, 1.4, 32)
     peak = max(scenario(curve, seed).rates)
     assert peak < most
     assert peak > 0.6 * most or peak == pytest.approx(120)
@@ -32,7 +32,7 @@ def test_a_surge_asks_for_most_of_the_machine_but_not_for_more_than_it_has(curve
 
 @given(params)
 def test_capacity_is_the_best_any_batch_does(curve: LatencyParams) -> None:
-    best = capacity(curve, 0.7, 16)
+    best = max_throughput(curve, 0.7, 16)
     assert all(rows / curve.latency_s(rows, 0.7) <= best * (1 + 1e-9) for rows in range(1, 17))
 
 

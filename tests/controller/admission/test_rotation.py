@@ -13,7 +13,7 @@ import pytest
 from cryptography.x509 import load_pem_x509_certificates
 
 from knative_sponge.controller.admission.certificate import AUTHORITY_LIFETIME_S, CertificateError, make
-from knative_sponge.controller.admission.rotation import LOOK_S, Rotation, SecretSource
+from knative_sponge.controller.admission.rotation import CHECK_S, Rotation, SecretSource
 from knative_sponge.errors import KubeConflict
 from tests.controller.admission.fake_store import MUTATING, SECRET, SETTINGS, VALIDATING, FakeStore, failing
 from tests.profile.virtual import run_virtual
@@ -50,7 +50,7 @@ def rotation(store: FakeStore, clock: Callable[[], float]) -> Rotation:
 @virtual
 async def test_the_first_leader_makes_the_secret_and_has_it_trusted() -> None:
     store = FakeStore()
-    await rotation(store, Clock()).look()
+    await rotation(store, Clock()).check()
     assert store.bundles == {store.certificates.authorities}
     assert store.objects[SECRET]["type"] == "Opaque"
     for key, count in ((MUTATING, 2), (VALIDATING, 1)):
@@ -63,9 +63,9 @@ async def test_the_first_leader_makes_the_secret_and_has_it_trusted() -> None:
 async def test_a_second_look_only_reads() -> None:
     store = FakeStore()
     keeper = rotation(store, Clock())
-    await keeper.look()
+    await keeper.check()
     store.calls.clear()
-    await keeper.look()
+    await keeper.check()
     assert store.writes == []
     assert len(store.calls) == 3
 
@@ -73,9 +73,9 @@ async def test_a_second_look_only_reads() -> None:
 @virtual
 async def test_what_another_leader_made_is_kept() -> None:
     store = FakeStore()
-    await rotation(store, Clock()).look()
+    await rotation(store, Clock()).check()
     made = store.certificates
-    await rotation(store, Clock()).look()
+    await rotation(store, Clock()).check()
     assert store.certificates == made
 
 
@@ -83,11 +83,11 @@ async def test_what_another_leader_made_is_kept() -> None:
 async def test_trust_that_was_overwritten_is_put_right_where_it_was() -> None:
     store = FakeStore()
     keeper = rotation(store, Clock())
-    await keeper.look()
+    await keeper.check()
     store.objects[VALIDATING]["webhooks"][0]["clientConfig"]["caBundle"] = base64.b64encode(b"else").decode()
     del store.objects[MUTATING]["webhooks"][1]["clientConfig"]["caBundle"]
     store.calls.clear()
-    await keeper.look()
+    await keeper.check()
     assert store.bundles == {store.certificates.authorities}
     assert [verb for verb, _ in store.writes] == ["patch", "patch"]
 
@@ -96,7 +96,7 @@ async def test_trust_that_was_overwritten_is_put_right_where_it_was() -> None:
 async def test_a_missing_configuration_does_not_keep_the_other_from_its_trust() -> None:
     store = FakeStore()
     del store.objects[MUTATING]
-    await rotation(store, Clock()).look()
+    await rotation(store, Clock()).check()
     (webhook,) = store.objects[VALIDATING]["webhooks"]
     assert base64.b64decode(webhook["clientConfig"]["caBundle"]) == store.certificates.authorities
 
@@ -105,10 +105,10 @@ async def test_a_missing_configuration_does_not_keep_the_other_from_its_trust() 
 async def test_the_serving_certificate_is_renewed_in_time() -> None:
     store, clock = FakeStore(), Clock()
     keeper = rotation(store, clock)
-    await keeper.look()
+    await keeper.check()
     first = store.certificates
     clock.now += LIFETIME_S * (1 - SETTINGS.cert_renew_share) + 1
-    await keeper.look()
+    await keeper.check()
     renewed = store.certificates
     assert renewed.serving != first.serving
     assert renewed.authorities == first.authorities
@@ -119,13 +119,13 @@ async def test_the_serving_certificate_is_renewed_in_time() -> None:
 async def test_a_new_authority_is_trusted_everywhere_before_it_signs() -> None:
     store, clock = FakeStore(), Clock()
     keeper = rotation(store, clock)
-    await keeper.look()
+    await keeper.check()
     old = store.certificates
     clock.now += AUTHORITY_LIFETIME_S * 0.7
-    await keeper.look()  # the old serving certificate ended long ago: that first
+    await keeper.check()  # the old serving certificate ended long ago: that first
     serving = store.certificates.serving
     assert serving != old.serving
-    await keeper.look()
+    await keeper.check()
     assert store.certificates.serving == serving
     assert store.certificates.authorities != old.authorities
     assert store.certificates.authorities.endswith(old.authorities)
@@ -136,19 +136,19 @@ async def test_a_new_authority_is_trusted_everywhere_before_it_signs() -> None:
 async def test_no_certificate_of_a_new_authority_is_shown_in_the_first_moments_of_its_trust() -> None:
     store, clock = FakeStore(), Clock()
     keeper = rotation(store, clock)
-    await keeper.look()
+    await keeper.check()
     serving = store.certificates.serving
     clock.now += LIFETIME_S * 0.9
     for webhook in store.objects[MUTATING]["webhooks"]:
         webhook["clientConfig"]["caBundle"] = ""
     fresh = rotation(store, clock)  # a new leader knows nothing of the one before
-    await fresh.look()
+    await fresh.check()
     assert store.certificates.serving == serving
-    clock.now += LOOK_S - 1
-    await fresh.look()
+    clock.now += CHECK_S - 1
+    await fresh.check()
     assert store.certificates.serving == serving
     clock.now += 1
-    await fresh.look()
+    await fresh.check()
     assert store.certificates.serving != serving
 
 
@@ -156,17 +156,17 @@ async def test_no_certificate_of_a_new_authority_is_shown_in_the_first_moments_o
 async def test_an_authority_and_a_certificate_that_are_due_together_are_renewed_one_after_the_other() -> None:
     store, clock = FakeStore(), Clock()
     keeper = rotation(store, clock)
-    await keeper.look()
+    await keeper.check()
     clock.now += AUTHORITY_LIFETIME_S * 0.7 - LIFETIME_S * 0.9
-    await keeper.look()  # ended
+    await keeper.check()  # ended
     serving = store.certificates.serving
     clock.now += LIFETIME_S * 0.9
     for _ in range(3):
-        await keeper.look()
+        await keeper.check()
         assert store.certificates.serving == serving
     assert len(load_pem_x509_certificates(store.certificates.authorities)) == 2
-    clock.now += LOOK_S
-    await keeper.look()
+    clock.now += CHECK_S
+    await keeper.check()
     assert store.certificates.serving != serving
 
 
@@ -174,10 +174,10 @@ async def test_an_authority_and_a_certificate_that_are_due_together_are_renewed_
 async def test_a_secret_that_cannot_be_used_is_made_anew_and_its_other_entries_stay() -> None:
     store = FakeStore()
     keeper = rotation(store, Clock())
-    await keeper.look()
+    await keeper.check()
     broken = store.certificates
     store.objects[SECRET]["data"] |= {"tls.crt": base64.b64encode(b"nonsense").decode(), "note": "bWluZQ=="}
-    await keeper.look()
+    await keeper.check()
     assert store.certificates.authorities != broken.authorities
     assert store.bundles == {store.certificates.authorities}
     assert store.objects[SECRET]["data"]["note"] == "bWluZQ=="
@@ -187,67 +187,54 @@ async def test_a_secret_that_cannot_be_used_is_made_anew_and_its_other_entries_s
 async def test_of_two_leaders_that_make_the_secret_one_wins_and_both_agree() -> None:
     store = FakeStore()
     one, two = rotation(store, Clock()), rotation(store, Clock())
-    results = await asyncio.gather(one.look(), two.look(), return_exceptions=True)
+    results = await asyncio.gather(one.check(), two.check(), return_exceptions=True)
     assert [type(result) for result in results if result is not None] == [KubeConflict]
-    await asyncio.gather(one.look(), two.look())
+    await asyncio.gather(one.check(), two.check())
     assert store.bundles == {store.certificates.authorities}
 
 
 @virtual
 async def test_a_renewal_that_lost_a_race_takes_the_winner() -> None:
     store, clock = FakeStore(), Clock()
-    await rotation(store, clock).look()
+    await rotation(store, clock).check()
     clock.now += LIFETIME_S
     one, two = rotation(store, clock), rotation(store, clock)
-    results = await asyncio.gather(one.look(), two.look(), return_exceptions=True)
+    results = await asyncio.gather(one.check(), two.check(), return_exceptions=True)
     assert [type(result) for result in results if result is not None] == [KubeConflict]
     winner = store.certificates
-    await one.look()
-    await two.look()
+    await one.check()
+    await two.check()
     assert store.certificates == winner
 
 
 @virtual
-async def test_it_goes_on_after_failures_and_looks_again_by_itself() -> None:
+async def test_it_goes_on_after_failures_and_checks_again_by_itself() -> None:
     store = FakeStore()
     store.before = failing(5)
     running = asyncio.create_task(rotation(store, wall).run())
-    await asyncio.sleep(LOOK_S)
+    await asyncio.sleep(CHECK_S)
     assert store.bundles == {store.certificates.authorities}
     store.objects[VALIDATING]["webhooks"][0]["clientConfig"].clear()
-    await asyncio.sleep(LOOK_S + 1)
+    await asyncio.sleep(CHECK_S + 1)
     assert store.bundles == {store.certificates.authorities}
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
 
-@virtual
-async def test_it_looks_at_once_when_woken() -> None:
-    store = FakeStore()
-    keeper = rotation(store, wall)
-    running = asyncio.create_task(keeper.run())
-    await asyncio.sleep(1)
-    del store.objects[SECRET]
-    keeper.wake()
-    await asyncio.sleep(0.1)
-    assert SECRET in store.objects
-    running.cancel()
-
-
 def test_no_key_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def looks() -> None:
+    async def checks() -> None:
         store = FakeStore()
         clock = Clock()
         keeper = rotation(store, clock)
-        await keeper.look()
+        await keeper.check()
         clock.now += AUTHORITY_LIFETIME_S * 0.7
-        await keeper.look()
+        await keeper.check()
         store.objects[SECRET]["data"]["ca.key"] = "bm90aGluZw=="
-        await keeper.look()
+        await keeper.check()
 
     with caplog.at_level(logging.DEBUG):
-        run_virtual(looks)
+        run_virtual(checks)
     assert "renewed" in caplog.text
     assert "making all anew" in caplog.text
     assert "BEGIN" not in caplog.text
@@ -259,7 +246,7 @@ async def test_a_follower_waits_for_the_secret_and_then_reads_it() -> None:
     store = FakeStore()
     source = SecretSource(store, SETTINGS)
     assert await source.read() is None
-    await rotation(store, Clock()).look()
+    await rotation(store, Clock()).check()
     assert await source.read() == store.certificates
 
 

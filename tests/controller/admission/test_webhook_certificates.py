@@ -134,7 +134,7 @@ async def test_a_follower_serves_with_what_the_leader_made() -> None:
     server = WebhookServer(SETTINGS, SecretSource(store, SETTINGS), registry, host=LOCAL)
     await server.start()
     rotation = Rotation(store, SETTINGS)
-    await rotation.look()
+    await rotation.check()
     server.wake()
     await until(lambda: server.ready)
     (bundle,) = store.bundles

@@ -9,7 +9,7 @@ from typing import Any
 from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.pod_request import kept_of_pod
-from knative_sponge.controller.kube.informer import key_of
+from knative_sponge.controller.kube.informer import Changed, key_of
 from knative_sponge.controller.kube.resource import Object
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import running
@@ -30,10 +30,10 @@ class Feed:
         key = key_of(item)
         before = self.objects.get(key)
         after = self.objects[key] = self._keep(copy.deepcopy(item))
-        self._tell(before, after)
+        self._tell(Changed(key, before, after))
 
     def remove(self, key: Any) -> None:
-        self._tell(self.objects.pop(key), None)
+        self._tell(Changed(key, self.objects.pop(key), None))
 
 
 class World:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.controller.cluster.node import kept_of_node
-from knative_sponge.controller.cluster.pod import requested, view
+from knative_sponge.controller.cluster.pod import PodView, requested, view
+from knative_sponge.controller.kube.informer import Changed
 from tests.controller.cluster.capacity_kit import World, node, ours, theirs, waits
 
 
@@ -51,12 +52,35 @@ def test_a_pod_that_has_ended_takes_nothing() -> None:
 
 def test_whoever_is_told_of_a_pod_hears_before_and_after() -> None:
     world = World()
-    told: list[tuple[float | None, float | None]] = []
-    world.cluster.subscribe(lambda old, new: told.append((old.request if old else None, new.request if new else None)))
+    told: list[Changed[PodView]] = []
+    world.cluster.subscribe(told.append)
     world.pods.put(ours("a"))
     world.pods.put(ours("a", "700m"))
     world.pods.remove(("default", "a"))
-    assert told == [(None, 0.5), (0.5, 0.7), (0.7, None)]
+    assert {changed.key for changed in told} == {("default", "a")}
+    sizes = [[pod and pod.request for pod in (changed.before, changed.after)] for changed in told]
+    assert sizes == [[None, 0.5], [0.5, 0.7], [0.7, None]]
+
+
+def test_the_pods_of_a_revision_are_found_wherever_they_run_and_whoever_sizes_them() -> None:
+    world = World()
+    revision = ours("a")["metadata"]["labels"]["serving.knative.dev/revision"]
+    stock, moved = ours("b"), ours("c")
+    del stock["metadata"]["annotations"]["knative-sponge.dev/proxy"]
+    moved["metadata"]["labels"]["serving.knative.dev/revision"] = "another-00001"
+    elsewhere = ours("d")
+    elsewhere["metadata"]["namespace"] = "y"
+    for pod in (ours("a"), stock, moved, elsewhere, ours("waits", where=""), theirs("dns")):
+        world.pods.put(pod)
+
+    def names(revision: str, namespace: str = "default") -> list[str]:
+        return [pod.key[1] for pod in world.cluster.pods_of((namespace, revision))]
+
+    assert names(revision) == ["a", "b", "waits"]
+    assert (names("another-00001"), names(revision, "y"), names("none")) == (["c"], ["d"], [])
+    world.pods.put(ours("c"))
+    world.pods.remove(("default", "a"))
+    assert (names(revision), names("another-00001")) == (["b", "waits", "c"], [])
 
 
 def test_room_is_made_for_a_waiting_pod_where_most_can_be_set_free() -> None:
@@ -100,19 +124,13 @@ def test_of_a_node_only_what_is_read_is_held() -> None:
     assert (kept["view"].cores, kept["view"].memory, kept["view"].schedulable) == (4.0, 8 * 2**30, True)
 
 
-# Pods that wait
-
-
-# Labels that come and go
-
-
 def test_a_pod_that_loses_or_gets_the_label_of_a_revision_is_booked_all_the_time() -> None:
     world = World()
     world.nodes.put(node())
     pod = ours("a", "500m")
     label = pod["metadata"]["labels"].pop("serving.knative.dev/revision")
     told: list[tuple[bool, bool]] = []
-    world.cluster.subscribe(lambda old, new: told.append((old is not None, new is not None)))
+    world.cluster.subscribe(lambda changed: told.append((changed.before is not None, changed.after is not None)))
     for _ in range(2):
         world.pods.put(pod)
         assert world.cluster.managed_on("n1") == ()
@@ -127,9 +145,6 @@ def test_a_pod_that_loses_or_gets_the_label_of_a_revision_is_booked_all_the_time
     assert told == [(False, True), (True, True), (True, False)] * 2
     world.pods.remove(("default", "a"))
     assert world.cluster.reserved("n1") == 0.0
-
-
-# What cannot be read
 
 
 STEPS = st.lists(

@@ -35,7 +35,7 @@ def test_a_managed_pod_that_cannot_be_read_keeps_its_cores_and_is_left_alone(
     world.pods.put(ours("a", "500m"))
     world.pods.put(ours("b", "1"))
     told: list[tuple[bool, bool]] = []
-    world.cluster.subscribe(lambda old, new: told.append((old is not None, new is not None)))
+    world.cluster.subscribe(lambda changed: told.append((changed.before is not None, changed.after is not None)))
     broken = ours("a", "500m")
     breaks(broken)
     with caplog.at_level(logging.WARNING):

@@ -11,8 +11,8 @@ import pytest
 from knative_sponge.controller.admission.stock_proxy_report import stock_proxy
 from knative_sponge.controller.cluster.node import SchedulingConstraints
 from knative_sponge.controller.cluster.pod import requested, view
-from knative_sponge.controller.cluster.pod_fields import read_pod, slim
-from knative_sponge.controller.cluster.pod_request import footprint, kept_of_pod
+from knative_sponge.controller.cluster.pod_fields import kept_fields, read_pod
+from knative_sponge.controller.cluster.pod_request import kept_of_pod, pod_request
 from tests.controller.admission.pod_kit import created
 from tests.controller.admission_kit import container, pod_with
 from tests.controller.sized_pod import conditioned, running
@@ -51,16 +51,16 @@ def pods() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", pods())
-def test_a_slim_pod_says_what_the_whole_one_says(name: str) -> None:
+def test_the_kept_fields_of_a_pod_say_what_all_of_it_says(name: str) -> None:
     pod = pods()[name]
     kept = copy.deepcopy(pod)
-    held = slim(pod)
+    held = kept_fields(pod)
     assert pod == kept
     assert view(held) == view(pod)
     assert requested(held) == requested(pod)
     assert requested(held, "memory") == requested(pod, "memory")
     assert stock_proxy(held) == stock_proxy(pod)
-    assert slim(held) == held
+    assert kept_fields(held) == held
 
 
 @pytest.mark.parametrize("name", pods())
@@ -84,7 +84,7 @@ def test_a_pod_that_is_not_as_it_should_be_is_decoded_all_the_same() -> None:
 def test_little_is_held_and_nothing_of_what_the_user_runs() -> None:
     pod = running()
     container(pod, "user-container")["env"].append({"name": "PASSWORD", "value": "secret"})
-    text = json.dumps(slim(pod))
+    text = json.dumps(kept_fields(pod))
     assert len(text) < 2000
     assert len(text) < len(json.dumps(pod)) / 3
     for left_out in ("secret", "managedFields", "PORT", "probe", "volume"):
@@ -95,13 +95,13 @@ def test_what_is_decoded_of_a_pod_that_waits_says_what_it_waits_for_and_who_woul
     pod = created(pod_with())
     pod["spec"] |= {"nodeSelector": {"zone": "a"}, "tolerations": [{"operator": "Exists"}]}
     pod["status"] = {"phase": "Pending", "conditions": [LACKS_CPU]}
-    found = footprint(read_pod(json.dumps(pod).encode()))
-    assert found == footprint(pod)
-    assert found.waits is not None
+    found = pod_request(read_pod(json.dumps(pod).encode()))
+    assert found == pod_request(pod)
+    assert found.waits_for is not None
     (controller,) = (one["uid"] for one in pod["metadata"]["ownerReferences"] if one["controller"])
     assert found.owner == controller
 
 
 def test_an_informer_finds_what_it_needs() -> None:
-    metadata = slim(running())["metadata"]
+    metadata = kept_fields(running())["metadata"]
     assert {"namespace", "name", "uid", "resourceVersion"} <= metadata.keys()

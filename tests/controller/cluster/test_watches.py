@@ -84,7 +84,7 @@ def test_an_object_that_cannot_be_read_costs_the_others_nothing() -> None:
             put_broken(api, "watched")
             api.put(NODES, {"metadata": {"name": "sound"}, "status": {"allocatable": {"cpu": "4"}}})
             api.put(PODS, running())
-            await until(lambda: cluster.node("sound") and cluster.pods)
+            await until(lambda: cluster.node("sound") and cluster.pods_of(("default", "hello-00002")))
             await until(lambda: {name for _, name in watches.pods.objects} >= {"listed-theirs", "watched-ours"})
             assert len(watches.nodes.objects) == 3
             assert not any(task.done() for task in tasks)

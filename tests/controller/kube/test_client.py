@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knative_sponge.controller.kube.client import NAMESPACE_TERMINATING, Change, Kube, Patch
+from knative_sponge.controller.kube.client import NAMESPACE_TERMINATING, Kube, Patch, WatchEventType
 from knative_sponge.controller.kube.resource import EVENTS, LEASES, PODS, SERVERLESS_SERVICES, Object
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable, NotLeader
 from tests.controller.apiserver import FakeApi, Refused
@@ -173,7 +173,7 @@ def test_a_watch_carries_objects_larger_than_any_buffer() -> None:
             kube = Kube.at(api.url)
             api.put(PODS, item("large") | {"status": {"note": "x" * 3_000_000}})
             async for change, found in kube.watch(PODS, "100"):
-                assert change is Change.ADDED
+                assert change is WatchEventType.ADDED
                 assert len(found["status"]["note"]) == 3_000_000
                 break
             await kube.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from typing import Any
 
+import pytest
+
 from knative_sponge.controller.kube.client import Kube
-from knative_sponge.controller.kube.informer import Informer
+from knative_sponge.controller.kube.informer import Changed, Informer
 from knative_sponge.controller.kube.resource import DEPLOYMENTS, PODS, Object
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAMESPACE, deployment, item, run, until
@@ -23,11 +26,10 @@ class Followed:
         self.informer.subscribe(self._tell)
         self._task = asyncio.create_task(self.informer.run())
 
-    def _tell(self, before: Object | None, after: Object | None) -> None:
-        change = "new" if before is None else "gone" if after is None else "changed"
-        found = after or before
-        assert found is not None
-        self.told.append((change, found["metadata"]["name"]))
+    def _tell(self, changed: Changed[Object]) -> None:
+        change = "new" if changed.before is None else "gone" if changed.after is None else "changed"
+        assert changed.key == (NAMESPACE, changed.last["metadata"]["name"])
+        self.told.append((change, changed.key[1]))
 
     @property
     def names(self) -> set[str]:
@@ -84,6 +86,70 @@ def test_an_informer_learns_what_a_write_returned_but_revives_nothing() -> None:
 
 def _unavailable(_method: str, _path: str) -> None:
     raise Refused(503, "ServiceUnavailable")
+
+
+@pytest.mark.parametrize(
+    ("version", "uid", "taken"),
+    [
+        pytest.param("102", "uid-pods-here", True, id="a later version"),
+        pytest.param("1000", "uid-pods-here", True, id="later as a number, not as a text"),
+        pytest.param("102", None, True, id="an answer without uid"),
+        pytest.param("v7", "uid-pods-here", True, id="a version without order"),
+        pytest.param("100", "uid-pods-here", False, id="an earlier version"),
+        pytest.param("99", "uid-pods-here", False, id="earlier as a number, not as a text"),
+        pytest.param("102", "uid-of-another", False, id="another object of that name"),
+    ],
+)
+def test_a_slow_answer_does_not_take_the_place_of_what_was_seen_since(
+    version: str, uid: str | None, taken: bool
+) -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            seen = api.put(PODS, item("here"))
+            assert (seen["metadata"]["resourceVersion"], seen["metadata"]["uid"]) == ("101", "uid-pods-here")
+            followed = Followed(api)
+            await followed.informer.synced.wait()
+            answer = copy.deepcopy(seen)
+            answer["metadata"] |= {"resourceVersion": version, "uid": uid}
+            if uid is None:
+                del answer["metadata"]["uid"]
+            followed.informer.learn(answer)
+            known = followed.informer.get((NAMESPACE, "here"))
+            assert known == (answer if taken else seen)
+            assert followed.told == [("new", "here")] + [("changed", "here")] * taken
+            await followed.close()
+
+    run(body())
+
+
+def test_what_was_learned_from_an_answer_is_not_told_again_by_the_watch() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("written"))
+            followed = Followed(api)
+            await until(lambda: api.watches == 1)
+            api.held.add(PODS.path())
+            api.change(PODS, "written", NAMESPACE, status={"phase": "Running"})
+            answer = api.get(PODS, "written", NAMESPACE)
+            assert answer is not None
+            followed.informer.learn(answer)
+            api.held.clear()
+            api.change(PODS, "written", NAMESPACE, status={"phase": "Failed"})
+            api.put(PODS, item("next"))
+            await until(lambda: "next" in followed.names)
+            assert followed.told == [("new", "written"), *[("changed", "written")] * 2, ("new", "next")]
+            await followed.close()
+
+    run(body())
+
+
+def test_a_change_is_of_something_and_its_last_state_is_known() -> None:
+    key = (NAMESPACE, "a")
+    assert Changed(key, None, "new").last == "new"
+    assert Changed(key, "old", "new").last == "new"
+    assert Changed(key, "old", None).last == "old"
+    with pytest.raises(ValueError, match="neither before nor after"):
+        Changed[str](key, None, None)
 
 
 def test_an_informer_only_knows_what_its_selector_matches() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.resource import PROFILES
-from knative_sponge.controller.profiles.profile import known, to_text
+from knative_sponge.controller.profiles.profile import image_profile, to_text
 from knative_sponge.controller.profiles.store import NAME, ProfileKeeper, ProfileStore
 from knative_sponge.wire.demand import DemandLine
 from tests.controller.apiserver import FakeApi
@@ -40,7 +40,7 @@ def put(api: FakeApi, data: dict[str, str]) -> None:
 
 
 def line(seen_s: float = NOW, cores: float | None = 1.0, **model: Any) -> str:
-    return to_text(known(document(**model), cores, seen_s))
+    return to_text(image_profile(document(**model), cores, seen_s))
 
 
 def said(samples: int = 300, *, cores: float = 1.0, rate: float = 5.0, factor: float = 1.0) -> DemandLine:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knative_sponge.controller.profiles.profile import LONGEST, from_text, is_news, key_of, known, to_text
-from knative_sponge.core.latency.model import LatencyModel, Sample
+from knative_sponge.controller.profiles.profile import LONGEST, from_text, image_profile, key_of, to_text, worth_storing
+from knative_sponge.core.latency.curve import Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import from_json, to_json
 from knative_sponge.errors import ProfileError
 from tests.controller.profile_kit import CURVE, document, learned
@@ -58,7 +59,7 @@ def test_the_text_predicts_what_the_model_did(history: list[tuple[tuple[int, flo
     model = LatencyModel(CURVE)
     for (rows, cores), factor in history:
         model.observe(Sample(rows, cores, CURVE.latency_s(rows, cores) * factor), 1.0)
-    text = to_text(known(to_json(model), 1.5, NOW))
+    text = to_text(image_profile(to_json(model), 1.5, NOW))
     assert len(text.encode()) <= LONGEST
     kept = from_text(text)
     assert (kept.cores, kept.seen_s, kept.samples) == (1.5, NOW - 30.0, model.learner.samples)
@@ -71,7 +72,7 @@ def test_a_model_too_long_loses_the_regions_that_were_visited_least() -> None:
     for _ in range(50):
         model.observe(Sample(4, 1.0, CURVE.latency_s(4, 1.0)), 1.0)
     assert len(json.dumps(to_json(model))) > 2 * LONGEST
-    text = to_text(known(to_json(model), 1.5, NOW))
+    text = to_text(image_profile(to_json(model), 1.5, NOW))
     assert LONGEST - 500 < len(text) <= LONGEST
     regions = json.loads(from_text(text).model)["regions"]
     kept = {(one["rows"], one["cores"]) for one in regions}
@@ -81,11 +82,11 @@ def test_a_model_too_long_loses_the_regions_that_were_visited_least() -> None:
 
 
 def test_no_size_is_kept_where_none_is_known() -> None:
-    assert from_text(to_text(known(document(), None, NOW))).cores is None
+    assert from_text(to_text(image_profile(document(), None, NOW))).cores is None
 
 
 def broken() -> list[Any]:
-    whole = json.loads(to_text(known(document(), 1.5, NOW)))
+    whole = json.loads(to_text(image_profile(document(), 1.5, NOW)))
     return [
         "", "{", "[]", "5", "null", "{}", "[" * 8000, "x" * (LONGEST + 1), json.dumps(whole) + "x",
         json.dumps(whole | {"model": {"version": 99}}), json.dumps(whole | {"model": []}),
@@ -102,10 +103,10 @@ def test_what_cannot_be_read_is_a_profile_error(text: str) -> None:
 
 
 def test_the_same_again_is_no_news() -> None:
-    one = known(document(300), 1.0, NOW)
-    assert is_news(None, one)
-    assert not is_news(one, one)
-    assert not is_news(one, known(document(310), 1.05, NOW + 600))
+    one = image_profile(document(300), 1.0, NOW)
+    assert worth_storing(None, one)
+    assert not worth_storing(one, one)
+    assert not worth_storing(one, image_profile(document(310), 1.05, NOW + 600))
 
 
 @pytest.mark.parametrize(
@@ -123,4 +124,4 @@ def test_the_same_again_is_no_news() -> None:
     ],
 )
 def test_what_is_news(old: Any, new: Any) -> None:
-    assert is_news(known(*old), known(*new))
+    assert worth_storing(image_profile(*old), image_profile(*new))

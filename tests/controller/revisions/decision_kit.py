@@ -89,7 +89,7 @@ def carried_out(seen: RevisionSnapshot, actions: tuple[Action, ...]) -> Revision
     return dataclasses.replace(seen, autoscaler=autoscaler_now, deployment=deployment_now, service=service_now)
 
 
-LOOKS = st.builds(
+SNAPSHOTS = st.builds(
     lambda routing, replicas, ready, mode, service_ready, known, was_started, progressing: snapshot(
         autoscaler=started() if was_started else autoscaler(initial_scale="2"),
         revision=revision(routing=routing),

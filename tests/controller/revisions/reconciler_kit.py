@@ -30,7 +30,7 @@ from tests.controller.revision_kit import (
     service_status,
     until,
 )
-from tests.controller.revisions.fake_door import FakeColdRequests
+from tests.controller.revisions.fake_cold_requests import FakeColdRequests
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tests.controller.revisions.decision_kit import NOW, carried_out, snapshot, 
 class Story:
     """One revision that is ready, and what is decided for it as time passes. Knative's part is played at once.
 
-    seen: the next look; `idle_s` and the like are changed by the test.
+    seen: the next snapshot; `idle_s` and the like are changed by the test.
     """
 
     def __init__(self, autoscaler: Object | None = None, **facts: Any) -> None:

@@ -19,8 +19,8 @@ from knative_sponge.controller.revisions.activators import (
     Activator,
     Activators,
     activators_of,
+    held_requests,
     kept_of_slice,
-    waiting,
 )
 from tests.controller.apiserver import FakeApi
 from tests.controller.revision_kit import run, until
@@ -55,7 +55,7 @@ def held(text: str, size: int = 1 << 20) -> dict[Key, float]:
             yield data[start : start + size]
 
     async def body() -> dict[Key, float]:
-        return dict(await waiting(chunks()))
+        return dict(await held_requests(chunks()))
 
     return asyncio.run(body())
 
@@ -140,7 +140,7 @@ class World:
         self.text: str | None = page()
         self.reads = 0
         self.now = 1000.0
-        self.knocks: list[Key] = []
+        self.requests: list[Key] = []
         self.views: list[tuple[bool, bool]] = []
         self.view: Activators
 
@@ -149,13 +149,13 @@ class World:
         return web.Response(status=404) if self.text is None else web.Response(text=self.text)
 
     async def read(self) -> None:
-        """A look that began after this was called has ended."""
+        """A reading that began after this was called has ended."""
         before = self.reads
         await until(lambda: self.reads >= before + 2)
 
 
 @asynccontextmanager
-async def world(*endpoints: Object, rest_s: float = 0.02) -> AsyncIterator[World]:
+async def world(*endpoints: Object, slow_poll_s: float = 0.02) -> AsyncIterator[World]:
     async with FakeApi() as api:
         known = World(api)
         app = web.Application()
@@ -168,9 +168,9 @@ async def world(*endpoints: Object, rest_s: float = 0.02) -> AsyncIterator[World
         kube = Kube.at(api.url)
         port = runner.addresses[0][1]
         known.view = Activators(
-            kube, SYSTEM, random.Random(1), port=port, poll_s=0.02, rest_s=rest_s, clock=lambda: known.now
+            kube, SYSTEM, random.Random(1), port=port, poll_s=0.02, slow_poll_s=slow_poll_s, clock=lambda: known.now
         )
-        known.view.subscribe(known.knocks.append, lambda: known.views.append((known.view.available, known.view.lost)))
+        known.view.subscribe(known.requests.append, lambda: known.views.append((known.view.visible, known.view.lost)))
         task = asyncio.create_task(known.view.run())
         try:
             yield known
@@ -182,33 +182,33 @@ async def world(*endpoints: Object, rest_s: float = 0.02) -> AsyncIterator[World
             await runner.cleanup()
 
 
-def test_a_request_for_an_expected_revision_knocks_until_it_is_expected_no_more() -> None:
+def test_a_request_for_an_expected_revision_is_told_until_it_is_expected_no_more() -> None:
     async def body() -> None:
         async with world() as known:
             known.text = page(line("queued", 2), line("queued", 1, OTHER))
-            await until(lambda: known.view.available)
+            await until(lambda: known.view.visible)
             assert known.view.pending(OCR) == 0
             known.view.expect(OCR, True)
-            await until(lambda: known.knocks.count(OCR) >= 2)
+            await until(lambda: known.requests.count(OCR) >= 2)
             assert known.view.pending(OCR) == 2
-            assert set(known.knocks) == {OCR}
+            assert set(known.requests) == {OCR}
             known.text = page(line("queued", 0))
             await known.read()
             assert known.view.pending(OCR) == 0
             known.text = page(line("queued", 1))
             known.view.expect(OTHER, True)
             known.view.expect(OCR, False)
-            known.knocks.clear()
+            known.requests.clear()
             await known.read()
-            assert (known.knocks, known.view.pending(OCR)) == ([], 0)
+            assert (known.requests, known.view.pending(OCR)) == ([], 0)
 
     run(body())
 
 
-def test_whoever_begins_to_wait_makes_the_next_look_come_at_once() -> None:
+def test_the_first_expected_revision_makes_the_next_reading_come_at_once() -> None:
     async def body() -> None:
-        async with world(rest_s=3600.0) as known:
-            await until(lambda: known.view.available)
+        async with world(slow_poll_s=3600.0) as known:
+            await until(lambda: known.view.visible)
             known.view.expect(OCR, True)
             await known.read()
 
@@ -224,7 +224,7 @@ def test_a_view_that_is_lost_for_long_is_told_and_so_is_its_return() -> None:
             await known.read()
             known.now += LOST_S - 0.1
             await known.read()
-            assert known.view.available
+            assert known.view.visible
             known.now += 0.1
             await until(lambda: known.views == [(True, False), (False, True)])
             known.text = page()
@@ -239,7 +239,7 @@ def test_a_leader_that_just_began_has_neither_a_view_nor_lost_one() -> None:
             known.text = None
             known.view.expect(OCR, True)
             await known.read()
-            assert (known.view.available, known.view.lost) == (False, False)
+            assert (known.view.visible, known.view.lost) == (False, False)
             known.now += LOST_S
             await until(lambda: known.views == [(False, True)])
 
@@ -258,10 +258,10 @@ def test_the_view_is_whole_or_none(endpoints: tuple[Object, ...]) -> None:
         async with world(*endpoints) as known:
             known.view.expect(OCR, True)
             known.text = page(line("queued", 1))
-            await until(lambda: known.knocks)
+            await until(lambda: known.requests)
             await known.read()
             # What can be read counts, but it does not suffice to send a revision to zero.
-            assert not known.view.available
+            assert not known.view.visible
 
     run(body())
 

@@ -24,8 +24,8 @@ from knative_sponge.controller.revisions.serverless import Mode
 from tests.controller.revision_kit import DEPLOYMENT, NAME, autoscaler, condition, deployment, revision
 from tests.controller.revisions.decision_kit import (
     LATER,
-    LOOKS,
     NOW,
+    SNAPSHOTS,
     carried_out,
     others,
     service,
@@ -161,7 +161,7 @@ def test_without_a_deployment_there_is_nothing_to_scale() -> None:
     assert "actualScale" not in status_of(actions)
 
 
-@given(LOOKS)
+@given(SNAPSHOTS)
 def test_writing_it_all_down_leaves_nothing_to_write(seen: RevisionSnapshot) -> None:
     """Carrying out a decision, with Knative's part played, must come to rest, or it would write for ever."""
     for step in range(8):

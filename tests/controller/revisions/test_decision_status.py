@@ -6,7 +6,7 @@ from hypothesis import given
 
 from knative_sponge.controller.revisions.decision import RevisionSnapshot, WriteStatus, decide
 from tests.controller.revision_kit import NAME, autoscaler, condition, deployment
-from tests.controller.revisions.decision_kit import LATER, LOOKS, NOW, service, snapshot, started, status_of
+from tests.controller.revisions.decision_kit import LATER, NOW, SNAPSHOTS, service, snapshot, started, status_of
 
 
 def test_a_revision_that_starts_is_unknown_and_nothing_is_false() -> None:
@@ -62,7 +62,7 @@ def test_a_condition_keeps_its_time_until_it_changes() -> None:
     }
 
 
-@given(LOOKS)
+@given(SNAPSHOTS)
 def test_ready_is_the_worst_of_the_others_and_never_false_before_the_first_start(seen: RevisionSnapshot) -> None:
     actions = decide(seen, LATER)
     status = next((write.body["status"] for write in actions if isinstance(write, WriteStatus)), None)

@@ -16,7 +16,7 @@ from knative_sponge.controller.revisions.decision import (
     RevisionSnapshot,
     SetReplicas,
     decide,
-    sleeps,
+    is_idle,
 )
 from knative_sponge.controller.revisions.idle import DIAGNOSIS_S, PROGRESS_S
 from tests.controller.revision_kit import DEPLOYMENT, autoscaler, condition, deployment, revision, service_status
@@ -84,13 +84,13 @@ def test_under_a_route_it_is_given_up_after_the_progress_deadline_and_tried_agai
     assert condition(status_of(actions), "Ready")["status"] == "False"
     assert condition(status_of(actions), "ScaleTargetInitialized") == {"status": "Unknown"}
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
-    assert sleeps(story.seen)
+    assert is_idle(story.seen)
 
     story.step(3600.0)
     assert (story.pods, story.active) == (0, ("False", "TimedOut"))
     story.step(request_waiting=True)
     assert (story.pods, story.active) == (1, ("Unknown", "Queued"))
-    assert not sleeps(story.seen)
+    assert not is_idle(story.seen)
     story.step(PATIENCE_S - 1.0, request_waiting=False)
     assert story.pods == 1
     story.step(1.0)
@@ -101,7 +101,7 @@ def test_under_a_route_it_is_given_up_after_the_progress_deadline_and_tried_agai
     assert (story.pods, story.active) == (1, ("True", ""))
 
 
-def test_it_is_looked_at_again_in_time_although_nothing_changes() -> None:
+def test_it_is_decided_anew_in_time_although_nothing_changes() -> None:
     story = Failing(revision=revision(routing="pending"), activators_visible=False)
     assert others(decide(story.seen, story.now + timedelta(seconds=600))) == (RequeueAfter(PATIENCE_S - 600.0),)
 
@@ -180,4 +180,4 @@ def test_one_that_loses_its_route_is_given_up_with_its_deployment() -> None:
     assert story.pods == 1
     story.step(deployment=deployment(progressing="False"))
     assert (story.pods, story.active) == (0, ("Unknown", "NoTraffic"))
-    assert not sleeps(story.seen)
+    assert not is_idle(story.seen)

@@ -15,9 +15,9 @@ from knative_sponge.controller.revisions.decision import (
     RevisionSnapshot,
     SetReplicas,
     decide,
-    sleeps,
+    is_idle,
 )
-from knative_sponge.controller.revisions.idle import RECHECK_S, IdleRules, Rest, rest
+from knative_sponge.controller.revisions.idle import RECHECK_S, IdleRules, IdleState, idle_state
 from knative_sponge.controller.revisions.serverless import Mode
 from tests.controller.revision_kit import DEPLOYMENT, autoscaler, condition, deployment, revision
 from tests.controller.revisions.decision_kit import NOW, carried_out, others, service, snapshot, started, status_of
@@ -36,7 +36,7 @@ def test_an_idle_revision_goes_behind_the_activator_and_after_the_grace_period_h
     assert condition(status_of(actions), "ScaleTargetInitialized") == {"status": "True"}
     assert others(story.step(29.0, idle_s=89.0)) == (RequeueAfter(1.0),)
     assert others(story.step(1.0, idle_s=90.0)) == (SetReplicas(DEPLOYMENT, 0),)
-    assert sleeps(story.seen)
+    assert is_idle(story.seen)
 
 
 def test_the_grace_period_begins_when_knative_has_moved_the_requests() -> None:
@@ -94,7 +94,7 @@ def test_without_a_view_of_the_activators_an_idle_revision_keeps_a_pod_and_says_
     assert (active["status"], active["reason"]) == ("True", "ActivatorsUnseen")
     assert "metrics-protocol" in active["message"]
     assert condition(status_of(actions), "Ready") == {"status": "True"}
-    # It is looked at again, and the reason goes with the next request.
+    # It is decided anew, and the reason goes with the next request.
     assert RequeueAfter(RECHECK_S) in actions
     story.step(1.0, idle_s=0.0)
     assert story.active == {"status": "True"}
@@ -134,20 +134,20 @@ def test_who_wants_a_pod_keeps_it(annotations: dict[str, str], defaults: dict[st
 def test_a_revision_that_never_was_ready_is_never_called_idle() -> None:
     starting = snapshot(idle_s=3600.0, activators_visible=True, activators_lost=False)
     assert condition(status_of(decide(starting, NOW)), "Active")["status"] == "Unknown"
-    assert not sleeps(starting)
+    assert not is_idle(starting)
 
 
 def test_where_the_cluster_allows_it_a_revision_starts_without_a_pod_and_its_service_is_ready() -> None:
-    unborn = snapshot(
+    at_zero = snapshot(
         autoscaler=autoscaler(initial_scale="0"),
         deployment=deployment(replicas=0),
         service=None,
         activators_visible=True,
         activators_lost=False,
     )
-    first = decide(unborn, NOW)
+    first = decide(at_zero, NOW)
     assert {entry["status"] for entry in status_of(first)["conditions"]} == {"Unknown"}
-    seen = carried_out(unborn, first)
+    seen = carried_out(at_zero, first)
     second = decide(seen, NOW)
     assert others(second) == ()
     assert condition(status_of(second), "ScaleTargetInitialized") == {"status": "True"}
@@ -158,8 +158,8 @@ def test_where_the_cluster_allows_it_a_revision_starts_without_a_pod_and_its_ser
 
 
 def test_a_revision_that_is_to_start_without_a_pod_gets_one_where_nobody_would_notice_its_first_request() -> None:
-    unborn = snapshot(autoscaler=autoscaler(initial_scale="0"), deployment=deployment(replicas=0))
-    assert SetReplicas(DEPLOYMENT, 1) in decide(unborn, NOW)
+    at_zero = snapshot(autoscaler=autoscaler(initial_scale="0"), deployment=deployment(replicas=0))
+    assert SetReplicas(DEPLOYMENT, 1) in decide(at_zero, NOW)
 
 
 def test_a_reserve_revision_goes_without_grace_and_needs_no_view() -> None:
@@ -167,7 +167,7 @@ def test_a_reserve_revision_goes_without_grace_and_needs_no_view() -> None:
     story.tell(revision=revision(routing="reserve"))
     story.step()
     assert others(story.step()) == (SetReplicas(DEPLOYMENT, 0),)
-    assert not sleeps(story.seen)
+    assert not is_idle(story.seen)
 
 
 def test_windows_and_retention_are_the_users() -> None:
@@ -218,30 +218,30 @@ def test_rules_are_read_as_knative_reads_them(
     request_waiting=st.booleans(),
     visible=st.booleans(),
     lost=st.booleans(),
-    asleep=st.booleans(),
+    was_idle=st.booleans(),
     pods=st.integers(0, 2),
-    unborn=st.booleans(),
+    skip_window=st.booleans(),
 )
-def test_nothing_falls_asleep_with_requests_about_or_unseen(
-    idle_s: float | None, request_waiting: bool, visible: bool, lost: bool, asleep: bool, pods: int, unborn: bool
+def test_nothing_goes_idle_with_requests_about_or_unseen(
+    idle_s: float | None, request_waiting: bool, visible: bool, lost: bool, was_idle: bool, pods: int, skip_window: bool
 ) -> None:
-    state = rest(
+    state = idle_state(
         IdleRules(),
         idle_s=idle_s,
         request_waiting=request_waiting,
         visible=visible,
         lost=lost,
-        asleep=asleep,
+        was_idle=was_idle,
         pods=pods,
-        unborn=unborn,
+        skip_window=skip_window,
     )
-    if state is Rest.ASLEEP:
+    if state is IdleState.IDLE:
         assert not request_waiting
-        assert visible or (asleep and pods == 0 and not lost)
-        assert (asleep and pods == 0) or unborn or (idle_s is not None and idle_s >= 60.0)
+        assert visible or (was_idle and pods == 0 and not lost)
+        assert (was_idle and pods == 0) or skip_window or (idle_s is not None and idle_s >= 60.0)
 
 
-def test_a_look_that_knows_nothing_of_requests_lets_nothing_sleep() -> None:
+def test_while_nothing_is_known_of_requests_no_revision_is_idle() -> None:
     known: RevisionSnapshot = snapshot(autoscaler=started(), deployment=deployment(ready=1))
-    assert not sleeps(known)
+    assert not is_idle(known)
     assert others(decide(known, NOW + timedelta(days=1))) == ()

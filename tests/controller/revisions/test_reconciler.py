@@ -78,19 +78,19 @@ def test_an_idle_revision_sleeps_and_wakes_with_a_request_or_when_nobody_would_n
             )
             await serving(known)
             known.cold_requests.idle_s = 3600.0
-            known.cold_requests.open(available=True)
+            known.cold_requests.open(visible=True)
             await until(lambda: known.is_("Active", "False") and (known.service() or {})["spec"]["mode"] == "Proxy")
             known.knative_reports(ready=True, activator=True)
             await until(lambda: known.replicas() == 0)
             known.cold_requests.idle_s = None
             known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 0})
             await until(lambda: known.status()["actualScale"] == 0)
-            assert known.cold_requests.heard == {(NAMESPACE, NAME)}
+            assert known.cold_requests.expected == {(NAMESPACE, NAME)}
             assert known.is_("ScaleTargetInitialized", "True")
 
             known.cold_requests.request()
             await until(lambda: known.replicas() == 1 and known.is_("Active", "Unknown"))
-            assert not known.cold_requests.heard
+            assert not known.cold_requests.expected
 
             known.cold_requests.idle_s = 3600.0
             known.api.change(DEPLOYMENTS, DEPLOYMENT, NAMESPACE, status={"readyReplicas": 1})
@@ -98,7 +98,7 @@ def test_an_idle_revision_sleeps_and_wakes_with_a_request_or_when_nobody_would_n
             known.knative_reports(ready=True, activator=True)
             await until(lambda: known.replicas() == 0)
             known.cold_requests.idle_s = None
-            known.cold_requests.open(available=False)
+            known.cold_requests.open(visible=False)
             await until(lambda: known.replicas() == 1)
 
     run(body())
@@ -109,10 +109,10 @@ def test_nobody_listens_for_a_revision_that_is_gone() -> None:
         async with world() as known:
             await serving(known)
             known.cold_requests.idle_s = 3600.0
-            known.cold_requests.open(available=True)
-            await until(lambda: known.cold_requests.heard)
+            known.cold_requests.open(visible=True)
+            await until(lambda: known.cold_requests.expected)
             known.api.remove(POD_AUTOSCALERS, NAME, NAMESPACE)
-            await until(lambda: not known.cold_requests.heard)
+            await until(lambda: not known.cold_requests.expected)
 
     run(body())
 
@@ -144,7 +144,7 @@ def test_own_writes_do_not_run_into_conflicts_while_the_watch_lags() -> None:
     run(body())
 
 
-def test_conflicts_are_tried_again_from_a_fresh_look() -> None:
+def test_conflicts_are_tried_again_from_a_fresh_snapshot() -> None:
     async def body() -> None:
         async with world() as known:
             times = iter(range(3))

@@ -10,6 +10,7 @@ from typing import Any
 from knative_sponge.controller.cluster.capacity import managed
 from knative_sponge.controller.cluster.node import NodeView
 from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.proxies.demand_streams import DemandChanged
 from knative_sponge.controller.reporting.metrics import Metrics
@@ -36,9 +37,9 @@ class Place:
         self.waits = 0.0
         self.looks = 0
         """How many times the node's pods were asked for."""
-        self.tell: Callable[[PodView | None, PodView | None], None] = lambda _before, _after: None
+        self.tell: Callable[[Changed[PodView]], None] = lambda _changed: None
 
-    def subscribe(self, subscriber: Callable[[PodView | None, PodView | None], None]) -> None:
+    def subscribe(self, subscriber: Callable[[Changed[PodView]], None]) -> None:
         self.tell = subscriber
 
     @property
@@ -125,7 +126,7 @@ class Stage(FakeEffects):
     def put(self, pod: Object) -> None:
         seen = view(pod)
         before, self.place.pods[seen.key] = self.place.pods.get(seen.key), seen
-        self.place.tell(before, seen)
+        self.place.tell(Changed(seen.key, before, seen))
         self.divider.touch(NODE)
 
     def change(self, name: str, cores: float | None = None, **annotations: str) -> None:
@@ -143,7 +144,8 @@ class Stage(FakeEffects):
         self.change(name, 0.5)
 
     def remove(self, name: str) -> None:
-        self.place.tell(self.place.pods.pop(("default", name)), None)
+        key = ("default", name)
+        self.place.tell(Changed(key, self.place.pods.pop(key), None))
         del self.lines[name]
 
     def say(self, name: str, want: float, curve: tuple[tuple[float, float], ...] = ()) -> None:

@@ -13,7 +13,7 @@ from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.cluster.pod_request import kept_of_pod
 from knative_sponge.controller.kube.client import Kube, Patch
-from knative_sponge.controller.kube.informer import Informer, key_of
+from knative_sponge.controller.kube.informer import Changed, Informer, key_of
 from knative_sponge.controller.kube.resource import NODES, POD_RESIZE, PODS, Key, Object, Resource
 from knative_sponge.controller.sizing.kubelet import Place
 from knative_sponge.controller.sizing.memory import MemorySizer
@@ -177,9 +177,10 @@ class World:
     def phase_changed(self, event: PhaseChanged) -> None:
         pass
 
-    def _seen(self, before: PodView | None, after: PodView | None) -> None:
+    def _seen(self, changed: Changed[PodView]) -> None:
+        after = changed.after
         if after is None or not managed(after):
-            if before is not None and (gone := self.pods.pop(before.key, None)) is not None:
+            if (gone := self.pods.pop(changed.key, None)) is not None:
                 gone.resizer.close()
             return
         if after.key not in self.pods:

@@ -63,7 +63,7 @@ def round_of(
         resizers[resizer.pod.key] = resizer
     claims = [Claim(key, wants[key[1]], (), resizer.machine.asked, 0.1, 9.0) for key, resizer in resizers.items()]
     pods = {key: PodState(resizer, GrowthRules(), NOW) for key, resizer in resizers.items()}
-    division = Problem(claims, capacity, DivideRules(worth=0.05)).solve()
+    division = Problem(claims, capacity, DivideRules(tolerance=0.05)).solve()
     actuate(claims, capacity, division, pods, NOW, GrowthRules(), QuotaRefusals())
     return {name: sizes[name] if name == stuck else resizers["default", name].size for name in sizes}
 

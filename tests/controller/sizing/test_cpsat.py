@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from knative_sponge.controller.sizing.cpsat import Refiner, RefineRules, solve
-from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem, divide
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem
 from tests.controller.revision_kit import run, until
 
-RULES = DivideRules(worth=0.0)
+RULES = DivideRules(tolerance=0.0)
 PATIENT = RefineRules(limit_s=5.0, deadline_s=15.0)
 
 
@@ -38,7 +38,7 @@ def unproven(seed: int = 0) -> tuple[list[Claim], float, Division]:
     """A division that the greedy rule cannot prove best."""
     while True:
         claims, capacity = node(seed)
-        greedy = divide(claims, capacity, RULES)
+        greedy = Problem(claims, capacity, RULES).solve()
         if not greedy.exact:
             return claims, capacity, greedy
         seed += 1
@@ -74,7 +74,7 @@ def test_the_solver_proves_or_betters_what_the_greedy_rule_found() -> None:
         async with refiner() as solver:
             for seed in range(40):
                 claims, capacity = node(seed)
-                greedy = divide(claims, capacity, RULES)
+                greedy = Problem(claims, capacity, RULES).solve()
                 refined = await solver.refine(claims, capacity, RULES, greedy)
                 assert refined.exact
                 assert refined.misses <= greedy.misses
@@ -93,7 +93,7 @@ def test_the_solver_proves_or_betters_what_the_greedy_rule_found() -> None:
 def test_the_solver_is_not_started_for_what_is_proven() -> None:
     async def body() -> None:
         claims = [Claim("a", 1.0, ((0.0, 5.0), (1.0, 0.0)), 0.5, 0.1, 2.0)]
-        greedy = divide(claims, 0.5)
+        greedy = Problem(claims, 0.5, DivideRules()).solve()
         async with refiner() as solver:
             assert await solver.refine(claims, 0.5, DivideRules(), greedy) is greedy
             assert solver.pid is None

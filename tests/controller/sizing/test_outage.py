@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from itertools import pairwise
 
 from knative_sponge.controller.cluster.pod import PodView, view
-from knative_sponge.controller.kube.client import Change, Kube, Listing, Patch
+from knative_sponge.controller.kube.client import Kube, Listing, Patch, WatchEventType
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object, Resource
 from knative_sponge.controller.kube.wire import Text, read_object
@@ -69,12 +69,12 @@ class Store(Kube):
         labels: str = "",
         fields: str = "",
         read: Callable[[Text], Object] = read_object,
-    ) -> AsyncGenerator[tuple[Change, Object]]:
+    ) -> AsyncGenerator[tuple[WatchEventType, Object]]:
         self._try("watch")
         if self.forgot:
             raise KubeGone("too old resource version")
         while not self.away:
-            yield Change.BOOKMARK, {"metadata": {"resourceVersion": "81"}}
+            yield WatchEventType.BOOKMARK, {"metadata": {"resourceVersion": "81"}}
             await asyncio.sleep(1.0)
         self.forgot = True
         raise KubeUnreachable("connection reset")

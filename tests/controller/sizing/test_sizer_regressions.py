@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +10,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.controller.cluster.pod import view
-from knative_sponge.controller.kube.client import Kube
-from knative_sponge.controller.kube.informer import Informer
-from knative_sponge.controller.kube.resource import PODS, Object
+from knative_sponge.controller.kube.resource import PODS
 from knative_sponge.controller.sizing import claims, divider
 from knative_sponge.controller.sizing import pod_resizer as resizer
 from knative_sponge.controller.sizing.claims import PodDemand
@@ -147,19 +144,6 @@ def test_a_resizer_that_was_closed_does_nothing_more() -> None:
         assert one._timer is None
 
     run(body())
-
-
-@pytest.mark.parametrize(("version", "uid", "taken"), [("101", "u", True), ("99", "u", False), ("101", "v", False)])
-def test_a_slow_answer_does_not_take_the_place_of_what_was_seen_since(version: str, uid: str, taken: bool) -> None:
-    def item(version: str, uid: str) -> Object:
-        return {"metadata": {"name": "a", "namespace": "default", "resourceVersion": version, "uid": uid}}
-
-    told: list[Object | None] = []
-    informer = Informer(Kube.__new__(Kube), PODS, rng=random.Random(1))
-    informer.subscribe(lambda _before, after: told.append(after))
-    informer._put(("default", "a"), item("100", "u"))
-    informer.learn(item(version, uid))
-    assert len(told) == 1 + taken
 
 
 def test_what_was_reported_is_forgotten_in_time() -> None:

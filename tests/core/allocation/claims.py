@@ -8,9 +8,14 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from knative_sponge.core.allocation.divide import Claim, Division
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem
 
 Curve = tuple[tuple[float, float], ...]
+
+
+def divide(claims: Sequence[Claim], capacity: float, rules: DivideRules | None = None) -> Division:
+    """The division by the greedy rule."""
+    return Problem(claims, capacity, rules or DivideRules()).solve()
 
 
 def linear(rate: float, need: float) -> Curve:

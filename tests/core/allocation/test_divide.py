@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, divide
-from tests.core.allocation.claims import after, capacities, floors, linear, missed, nodes, pod
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Division
+from tests.core.allocation.claims import after, capacities, divide, floors, linear, missed, nodes, pod
 
-EXACT = DivideRules(worth=0.0)
+EXACT = DivideRules(tolerance=0.0)
 
 
 @given(nodes(), capacities)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.allocation.fleet import Shape, best
+from knative_sponge.core.allocation.fleet import Fleet, cheapest_fleet
 from knative_sponge.core.latency.curve import LatencyParams
 
 YOLO = LatencyParams(gamma=0.14, delta=0.025, epsilon=0.005, eta=0.01)
@@ -33,7 +33,7 @@ def test_batches_that_are_too_long_for_the_slack_or_too_slow_for_the_load_cost_n
     looks = []
     for max_rows in (64, 4096):
         counted = Counted(YOLO)
-        best(counted, rate, 0.3, max_rows=max_rows, min_cores=0.1, max_cores=16.0)  # type: ignore[arg-type]
+        cheapest_fleet(counted, rate, 0.3, max_rows=max_rows, min_cores=0.1, max_cores=16.0)  # type: ignore[arg-type]
         looks.append(counted.looks)
     assert looks[1] < 2 * looks[0] + 5000
 
@@ -73,7 +73,7 @@ def test_no_other_pods_that_carry_the_load_take_fewer_cores(
     least: int,
     more: int,
 ) -> None:
-    found = best(
+    found = cheapest_fleet(
         params,
         rate,
         slack_s,
@@ -110,8 +110,8 @@ def test_no_other_pods_that_carry_the_load_take_fewer_cores(
 
 
 def test_several_small_pods_carry_what_one_large_pod_carries_with_more_cores() -> None:
-    one = best(YOLO, 14.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, most=1)
-    many = best(YOLO, 14.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, most=10)
+    one = cheapest_fleet(YOLO, 14.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, most=1)
+    many = cheapest_fleet(YOLO, 14.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, most=10)
     assert one.enough
     assert many.enough
     assert many.pods > 1
@@ -119,32 +119,32 @@ def test_several_small_pods_carry_what_one_large_pod_carries_with_more_cores() -
 
 
 def test_a_tight_slack_makes_pods_larger_and_not_more() -> None:
-    loose = best(YOLO, 4.0, 2.0, max_rows=8, min_cores=0.1, max_cores=16.0, most=10)
-    tight = best(YOLO, 4.0, 0.06, max_rows=8, min_cores=0.1, max_cores=16.0, most=10)
+    loose = cheapest_fleet(YOLO, 4.0, 2.0, max_rows=8, min_cores=0.1, max_cores=16.0, most=10)
+    tight = cheapest_fleet(YOLO, 4.0, 0.06, max_rows=8, min_cores=0.1, max_cores=16.0, most=10)
     assert tight.enough
     assert tight.cores > 2 * loose.cores
     assert tight.rows == 1
 
 
 def test_expensive_sidecars_make_fewer_pods() -> None:
-    cheap = best(YOLO, 40.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, overhead_cores=0.0)
-    dear = best(YOLO, 40.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, overhead_cores=2.0)
+    cheap = cheapest_fleet(YOLO, 40.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, overhead_cores=0.0)
+    dear = cheapest_fleet(YOLO, 40.0, 1.0, max_rows=8, min_cores=0.1, max_cores=16.0, overhead_cores=2.0)
     assert dear.pods < cheap.pods
 
 
 def test_without_load_the_least_pods_of_a_size_that_meets_the_slack_are_enough() -> None:
-    assert best(YOLO, 0.0, 1.0, max_rows=8, min_cores=0.2, max_cores=4.0, least=2) == Shape(2, 0.2, 1, True)
+    assert cheapest_fleet(YOLO, 0.0, 1.0, max_rows=8, min_cores=0.2, max_cores=4.0, least=2) == Fleet(2, 0.2, 1, True)
 
 
 def test_a_slack_that_no_size_meets_is_not_paid_for_with_pods_beyond_what_keeps_up() -> None:
-    found = best(YOLO, 10.0, 0.001, max_rows=8, min_cores=0.1, max_cores=4.0, most=50)
+    found = cheapest_fleet(YOLO, 10.0, 0.001, max_rows=8, min_cores=0.1, max_cores=4.0, most=50)
     assert not found.enough
     assert found.cores == 4.0
     assert found.pods <= 2
 
 
 def test_a_load_beyond_all_pods_gets_all_of_them_at_their_largest() -> None:
-    found = best(YOLO, 1000.0, 1.0, max_rows=8, min_cores=0.1, max_cores=2.0, most=3)
+    found = cheapest_fleet(YOLO, 1000.0, 1.0, max_rows=8, min_cores=0.1, max_cores=2.0, most=3)
     assert (found.pods, found.cores, found.enough) == (3, 2.0, False)
 
 
@@ -164,4 +164,4 @@ def test_a_load_beyond_all_pods_gets_all_of_them_at_their_largest() -> None:
 def test_impossible_bounds_are_refused(wrong: dict[str, float]) -> None:
     known = {"max_rows": 4, "min_cores": 0.1, "max_cores": 2.0, "least": 1, "most": 3}
     with pytest.raises(ValueError, match=r"must|impossible"):
-        best(YOLO, 1.0, 1.0, **(known | wrong))  # type: ignore[arg-type]
+        cheapest_fleet(YOLO, 1.0, 1.0, **(known | wrong))  # type: ignore[arg-type]

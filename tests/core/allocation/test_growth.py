@@ -75,12 +75,12 @@ def test_a_shrink_is_to_half_where_there_are_cores_to_spare() -> None:
     [
         {"factor": 0.9},
         {"most": -1.0},
-        {"further": -1.0},
+        {"extrapolation": -1.0},
         {"share": 1.1},
         {"least": 1.0},
         {"margin": 0.9},
         {"hold_s": -1.0},
-        {"patience_s": -1.0},
+        {"max_lookback_s": -1.0},
     ],
 )
 def test_impossible_rules_are_refused(wrong: dict[str, float]) -> None:

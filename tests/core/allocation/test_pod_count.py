@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from knative_sponge.core.allocation.pod_count import CountRules, PodCount
 
 
-def held(count: PodCount, needed: int, spared: int, since: float, until: float, *, short: bool = False) -> list[int]:
+def held(
+    count: PodCount, needed: int, with_reserve: int, since: float, until: float, *, short: bool = False
+) -> list[int]:
     """The counts while the same is asked for, each quarter of a second."""
     steps = int((until - since) * 4) + 1
-    return [count.update(needed, spared, short, since + step / 4) for step in range(steps)]
+    return [count.update(needed, with_reserve, short, since + step / 4) for step in range(steps)]
 
 
 def test_more_pods_are_made_only_after_they_were_asked_for_ten_seconds() -> None:

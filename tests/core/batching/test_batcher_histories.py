@@ -12,8 +12,7 @@ from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.batching.events import Dispatch, Refuse
 from knative_sponge.core.batching.work import Work
 from knative_sponge.errors import Reason
-from tests.core.batching.batcher_kit import machine
-from tests.core.batching.histories import Driver
+from tests.core.batching.virtual_shell import VirtualShell, new_batcher
 
 ACTION = st.one_of(
     st.tuples(
@@ -40,73 +39,73 @@ RULES = st.fixed_dictionaries(
 )
 
 
-def play(batcher: Batcher, history: list[tuple[Any, ...]]) -> Driver:
-    driver = Driver(batcher.handle)
+def play(batcher: Batcher, history: list[tuple[Any, ...]]) -> VirtualShell:
+    shell = VirtualShell(batcher.handle)
     key = 0
     for action in history:
         match action:
             case ("arrive", slack_s, rows, group, patience_s):
                 key += 1
-                deadline_s = driver.now + slack_s
-                driver.arrive(
+                deadline_s = shell.now + slack_s
+                shell.arrive(
                     Work(
                         key,
                         deadline_s,
                         rows=rows,
                         group=group,
-                        arrived_s=driver.now,
-                        give_up_s=max(deadline_s, driver.now) + patience_s,
+                        arrived_s=shell.now,
+                        give_up_s=max(deadline_s, shell.now) + patience_s,
                     )
                 )
             case ("cancel", which):
-                driver.cancel(which)
+                shell.cancel(which)
             case ("finish", how):
-                if driver.running:
-                    driver.finish(min(driver.running), how)
+                if shell.running:
+                    shell.finish(min(shell.running), how)
             case ("resize", cores):
-                driver.resize(cores)
+                shell.resize(cores)
             case ("advance", seconds):
-                driver.advance(seconds)
-        check(batcher, driver)
-    driver.settle()
-    return driver
+                shell.advance(seconds)
+        check(batcher, shell)
+    shell.settle()
+    return shell
 
 
-def check(batcher: Batcher, driver: Driver) -> None:
+def check(batcher: Batcher, shell: VirtualShell) -> None:
     """What holds after every event."""
     rules = batcher.rules
-    assert set(driver.running) == set(batcher.running), "slots and upstream calls are the same thing"
-    assert len(driver.running) <= rules.max_inflight
-    assert {work.key for work in batcher.queue} | {work.key for work in batcher.late} == driver.waiting, (
+    assert set(shell.running) == set(batcher.running), "slots and upstream calls are the same thing"
+    assert len(shell.running) <= rules.max_inflight
+    assert {work.key for work in batcher.queue} | {work.key for work in batcher.late} == shell.waiting, (
         "a request is lost or kept too long"
     )
-    assert len(driver.waiting) <= rules.max_queue + rules.max_rows * rules.max_inflight
-    for works in driver.running.values():
+    assert len(shell.waiting) <= rules.max_queue + rules.max_rows * rules.max_inflight
+    for works in shell.running.values():
         assert sum(work.rows for work in works) <= rules.max_rows or len(works) == 1
         assert len({work.group for work in works}) == 1
         assert len(works) == 1 or not any(work.alone for work in works)
     hopeless = [
-        work for work in batcher.queue if work.deadline_s - batcher._latency_s(work.rows, batcher.reach) < driver.now
+        work for work in batcher.queue if work.deadline_s - batcher._latency_s(work.rows, batcher.reach) < shell.now
     ]
     assert not hopeless or batcher.queue.first() not in hopeless, "a head that cannot make it is told at once"
-    if rules.defer.mode == "never" and len(driver.running) < rules.max_inflight:
-        assert not driver.waiting, "a free slot and a request that waits for nothing"
+    if rules.defer.mode == "never" and len(shell.running) < rules.max_inflight:
+        assert not shell.waiting, "a free slot and a request that waits for nothing"
 
 
 @settings(max_examples=10_000)
 @given(HISTORY, RULES)
 def test_no_history_loses_doubles_or_misroutes_a_request(history: list[tuple[Any, ...]], rules: dict[str, Any]) -> None:
-    batcher = machine(**rules)
-    driver = play(batcher, history)
-    assert set(driver.ended) == set(driver.works), "every request ends, exactly once"
-    for key, times in driver.dispatched.items():
-        assert times <= (2 if key in driver.was_refused else 1), "sent upstream twice"
-    for at_s, command in driver.log:
+    batcher = new_batcher(**rules)
+    shell = play(batcher, history)
+    assert set(shell.ended) == set(shell.works), "every request ends, exactly once"
+    for key, times in shell.dispatched.items():
+        assert times <= (2 if key in shell.was_refused else 1), "sent upstream twice"
+    for at_s, command in shell.log:
         if isinstance(command, Refuse):
-            justified(command, at_s, batcher, driver)
+            justified(command, at_s, batcher, shell)
 
 
-def justified(refusal: Refuse, at_s: float, batcher: Batcher, driver: Driver) -> None:
+def justified(refusal: Refuse, at_s: float, batcher: Batcher, shell: VirtualShell) -> None:
     work, reason = refusal.work, refusal.reason
     if reason is Reason.EXPIRED:
         assert work.deadline_s <= at_s
@@ -124,31 +123,31 @@ def justified(refusal: Refuse, at_s: float, batcher: Batcher, driver: Driver) ->
 @given(HISTORY)
 def test_without_groups_batches_take_the_most_urgent_that_are_not_passed_over(history: list[tuple[Any, ...]]) -> None:
     """A work is only left behind by a later deadline when it could not have been carried itself."""
-    batcher = machine(max_inflight=1)
-    driver = Driver(batcher.handle)
+    batcher = new_batcher(max_inflight=1)
+    shell = VirtualShell(batcher.handle)
     key = 0
     for action in history:
         before = {work.key: work for work in batcher.queue}
         if action[0] == "arrive":
             key += 1
-            work = Work(key, driver.now + action[1], rows=1)
+            work = Work(key, shell.now + action[1], rows=1)
             before[key] = work
-            driver.log.clear()
-            driver.arrive(work)
-        elif action[0] == "finish" and driver.running:
-            driver.log.clear()
-            driver.finish(min(driver.running), "done")
+            shell.log.clear()
+            shell.arrive(work)
+        elif action[0] == "finish" and shell.running:
+            shell.log.clear()
+            shell.finish(min(shell.running), "done")
         elif action[0] == "advance":
-            driver.advance(action[1])
+            shell.advance(action[1])
             continue
         else:
             continue
-        for _, command in driver.log:
+        for _, command in shell.log:
             if isinstance(command, Dispatch):
                 sent = {work.key for work in command.works}
                 head_s = command.works[0].deadline_s
                 for other in before.values():
-                    if other.key not in sent and other.key not in driver.ended and other.deadline_s < head_s:
+                    if other.key not in sent and other.key not in shell.ended and other.deadline_s < head_s:
                         rows = sum(work.rows for work in command.works)
                         together = batcher.model.cautious_s(min(rows + 1, 4), batcher.cores)
-                        assert driver.now + together > other.deadline_s
+                        assert shell.now + together > other.deadline_s

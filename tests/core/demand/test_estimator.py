@@ -14,7 +14,8 @@ from knative_sponge.core.batching.plan import best_target, lanes_of
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
 from knative_sponge.core.demand.outlook import Outlook
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 
 PARAMS = LatencyParams(0.05, 0.002, 0.01, 0.005)
 WORKS = st.lists(

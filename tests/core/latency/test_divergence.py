@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
-from tests.core.latency.learning_kit import CURVE, SMALL_GRID, off
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
+from tests.core.latency.learned_models import CURVE, SMALL_GRID, off
 from tests.core.profiles import measured, wandering
 
 

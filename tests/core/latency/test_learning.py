@@ -8,8 +8,9 @@ from statistics import mean, median
 
 import pytest
 
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
-from tests.core.latency.learning_kit import CURVE, GRID, SMALL_GRID, grown, off
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
+from tests.core.latency.learned_models import CURVE, GRID, SMALL_GRID, grown, off
 from tests.core.profiles import RESNET18, YOLOV5S, interpolated, measured, samples_of, teach, wandering
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import from_json, to_json
 from knative_sponge.errors import ProfileError
 from tests.core.profiles import measured, teach, wandering

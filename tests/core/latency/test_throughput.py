@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.latency.curve import LatencyParams
-from knative_sponge.core.latency.throughput import floor_cores, lasting_cores
+from knative_sponge.core.latency.throughput import floor_cores, sustainable_cores
 
 
 def best_throughput(params: LatencyParams, cores: float, max_rows: int, slack_s: float) -> float:
@@ -60,7 +60,7 @@ def test_a_serial_model_has_a_rate_that_no_cores_reach() -> None:
 def test_batches_take_half_of_the_slack_where_some_size_makes_them_so_fast(
     params: LatencyParams, rate: float, max_rows: int, slack_s: float
 ) -> None:
-    cores, urgent = lasting_cores(params, rate, max_rows, slack_s, 0.1)
+    cores, urgent = sustainable_cores(params, rate, max_rows, slack_s, 0.1)
     half, whole, any_time = (
         floor_cores(params, rate, max_rows, bound_s, 0.1) for bound_s in (slack_s / 2, slack_s, inf)
     )
@@ -77,7 +77,7 @@ def test_batches_take_half_of_the_slack_where_some_size_makes_them_so_fast(
 
 def test_half_of_the_slack_is_not_bought_at_any_price() -> None:
     """24.5 of 25 ms are not the cores': 80 of them would do, where 1.6 serve everybody who meets no batch."""
-    cores, urgent = lasting_cores(LatencyParams(0.0, 0.0, 0.04, 0.0245), 1.0, 16, 0.05, 0.1)
+    cores, urgent = sustainable_cores(LatencyParams(0.0, 0.0, 0.04, 0.0245), 1.0, 16, 0.05, 0.1)
     assert cores == pytest.approx(0.04 / 0.0255)
     assert urgent
 

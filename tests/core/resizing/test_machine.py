@@ -9,81 +9,82 @@ from typing import Any
 import pytest
 
 from knative_sponge.core.resizing.events import Extra, Patch, Report, Seen, Target, Tell, WakeAt
-from knative_sponge.core.resizing.machine import PodResize, ResizePhase, ResizeRules
+from knative_sponge.core.resizing.facts import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize, ResizeRules
 from knative_sponge.core.resizing.phase import Phase
-from tests.core.resizing.resizing import commands, steady
+from tests.core.resizing.simulated_cluster import commands, steady
 
 
 def test_a_growth_is_patched_then_announced_then_told_when_status_shows_it() -> None:
-    world = steady()
-    world.want(2.0)
-    assert commands(world) == [Patch(2.0)]
-    assert (world.resize.phase, world.resize.committed) == (ResizePhase.PATCHING, 2.0)
-    world.answer("done")
-    assert commands(world) == [Tell(Phase.PATCHED, 2.0)]
-    assert (world.resize.phase, world.resize.size, world.resize.committed) == (ResizePhase.PATCHED, 1.0, 2.0)
-    world.sync()
-    world.deliver()  # of the new spec, with the old status
-    world.deliver()  # of the status in which it is begun
-    assert world.quota == 2.0
-    assert world.resize.phase is ResizePhase.IN_PROGRESS
-    assert commands(world) == []
-    world.sync()
-    world.deliver()
-    assert commands(world) == [Report("Resized", "CPU 1 → 2"), Tell(Phase.ACTUATED, 2.0)]
-    assert (world.resize.phase, world.resize.size) == (ResizePhase.STEADY, 2.0)
+    cluster = steady()
+    cluster.want(2.0)
+    assert commands(cluster) == [Patch(2.0)]
+    assert (cluster.resize.phase, cluster.resize.committed) == (ResizePhase.PATCHING, 2.0)
+    cluster.answer("done")
+    assert commands(cluster) == [Tell(Phase.PATCHED, 2.0)]
+    assert (cluster.resize.phase, cluster.resize.size, cluster.resize.committed) == (ResizePhase.PATCHED, 1.0, 2.0)
+    cluster.sync()
+    cluster.deliver()  # of the new spec, with the old status
+    cluster.deliver()  # of the status in which it is begun
+    assert cluster.quota == 2.0
+    assert cluster.resize.phase is ResizePhase.IN_PROGRESS
+    assert commands(cluster) == []
+    cluster.sync()
+    cluster.deliver()
+    assert commands(cluster) == [Report("Resized", "CPU 1 → 2"), Tell(Phase.ACTUATED, 2.0)]
+    assert (cluster.resize.phase, cluster.resize.size) == (ResizePhase.STEADY, 2.0)
 
 
 def test_a_shrink_is_announced_before_it_is_patched_and_told_when_status_shows_it() -> None:
-    world = steady()
-    world.want(0.5)
-    assert commands(world) == [Tell(Phase.PATCHED, 0.5), Patch(0.5)]
-    assert (world.resize.size, world.resize.committed) == (0.5, 1.0)
-    world.answer("done")
-    assert commands(world) == []
-    world.run(1)
-    assert commands(world) == [Report("Resized", "CPU 1 → 500m"), Tell(Phase.ACTUATED, 0.5)]
+    cluster = steady()
+    cluster.want(0.5)
+    assert commands(cluster) == [Tell(Phase.PATCHED, 0.5), Patch(0.5)]
+    assert (cluster.resize.size, cluster.resize.committed) == (0.5, 1.0)
+    cluster.answer("done")
+    assert commands(cluster) == []
+    cluster.run(1)
+    assert commands(cluster) == [Report("Resized", "CPU 1 → 500m"), Tell(Phase.ACTUATED, 0.5)]
 
 
 def test_the_latest_target_wins_and_patches_keep_their_distance() -> None:
-    world = steady()
-    world.want(2.0)
-    world.want(3.0)
-    world.answer("done")
-    world.want(1.5)
-    world.want(2.5)
-    answered_s = world.now
-    commands(world)
-    world.advance(2.0)
-    assert world.commands == [(answered_s + 1.0, Patch(2.5))]
+    cluster = steady()
+    cluster.want(2.0)
+    cluster.want(3.0)
+    cluster.answer("done")
+    cluster.want(1.5)
+    cluster.want(2.5)
+    answered_s = cluster.now
+    commands(cluster)
+    cluster.advance(2.0)
+    assert cluster.commands == [(answered_s + 1.0, Patch(2.5))]
 
 
 def test_a_target_that_went_back_in_time_needs_no_patch() -> None:
-    world = steady()
-    world.want(2.0)
-    world.answer("done")
-    world.want(3.0)
-    world.want(2.0)
-    commands(world)
-    world.run(5)
-    assert not [command for command in commands(world) if isinstance(command, Patch)]
+    cluster = steady()
+    cluster.want(2.0)
+    cluster.answer("done")
+    cluster.want(3.0)
+    cluster.want(2.0)
+    commands(cluster)
+    cluster.run(5)
+    assert not [command for command in commands(cluster) if isinstance(command, Patch)]
 
 
 def test_the_same_target_again_says_nothing() -> None:
-    world = steady()
-    world.want(1.0)
-    world.show()
-    world.run(100)
-    assert commands(world) == []
+    cluster = steady()
+    cluster.want(1.0)
+    cluster.show()
+    cluster.run(100)
+    assert commands(cluster) == []
 
 
 def test_a_size_that_the_kernel_rounds_is_in_force_and_told_as_it_was_asked_for() -> None:
-    world = steady(granularity=0.01)
-    world.want(1.333)
-    world.run(3)
-    assert world.quota == pytest.approx(1.34)
-    assert world.proxy.cores == 1.333
-    assert world.resize.phase is ResizePhase.STEADY
+    cluster = steady(granularity=0.01)
+    cluster.want(1.333)
+    cluster.run(3)
+    assert cluster.quota == pytest.approx(1.34)
+    assert cluster.proxy.cores == 1.333
+    assert cluster.resize.phase is ResizePhase.STEADY
 
 
 def test_a_controller_that_starts_during_a_growth_tells_the_old_size_then_what_comes() -> None:
@@ -117,30 +118,30 @@ def test_a_status_that_is_older_than_spec_is_no_news_for_a_proxy() -> None:
 
 
 def test_a_status_from_before_a_shrink_confirms_no_growth_that_came_after_it() -> None:
-    world = steady()
-    world.want(0.5)
-    world.answer("done")
-    world.sync()  # its status still shows one core; the quota is half a core from now on
-    world.advance(1.0)
-    world.want(1.0)
-    world.answer("done")
-    while world.watch:
-        world.deliver()
-    assert (world.spec, world.shown, world.quota) == (1.0, 1.0, 0.5)
-    assert (world.proxy.cores, world.resize.size) == (0.5, 0.5)
-    world.run(2)
-    assert (world.proxy.cores, world.quota) == (1.0, 1.0)
+    cluster = steady()
+    cluster.want(0.5)
+    cluster.answer("done")
+    cluster.sync()  # its status still shows one core; the quota is half a core from now on
+    cluster.advance(1.0)
+    cluster.want(1.0)
+    cluster.answer("done")
+    while cluster.watch:
+        cluster.deliver()
+    assert (cluster.spec, cluster.shown, cluster.quota) == (1.0, 1.0, 0.5)
+    assert (cluster.proxy.cores, cluster.resize.size) == (0.5, 0.5)
+    cluster.run(2)
+    assert (cluster.proxy.cores, cluster.quota) == (1.0, 1.0)
 
 
 def test_a_watch_that_is_behind_the_answer_to_a_patch_is_no_reason_for_another() -> None:
-    world = steady()
-    world.want(2.0)
-    old = world.object()
-    world.answer("done")
-    world.tell(old)
-    world.advance(5.0)
-    assert world.patched_s == [2.0]
-    assert world.resize.committed == 2.0
+    cluster = steady()
+    cluster.want(2.0)
+    old = cluster.object()
+    cluster.answer("done")
+    cluster.tell(old)
+    cluster.advance(5.0)
+    assert cluster.patched_s == [2.0]
+    assert cluster.resize.committed == 2.0
 
 
 def test_without_generations_in_the_status_what_is_shown_counts() -> None:
@@ -157,32 +158,32 @@ def test_nothing_is_patched_before_the_pod_shows_its_size() -> None:
 
 
 def test_a_container_that_restarts_keeps_its_size_and_is_patched_when_it_is_back() -> None:
-    world = steady()
-    gone = replace(world.object(), in_force=None)
-    world.tell(gone)
-    world.want(2.0)
-    world.advance(20)
-    assert commands(world) == []
-    assert world.resize.size == 1.0
-    world.show()
-    assert commands(world) == [Patch(2.0)]
+    cluster = steady()
+    gone = replace(cluster.object(), in_force=None)
+    cluster.tell(gone)
+    cluster.want(2.0)
+    cluster.advance(20)
+    assert commands(cluster) == []
+    assert cluster.resize.size == 1.0
+    cluster.show()
+    assert commands(cluster) == [Patch(2.0)]
 
 
 def test_a_proxy_that_restarted_is_told_the_truth() -> None:
-    world = steady()
-    world.want(2.0)
-    world.run(3)
-    world.restart_proxy()
-    assert world.proxy.cores == 2.0
+    cluster = steady()
+    cluster.want(2.0)
+    cluster.run(3)
+    cluster.restart_proxy()
+    assert cluster.proxy.cores == 2.0
 
 
 def test_a_size_that_somebody_else_set_is_set_back() -> None:
-    world = steady()
-    world.want(2.0)
-    world.run(3)
-    world.apply(3.0)
-    world.run(5)
-    assert world.quota == 2.0
+    cluster = steady()
+    cluster.want(2.0)
+    cluster.run(3)
+    cluster.apply(3.0)
+    cluster.run(5)
+    assert cluster.quota == 2.0
 
 
 def test_a_new_tick_is_asked_for_only_when_its_time_changed() -> None:
@@ -205,38 +206,38 @@ def test_rules_that_cannot_be_kept_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_something_beside_the_cores_is_patched_once_though_the_cores_are_right() -> None:
-    world = steady()
-    world.want_more()
-    assert commands(world) == [Patch(1.0)]
-    world.answer("done")
-    world.run(10)
-    assert (commands(world), world.reports) == ([], [])
-    assert world.resize.phase is ResizePhase.STEADY
+    cluster = steady()
+    cluster.want_more()
+    assert commands(cluster) == [Patch(1.0)]
+    cluster.answer("done")
+    cluster.run(10)
+    assert (commands(cluster), cluster.reports) == ([], [])
+    assert cluster.resize.phase is ResizePhase.STEADY
 
 
 def test_something_beside_the_cores_goes_with_the_next_patch_and_keeps_its_distance() -> None:
-    world = steady()
-    world.want(2.0)
-    world.answer("done")
-    answered_s = world.now
-    commands(world)
-    world.want_more()
-    world.advance(2.0)
-    assert world.commands == [(answered_s + 1.0, Patch(2.0))]
+    cluster = steady()
+    cluster.want(2.0)
+    cluster.answer("done")
+    answered_s = cluster.now
+    commands(cluster)
+    cluster.want_more()
+    cluster.advance(2.0)
+    assert cluster.commands == [(answered_s + 1.0, Patch(2.0))]
 
 
 def test_something_beside_the_cores_that_is_no_more_due_is_not_patched() -> None:
-    world = steady()
-    world.want(2.0)
-    world.answer("done")
-    world.want_more()
-    world.tell(Extra(due=False))
-    commands(world)
-    world.run(5)
-    assert not [command for command in commands(world) if isinstance(command, Patch)]
+    cluster = steady()
+    cluster.want(2.0)
+    cluster.answer("done")
+    cluster.want_more()
+    cluster.tell(Extra(due=False))
+    commands(cluster)
+    cluster.run(5)
+    assert not [command for command in commands(cluster) if isinstance(command, Patch)]
 
 
 def test_what_hinders_something_beside_the_cores_is_reported_without_them() -> None:
-    world = steady()
-    world.tell(replace(world.object(), pending="Deferred", message="not enough memory"))
-    assert world.reports == [Report("ResizeDeferred", "not enough memory")]
+    cluster = steady()
+    cluster.tell(replace(cluster.object(), pending="Deferred", message="not enough memory"))
+    assert cluster.reports == [Report("ResizeDeferred", "not enough memory")]

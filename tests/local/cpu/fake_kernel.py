@@ -109,7 +109,6 @@ class FakeKernel:
                 "cgroup.procs": "",
                 "cpu.cfs_quota_us": "-1",
                 "cpu.cfs_period_us": "100000",
-                "cpu.stat": "nr_periods 0\nnr_throttled 0\nthrottled_time 2500000000",
                 "cpuacct.usage": "1500000000",
             }
         return {
@@ -117,7 +116,7 @@ class FakeKernel:
             "cgroup.subtree_control": "",
             "cgroup.events": "populated 0",
             "cpu.max": "max 100000",
-            "cpu.stat": "usage_usec 1500000\nthrottled_usec 2500000",
+            "cpu.stat": "usage_usec 1500000",
         }
 
     def _at(self, path: Path) -> tuple[dict[str, str], str]:

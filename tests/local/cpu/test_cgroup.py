@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from knative_sponge.local.cpu.cgroup import KernelFiles, Owner, make_group, members, remove_group, sweep
-from tests.local.conditions import HAVE_V1, HAVE_V2, V1_CPU, V2_ANY, alive, wait_until
 from tests.local.cpu.fake_kernel import FakeKernel
+from tests.local.cpu.writable_groups import HAVE_V1, HAVE_V2, V1_CPU, V2_ANY
+from tests.local.waiting import alive, wait_until
 
 PARENT = Path("/fake")
 

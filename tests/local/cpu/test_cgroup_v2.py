@@ -138,8 +138,7 @@ def test_a_bound_above_is_the_limit() -> None:
     assert control.apply(2.0) == 0.5
 
 
-def test_usage_and_throttled_time_are_seconds() -> None:
+def test_usage_is_in_seconds() -> None:
     kernel, scope = machine()
     control = make(kernel, scope)
     assert control.usage_s() == 1.5
-    assert control.throttled_s() == 2.5

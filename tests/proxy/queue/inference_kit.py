@@ -13,7 +13,8 @@ from knative_sponge.codec.base import Answer, Call
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.defer import DeferRules
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
 from knative_sponge.proxy.queue.metrics import Metrics
 

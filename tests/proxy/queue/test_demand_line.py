@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams, Sample
+from knative_sponge.core.latency.curve import LatencyParams, Sample
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import to_json
 from knative_sponge.errors import Reason
 from knative_sponge.proxy.queue import control

@@ -9,7 +9,7 @@ import pytest
 
 from knative_sponge.controller.admission.pod import review_pod
 from knative_sponge.controller.cluster.node import NodeView, start_room
-from knative_sponge.controller.profiles.profile import Known, key_of, known
+from knative_sponge.controller.profiles.profile import ImageProfile, image_profile, key_of
 from knative_sponge.core.latency.profile import from_json
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.settings import ProxySettings
@@ -23,7 +23,11 @@ MODEL = "registry.example/ocr@sha256:" + "5" * 64
 def reviewed(pod: Any, cores: float | None = 2.5, image: str = MODEL, room: float | None = 16.0) -> Any:
     """`pod`, whose container runs MODEL, after a review that knows `image`, and the room that nodes have."""
     container(pod, "user-container")["image"] = MODEL
-    found = {key_of(image, "", pod["metadata"]["labels"]["serving.knative.dev/service"]): known(document(), cores, 0.0)}
+    found = {
+        key_of(image, "", pod["metadata"]["labels"]["serving.knative.dev/service"]): image_profile(
+            document(), cores, 0.0
+        )
+    }
     changed = review_pod(pod, IMAGE, lambda: "t-1", found.get, room=lambda _pod: room).changed
     assert changed is not None
     return changed
@@ -141,7 +145,7 @@ def test_a_second_review_changes_nothing() -> None:
 
 
 def test_nothing_is_looked_up_for_a_pod_that_keeps_the_stock_proxy() -> None:
-    def fail(_key: str) -> Known | None:
+    def fail(_key: str) -> ImageProfile | None:
         raise AssertionError
 
     for chosen in ({}, {"slo": "soon"}):

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.local.cpu.control import FakeCpu
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings
-from tests.local.conditions import until
+from tests.local.fake_cpu import FakeCpu
 from tests.local.fake_proxy import Event
+from tests.local.waiting import until
 
 FAKE = (sys.executable, "-m", "tests.local.fake_proxy")
 CODE = """
@@ -30,7 +30,7 @@ SERVER = (sys.executable, "-c", CODE, "{port}")
 SETTINGS = ServingSettings(slo_s=0.5, max_cores=1.0)
 
 
-class Stage:
+class ServiceSetup:
     """Options for a service before the fake proxy, and the fake's log."""
 
     def __init__(self, folder: Path, cpu: FakeCpu | None) -> None:

@@ -1,4 +1,4 @@
-"""The last resort against work that must have ended and has not: the whole process ends, at once and untidily."""
+"""Ends the whole process, at once and untidily, when work that must end in time does not."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Final
 _log: Final = logging.getLogger(__name__)
 
 _NAMED: Final = 20
-"""Tasks that are named in the log, of those that are left."""
+"""So many of the tasks that still run are named in the log."""
 _TOLD_S: Final = 1.0
-"""For so long the end waits for the log. Whoever hangs may hang in a write to it, and then holds its lock."""
+"""The end waits so long for the log. A task that hangs in a write to the log holds its lock."""
 
 
 @contextmanager
 def must_end(what: str, within_s: float, end: Callable[[int], object] = os._exit) -> Iterator[None]:
-    """The block ends within so many seconds, or `end` is called with 1 after a line in the log that names `what` and the
-    tasks that are left; without that line, a second later, when nothing can be logged.
+    """If the block does not end within `within_s` seconds, log `what` and the tasks that still run, and call `end` with 1.
 
-    A thread watches, so that it holds for a loop that is blocked, too. Use it in a task.
+    Where nothing can be logged, `end` is called a second later. A thread watches, so a blocked event loop is caught, too.
+    Use it in a task.
     """
     loop = asyncio.get_running_loop()
 
@@ -36,7 +36,7 @@ def must_end(what: str, within_s: float, end: Callable[[int], object] = os._exit
         )  # fmt: skip
 
     def give_up() -> None:
-        telling = threading.Thread(target=tell, name="last words", daemon=True)
+        telling = threading.Thread(target=tell, name="watchdog log", daemon=True)
         try:
             telling.start()
             telling.join(_TOLD_S)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from math import log
 
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from tests.core.profiles import measured, teach, wandering
 
 CURVE = LatencyParams(gamma=0.02, delta=0.002, epsilon=0.01, eta=0.003)

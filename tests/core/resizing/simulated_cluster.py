@@ -25,7 +25,8 @@ from knative_sponge.core.resizing.events import (
     Told,
     WakeAt,
 )
-from knative_sponge.core.resizing.machine import PodResize, ResizePhase
+from knative_sponge.core.resizing.facts import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize
 from knative_sponge.core.resizing.phase import Phase
 
 Mood = Literal["works", "defers", "refuses", "fails"]
@@ -46,7 +47,7 @@ class Status:
 
 
 @dataclass
-class World:
+class SimulatedCluster:
     """Everything around one PodResize. `tell` it an event; it carries the commands out and keeps the books."""
 
     granularity: float = TENTH
@@ -244,22 +245,22 @@ class World:
         self.tell(Extra(due))
 
 
-def steady(**about: Any) -> World:
+def steady(**about: Any) -> SimulatedCluster:
     """A pod of one core that was seen, whose proxy was told, and that may be patched."""
-    world = World(**about)
-    world.show()
-    world.run(2)
-    assert world.resize.phase is ResizePhase.STEADY
-    world.commands.clear()
-    return world
+    cluster = SimulatedCluster(**about)
+    cluster.show()
+    cluster.run(2)
+    assert cluster.resize.phase is ResizePhase.STEADY
+    cluster.commands.clear()
+    return cluster
 
 
-def commands(world: World) -> list[object]:
+def commands(cluster: SimulatedCluster) -> list[object]:
     """Those since the last look, without their times."""
-    found = [command for _, command in world.commands]
-    world.commands.clear()
+    found = [command for _, command in cluster.commands]
+    cluster.commands.clear()
     return found
 
 
-def kinds(world: World) -> list[str]:
-    return [report.kind for report in world.reports]
+def kinds(cluster: SimulatedCluster) -> list[str]:
+    return [report.kind for report in cluster.reports]

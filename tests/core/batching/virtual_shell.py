@@ -1,11 +1,17 @@
-"""Drives a batcher through histories in virtual time and keeps the books that its invariants are checked against."""
+"""A shell around a batcher, in virtual time: it plays events, carries commands out and records both for the checks.
+
+Batchers made here defer nothing unless they are told to.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
@@ -22,7 +28,8 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.model import LatencyModel, LatencyParams
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 
 PARAMS = LatencyParams(0.02, 0.005, 0.01, 0.01)
@@ -34,7 +41,7 @@ def exact_model() -> LatencyModel:
 
 
 @dataclass
-class Driver:
+class VirtualShell:
     """A shell with a clock of its own. `handle` is the machine under test."""
 
     handle: Callable[[BatcherEvent, float], list[BatcherCommand]]
@@ -133,3 +140,18 @@ class Driver:
             else:
                 return
         raise AssertionError("the history does not settle")
+
+
+NEVER = DeferRules(mode="never")
+
+
+def new_batcher(*, cores: float = 1.0, reach: float = 4.0, model: LatencyModel | None = None, **rules: Any) -> Batcher:
+    return Batcher(BatchRules(**{"defer": NEVER, "max_rows": 4, **rules}), model or exact_model(), cores, reach)
+
+
+def works(*slacks_s: float, now: float = 0.0) -> list[Work]:
+    return [Work(key, now + slack_s, arrived_s=now) for key, slack_s in enumerate(slacks_s, start=1)]
+
+
+def batches(shell: VirtualShell) -> list[list[int]]:
+    return [[work.key for work in command.works] for _, command in shell.log if isinstance(command, Dispatch)]
