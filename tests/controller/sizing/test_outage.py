@@ -18,7 +18,7 @@ from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeGone, KubeUnreachable
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 _HOUR_S = 3600.0
 _LONGEST_WAIT_S = 30.0
