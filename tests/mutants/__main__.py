@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -36,13 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = left.read()
     trial = [mutation for mutation in chosen if not any(entry.names(mutation) for entry in known)]
     used = [room for room in wanted if any(mutation.file in room.modules for mutation in trial)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # leaves no fork behind
     started = time.monotonic()
     for name in _WARM:
         importlib.import_module(name)
     reach = _measured(used, options.jobs)
     print(f"{len(trial)} mutants, tests measured after {time.monotonic() - started:.0f} s", flush=True)
-    if options.quick:
-        reach = {name: found.without_slow(options.quick) for name, found in reach.items()}
     own = {mutation: room.name for room in used for mutation in trial if mutation.file in room.modules}
     found: dict[Mutation, Verdict] = {}
     for mutation, result in tried({m: reach[own[m]].limits_s(m) for m in trial}, sources, ROOT, options.jobs):
@@ -92,10 +92,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time (default: all cores)"
     )
     parser.add_argument("--tests", nargs="+", default=[], help="test files to try in place of the room's")
-    parser.add_argument(
-        "--quick", type=float, metavar="SECONDS",
-        help="leave out tests that take longer: some of what survives is killed by those",
-    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="print the killed ones too")
     return parser.parse_args(argv)
 

@@ -73,4 +73,5 @@ class _Fork(Generic[Key]):
 
 def _lead(run: Callable[[], None]) -> None:
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     run()

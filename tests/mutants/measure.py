@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import coverage
@@ -35,12 +35,8 @@ class Reach:
             lines = self.lines.get(mutation.file, {})
             first, last = mutation.statement
             found = {test for line in range(first, last + 1) for test in lines.get(line, [])}
-        ordered = sorted(found & self.cost_s.keys(), key=lambda test: (self.cost_s[test], test))
+        ordered = sorted(found, key=lambda test: (self.cost_s[test], test))
         return {test: 10 + 5 * self.cost_s[test] for test in ordered}
-
-    def without_slow(self, most_s: float) -> Reach:
-        """The same without the tests that take longer."""
-        return replace(self, cost_s={test: cost_s for test, cost_s in self.cost_s.items() if cost_s <= most_s})
 
 
 def measure(files: Sequence[str], product: str, root: Path, into: Path) -> None:
