@@ -15,8 +15,9 @@ CONTROLLER = (
     "kube/resource",
     "profiles/profile",
     "reporting/rows", "reporting/why",
-    "revisions/decision", "revisions/idle", "revisions/scale", "revisions/serverless", "revisions/status",
-    "sizing/actuation", "sizing/claims", "sizing/quota_refusals", "sizing/retention", "sizing/round_robin", "sizing/unchanged",
+    "revisions/decision", "revisions/idle", "revisions/scale", "revisions/serverless_service", "revisions/status",
+    "sizing/actuation", "sizing/claim_holds", "sizing/claims", "sizing/node_state", "sizing/pod_state", "sizing/quota_refusals",
+    "sizing/round_robin",
 )  # fmt: skip
 """The controller's modules without I/O."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from knative_sponge.core.latency.curve import LatencyParams, Sample
-from knative_sponge.core.latency.fit import fit_latency
+from knative_sponge.core.latency.offline_fit import fit_latency
 from knative_sponge.profile.measure import measure
 from tests.virtual_time import run_virtual
 

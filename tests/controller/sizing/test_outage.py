@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Callable
 from itertools import pairwise
 
 from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.controller.kube.api_json import Text, read_object
 from knative_sponge.controller.kube.client import Kube, Listing, Patch, WatchEventType
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object, Resource
-from knative_sponge.controller.kube.wire import Text, read_object
 from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import Report

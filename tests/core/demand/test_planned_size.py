@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from knative_sponge.core.demand.size import Size
+from knative_sponge.core.demand.planned_size import Size
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.model import LatencyModel
 

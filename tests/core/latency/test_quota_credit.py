@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.events import Arrived, BatchDone, BatcherCommand, Dispatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.credit import Credit, longest_wait_s
 from knative_sponge.core.latency.curve import Sample
 from knative_sponge.core.latency.model import LatencyModel
+from knative_sponge.core.latency.quota_credit import Credit, longest_wait_s
 
 PERIOD_S = 0.1
 CALLS = st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 0.5)), min_size=1, max_size=30)

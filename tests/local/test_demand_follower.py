@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.local.follow import CoresRange, Follower, Resized
+from knative_sponge.local.demand_follower import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.wire.client import AdminClient
 from tests.local.fake_cpu import FakeCpu
