@@ -40,6 +40,7 @@ def test_events_of_both_modes_merge_with_plain_requests_and_each_gets_its_rows()
     ]
     parts = [codec.parse(*request) for request in requests]
     assert len({part.group for part in parts}) == 1
+    assert [part.unwrapped for part in parts] == [False, True, True]
     assert [part.rows for part in parts] == [1, 2, 1]
     call = codec.merge(parts)
     assert call.body == b'{"instances":[1.10,1e400,-0.0,12345678901234567890]}'

@@ -30,6 +30,8 @@ def test_two_slots_serve_twice_as_much() -> None:
         (works((2.0, "b"), (5.0, "b"), (6.0, "a")), table(1.0, 0.25), [0, 1]),
         # Both of a take 2.5 s, and b would start too late: only one of a, then b.
         (works((3.5, "a"), (3.5, "b"), (4.5, "a")), table(0.5, 1.0), [0]),
+        # Two of b take 1.5 s, then the third of b and a one after the other 1 s each: all are in time.
+        (works((1.5, "b"), (3.5, "b"), (4.0, "b"), (5.0, "a")), table(0.5, 0.5), [0, 1]),
     ],
 )
 def test_a_batch_grows_beyond_its_target_only_when_no_other_lane_loses_by_it(
