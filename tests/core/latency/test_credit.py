@@ -139,4 +139,5 @@ def test_a_second_busy_run_is_measured_like_the_first() -> None:
         found = [credit.mean_cost(Sample(rows, 0.5, PERIOD_S)) for rows in (1, 2, 3, 4, 5)]
         assert found[:4] == [None] * 4
         assert found[4] is not None
-        assert (found[4].rows, found[4].seconds) == (3.0, pytest.approx(PERIOD_S))
+        assert found[4].rows == 3.0
+        assert found[4].seconds == pytest.approx(PERIOD_S)
