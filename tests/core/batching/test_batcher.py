@@ -104,6 +104,14 @@ def test_late_requests_are_served_after_all_that_can_make_it() -> None:
     assert batches(shell) == [[1], [3], [2]]
 
 
+def test_the_slack_of_an_arrival_is_what_it_had_when_it_came_unless_it_was_hopeless() -> None:
+    batcher = new_batcher()
+    shell = VirtualShell(batcher.handle, now=5.0)
+    shell.arrive(Work(1, 9.0))
+    shell.arrive(Work(2, 5.0001))
+    assert [batcher.arrivals.slack_s(share) for share in (0.0, 1.0)] == [4.0, 4.0]
+
+
 def test_late_requests_take_places_and_are_the_first_to_lose_them() -> None:
     shell = VirtualShell(new_batcher(serve_late=True, max_queue=2).handle)
     first, late, good = works(9.0, 0.1, 8.0)

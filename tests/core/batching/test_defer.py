@@ -28,6 +28,7 @@ def held(
 
 def test_a_batch_waits_for_a_companion_as_long_as_it_takes_itself() -> None:
     assert held() == pytest.approx(0.2)
+    assert held(now=3.0) == pytest.approx(3.2)
     assert held(max_wait=2.0) == pytest.approx(0.4)
     assert held(rows=2, max_wait=5.0) == pytest.approx(-1.0 + 5 * 0.3), "from the first arrival on"
 
@@ -36,9 +37,9 @@ def test_no_batch_waits_beyond_its_last_safe_start() -> None:
     assert held(deadline_s=0.5, rate=5.2) == pytest.approx(0.5 - 0.3 - 0.002)
 
 
-@pytest.mark.parametrize(("rate", "waits"), [(4.9, False), (5.0, True), (5.5, True), (5.6, False)])
+@pytest.mark.parametrize(("rate", "waits"), [(4.9, False), (5.01, True), (5.5, True), (5.6, False)])
 def test_a_companion_must_be_likely_and_the_server_not_busy(rate: float, waits: bool) -> None:
-    assert (held(rate=rate) is not None) == waits
+    assert (held(rate=rate, now=3.0) is not None) == waits
 
 
 @pytest.mark.parametrize(
@@ -76,3 +77,7 @@ def test_never_means_never() -> None:
 def test_impossible_rules_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"mode|impossible"):
         DeferRules(**bad)
+
+
+def test_rules_may_be_at_their_bounds() -> None:
+    DeferRules(max_load=0.0, min_saving=0.0, max_wait=0.0, margin_s=0.0)

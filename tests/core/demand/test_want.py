@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from knative_sponge.core.batching.events import Arrived, BatchDone
+from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
 from tests.core.batching.virtual_shell import new_batcher
 
@@ -59,3 +61,13 @@ def test_no_more_is_asked_for_than_can_be_had_now() -> None:
     assert (scripted.rules.min_cores, scripted.rules.max_cores) == (0.05, 0.05)
     scripted.within(3.0)
     assert (scripted.rules.min_cores, scripted.rules.max_cores) == (0.1, 3.0)
+
+
+def test_a_pod_that_nobody_asks_any_more_needs_the_least() -> None:
+    batcher = new_batcher()
+    estimator = DemandEstimator(CoresRules(min_cores=0.1, max_cores=4.0, headroom=None, resize_s=0.0), batcher)
+    batcher.handle(Arrived(Work(1, 0.2)), 0.0)
+    batcher.handle(BatchDone(1), 0.05)
+    assert estimator.need(0.1) > 0.1, "for the next one"
+    assert batcher.arrivals.slack_s(0.5) is not None
+    assert estimator.need(6.0) == 0.1
