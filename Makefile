@@ -10,13 +10,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 FOREIGN := $(CACHE)/foreign-$(shell cksum < requirements/foreign.txt | cut -d' ' -f1)
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 
-.PHONY: help demo test lint bench e2e cluster-up cluster-down images clean
+.PHONY: help demo test lint bench mutants e2e cluster-up cluster-down images clean
 
 help:
 	@echo "make demo   serve a real model on this machine and compare four strategies (about 4 minutes the first time)"
 	@echo "make test   all tests"
 	@echo "make lint   formatting, lints, types, dead code, import borders"
 	@echo "make bench  the speed figures"
+	@echo "make mutants   does a test fail when one token of the pure code is wrong? (an hour; MUTANTS=core/batching for one room)"
 	@echo "make e2e    a real cluster with Knative, the product on it, all end-to-end tests (docs/e2e.md)"
 	@echo "make cluster-up, make cluster-down   only the cluster"
 	@echo "make images the product's container images (images/README.md)"
@@ -41,6 +42,9 @@ bench: $(VENV)/dev.stamp
 	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "==> $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; \
 	done
+
+mutants: $(VENV)/dev.stamp
+	@$(BIN)/python -m tests.mutants $(MUTANTS)
 
 e2e: $(VENV)/dev.stamp
 	@$(BIN)/python -m e2e $(E2E)

@@ -18,8 +18,8 @@ from math import exp, log
 from statistics import mean, median
 
 from knative_sponge.core.latency.curve import LatencyParams, Sample
-from knative_sponge.core.latency.fit import fit_latency
 from knative_sponge.core.latency.model import LatencyModel
+from knative_sponge.core.latency.offline_fit import fit_latency
 from tests.core.profiles import RESNET18_OTHER_SOURCE, YOLOV5S, interpolated, samples_of, wandering
 
 Latency = Callable[[int, float], float]

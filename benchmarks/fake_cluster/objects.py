@@ -19,7 +19,7 @@ from knative_sponge.controller.annotations import (
     SLO_ANNOTATION,
 )
 from knative_sponge.controller.kube.resource import Object
-from knative_sponge.controller.revisions.serverless import Mode, wanted
+from knative_sponge.controller.revisions.serverless_service import Mode, wanted
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import running
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
-from knative_sponge.local.cpu.quota import DEFAULT_PERIOD_S
-from knative_sponge.local.follow import Resized
+from knative_sponge.local.cpu.cfs_quota import DEFAULT_PERIOD_S
+from knative_sponge.local.demand_follower import Resized
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.runner import LocalService
 from knative_sponge.settings import ServingSettings

@@ -43,7 +43,7 @@ class Sizing:
 
     @property
     def cost(self) -> LatencyParams | None:
-        """The cost curve of batches (`core/latency/credit.py`); the latency curve where the demand has no other."""
+        """The cost curve of batches (`core/latency/quota_credit.py`); the latency curve where the demand has no other."""
         return self.params if self.pod.cost is None else LatencyParams(*self.pod.cost)
 
     def floor(self) -> tuple[float | None, bool]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from knative_sponge.errors import SettingError
+from knative_sponge.local.cpu.cfs_quota import DEFAULT_PERIOD_S, KERNEL_MIN_US, check_period
 from knative_sponge.local.cpu.control import CpuControl
-from knative_sponge.local.cpu.quota import DEFAULT_PERIOD_S, KERNEL_MIN_US, check_period
-from knative_sponge.local.follow import Resized
+from knative_sponge.local.demand_follower import Resized
 from knative_sponge.local.process import Sink
 from knative_sponge.settings import ServingSettings
 
@@ -43,7 +43,7 @@ class LocalOptions:
     fixed_cores: float | None = None
     """Hold the model server to exactly this size and follow no demand."""
     cfs_period_s: float = DEFAULT_PERIOD_S
-    """Seconds over which a CFS quota counts. A shorter period makes shorter stalls (local/cpu/quota.py)."""
+    """Seconds over which a CFS quota counts. A shorter period makes shorter stalls (local/cpu/cfs_quota.py)."""
     profile: Path | None = None
     """Latency profile (JSON) to start warm from."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from knative_sponge.core.quantity import format_cores
 from knative_sponge.errors import SettingError, SpongeError
 from knative_sponge.local.cpu.choice import choose_control
 from knative_sponge.local.cpu.control import CpuControl
-from knative_sponge.local.follow import CoresRange, Follower
+from knative_sponge.local.demand_follower import CoresRange, Follower
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.ports import Ports, wait_accepting

@@ -12,10 +12,10 @@ from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
 from knative_sponge.proxy.knative.drain import Drain, WaitForDrain
 from knative_sponge.proxy.knative.entrance import ConcurrencySlots, Entrance
+from knative_sponge.proxy.knative.header_shims import HeaderShims
 from knative_sponge.proxy.knative.observe import Observed, Observers
 from knative_sponge.proxy.knative.probe_handler import ProbeHandler
-from knative_sponge.proxy.knative.readiness import Readiness
-from knative_sponge.proxy.knative.shims import HeaderShims
+from knative_sponge.proxy.knative.server_readiness import Readiness
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.knative.timeouts import Timeouts
 from knative_sponge.proxy.upstream.pool import Upstream

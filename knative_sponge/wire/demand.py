@@ -20,7 +20,7 @@ class DemandLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     that the most urgent requests have on arrival; None before any. queued: rows that wait. running: batches with the model
     server. idle_s: seconds since the last request; None where nobody counts. met, missed: requests since its start that
     made, and did not make, their deadline. max_batch: rows per upstream call at most. params: γ, δ, ε, η of its latency
-    model; cost: the same of what batches cost (`core/latency/credit.py`). samples: measurements behind them. curve:
+    model; cost: the same of what batches cost (`core/latency/quota_credit.py`). samples: measurements behind them. curve:
     (cores, rows per second expected to miss).
     """
 

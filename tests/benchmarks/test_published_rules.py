@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchmarks.published_rules import Fleet, PlainParams, Setting, fa2_solver, plain_fit, sponge_solver
 from knative_sponge.core.latency.curve import LatencyParams, Sample
-from knative_sponge.core.latency.fit import fit_latency
+from knative_sponge.core.latency.offline_fit import fit_latency
 from knative_sponge.core.latency.throughput import floor_cores
 from tests.core.latency.test_throughput import best_throughput
 from tests.core.profiles import RESNET18, RESNET18_TRUNCATED, YOLOV5S, samples_of

@@ -16,7 +16,7 @@ import pytest
 from knative_sponge.cli.run import Screen, options_from
 from knative_sponge.errors import SettingError
 from knative_sponge.local.cpu.procfs import descendants
-from knative_sponge.local.follow import Resized
+from knative_sponge.local.demand_follower import Resized
 from knative_sponge.settings import ServingSettings
 from knative_sponge.wire.demand import DemandLine
 from tests.local.waiting import wait_until

@@ -21,7 +21,7 @@ from knative_sponge.controller.kube.resource import NODES, PODS, REVISIONS
 from knative_sponge.controller.process import Process
 from knative_sponge.controller.sizing import sizer as sizer_module
 from knative_sponge.controller.sizing.cpsat import CLOSING_S, Refiner
-from knative_sponge.controller.sizing.kubelet import Kubelets
+from knative_sponge.controller.sizing.memory_usage import Kubelets
 from knative_sponge.errors import SettingError
 from tests.controller.admission.webhook_kit import LOOPS
 from tests.controller.apiserver import FakeApi, Refused
@@ -30,7 +30,7 @@ from tests.controller.revision_kit import run, until
 from tests.controller.sized_pod import running
 from tests.controller.sizing.node_kit import a_node, sizing
 from tests.controller.sizing.test_cpsat import PATIENT, RULES, gone, unproven
-from tests.controller.sizing.test_kubelet import Kubelet, serving
+from tests.controller.sizing.test_memory_usage import Kubelet, serving
 from tests.controller.test_process import settings
 from tests.local.fake_proxy import FakeProxy
 

@@ -64,3 +64,8 @@ def test_a_duration_is_printed_as_it_was_written(amount: int) -> None:
     assert format_duration(parse_duration_s(f"{amount}s")) == f"{amount}s"
     if amount < 1000:
         assert format_duration(parse_duration_s(f"{amount}ms")) == f"{amount}ms"
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0s"), (0.999, "999ms"), (1.0, "1s"), (120.0, "120s")])
+def test_milliseconds_are_for_less_than_a_second_and_more_than_none(seconds: float, shown: str) -> None:
+    assert format_duration(seconds) == shown

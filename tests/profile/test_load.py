@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.profile.load import SENT_HEADER, SLO_HEADER, Outcome, Planned, Reply, lag_s, offer
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 
 @dataclass

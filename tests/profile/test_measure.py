@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from knative_sponge.core.latency.curve import LatencyParams, Sample
-from knative_sponge.core.latency.fit import fit_latency
+from knative_sponge.core.latency.offline_fit import fit_latency
 from knative_sponge.profile.measure import measure
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 PARAMS = LatencyParams(0.02, 0.004, 0.003, 0.001)
 

@@ -8,7 +8,7 @@ import statistics
 import pytest
 
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
-from knative_sponge.core.batching.fifo import FifoBatcher, FifoRules
+from knative_sponge.core.batching.fifo_batcher import FifoBatcher, FifoRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
 from knative_sponge.core.latency.curve import LatencyParams

@@ -30,7 +30,7 @@ from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import to_json
 from knative_sponge.core.quantity import parse_duration_s
 from knative_sponge.errors import SettingError
-from knative_sponge.local.cpu.quota import DEFAULT_PERIOD_S
+from knative_sponge.local.cpu.cfs_quota import DEFAULT_PERIOD_S
 from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.process import Sink
 from knative_sponge.profile.arrivals import ArrivalKind

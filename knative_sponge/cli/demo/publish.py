@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from knative_sponge.cli.demo.figure import Picture
-from knative_sponge.cli.demo.machine import describe_machine, machine_line
+from knative_sponge.cli.demo.host import describe_machine, machine_line
 from knative_sponge.cli.demo.page import render_page
 from knative_sponge.cli.demo.report import StrategyRun, summarize, to_json
 from knative_sponge.cli.demo.scenario import SURGE, Scenario

@@ -20,8 +20,8 @@ import aiohttp
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from knative_sponge.controller.kube.api_json import Text, lines, read_event, read_object, read_page
 from knative_sponge.controller.kube.resource import Object, Resource, Verb
-from knative_sponge.controller.kube.wire import Text, lines, read_event, read_object, read_page
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable, SettingError
 
 RETRY_S: Final = (0.2, 30.0)

@@ -15,9 +15,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from knative_sponge.controller.kube.api_json import Text, read_object
 from knative_sponge.controller.kube.client import RETRY_S, Kube, WatchEventType
 from knative_sponge.controller.kube.resource import Key, Object, Resource
-from knative_sponge.controller.kube.wire import Text, read_object
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.errors import KubeError, KubeGone
 

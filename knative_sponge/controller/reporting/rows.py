@@ -31,7 +31,7 @@ class PodRow:
     batches at the model server. slack_s: 95 % of requests have at least so much time left when they arrive; None before any.
     met, missed: requests since the pod started. news_s: age of its last demand; None before the first. curve: (cores, rows per
     second expected to miss), cores ascending. params: gamma, delta, epsilon, eta of `core.latency.curve.LatencyParams`; None
-    before the first demand. cost: the same for the cost of batches (`core/latency/credit.py`). samples: calls that both
+    before the first demand. cost: the same for the cost of batches (`core/latency/quota_credit.py`). samples: calls that both
     were learned from.
 
     Raises ValueError for numbers that are not finite or below zero.

@@ -14,10 +14,10 @@ from typing import Final
 
 from knative_sponge.controller.annotations import ROUTING_STATE_LABEL, SCALING_ANNOTATION, has_our_class
 from knative_sponge.controller.kube.resource import Object
-from knative_sponge.controller.revisions import serverless
+from knative_sponge.controller.revisions import serverless_service as serverless
 from knative_sponge.controller.revisions.idle import IdleRules, IdleState, activation_s, idle_state, recheck_s
 from knative_sponge.controller.revisions.scale import Routing, ScaleBounds, desired
-from knative_sponge.controller.revisions.serverless import Mode
+from knative_sponge.controller.revisions.serverless_service import Mode
 from knative_sponge.controller.revisions.status import (
     StatusFacts,
     given_up_since,

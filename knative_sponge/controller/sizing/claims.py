@@ -4,7 +4,7 @@ Words that this room uses for the cores of one pod, each for one thing:
 
     want        its proxy says that it needs so much now (`want` of a demand line)
     peak        the largest want of late (`core/allocation/lookback.py`)
-    hold        what a claim keeps beyond the want: the present size, the peak, or nothing (`retention.py`)
+    hold        what a claim keeps beyond the want: the present size, the peak, or nothing (`claim_holds.py`)
     claim       what the pod asks of its node in one division
     size        what the division gives it
     target      its size, or a size on the way there; a growth may go beyond it (`core/allocation/growth.py`)

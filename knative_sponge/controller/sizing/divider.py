@@ -22,12 +22,12 @@ from knative_sponge.controller.proxies.demand_streams import Address, DemandChan
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.actuation import actuate
+from knative_sponge.controller.sizing.claim_holds import Hold, choose
 from knative_sponge.controller.sizing.claims import bounds, claim
 from knative_sponge.controller.sizing.node_state import NodeState
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
-from knative_sponge.controller.sizing.retention import Hold, choose
 from knative_sponge.controller.sizing.round_robin import RoundRobin
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem
 from knative_sponge.core.allocation.growth import GrowthRules

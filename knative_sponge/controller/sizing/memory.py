@@ -23,7 +23,7 @@ from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import NodeView
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.resource import Key
-from knative_sponge.controller.sizing.kubelet import Place
+from knative_sponge.controller.sizing.memory_usage import Place
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.core.allocation.memory import STEP, MemoryNeed

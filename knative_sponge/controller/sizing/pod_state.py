@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from knative_sponge.controller.sizing.claim_holds import Hold
 from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
-from knative_sponge.controller.sizing.retention import Hold
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.allocation.lookback import Lookback
 from knative_sponge.wire.demand import DemandLine

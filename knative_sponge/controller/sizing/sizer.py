@@ -23,11 +23,11 @@ from knative_sponge.controller.proxies.cores_client import CoresClient
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics, ResizeOutcome
-from knative_sponge.controller.sizing.counts import PERIOD_S, PodCounts
 from knative_sponge.controller.sizing.cpsat import Refiner
 from knative_sponge.controller.sizing.divider import Divider
-from knative_sponge.controller.sizing.kubelet import Kubelets
+from knative_sponge.controller.sizing.hybrid_pod_counts import PERIOD_S, PodCounts
 from knative_sponge.controller.sizing.memory import MemorySizer
+from knative_sponge.controller.sizing.memory_usage import Kubelets
 from knative_sponge.controller.sizing.overview import Overviews
 from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals

@@ -57,7 +57,9 @@ class RunningBatch:
         if self._high > _STEADY_RATIO * self._low:
             return None
         if self._high == self._low:
-            return self.cores  # exact to the last bit: only equal sizes are counted together (core/latency/credit.py)
+            return (
+                self.cores
+            )  # exact to the last bit: only equal sizes are counted together (core/latency/quota_credit.py)
         passed = self._since_s - self.started_s
         return self._core_s / passed if passed > 0 else self.cores
 

@@ -73,7 +73,7 @@ class Demand:
     For slower decisions than this one:
     slack_s: the slack that 5 % of the latest requests did not exceed; None before any request. rows: mean rows of a request.
     max_batch: most rows per upstream call. params: the learned latency curve. cost: the learned cost curve
-    (`core/latency/credit.py`). samples: number of measurements since the model server's speed last changed.
+    (`core/latency/quota_credit.py`). samples: number of measurements since the model server's speed last changed.
     """
 
     cores: float

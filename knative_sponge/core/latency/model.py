@@ -11,7 +11,6 @@ from itertools import accumulate
 from math import exp
 from typing import Final, NamedTuple, TypedDict, Unpack
 
-from knative_sponge.core.latency.credit import Credit, longest_wait_s
 from knative_sponge.core.latency.curve import (
     DEFAULT_SHAPE,
     LEAST_CORE_BUCKET,
@@ -23,8 +22,9 @@ from knative_sponge.core.latency.curve import (
     row_bucket,
 )
 from knative_sponge.core.latency.evidence import of_curve
-from knative_sponge.core.latency.fit import fit_latency
 from knative_sponge.core.latency.learning import Learner
+from knative_sponge.core.latency.offline_fit import fit_latency
+from knative_sponge.core.latency.quota_credit import Credit, longest_wait_s
 from knative_sponge.core.latency.spread import Spread
 
 _TABLES_KEPT: Final = 64
@@ -74,7 +74,8 @@ class LatencyModel:
     core, the longest, is added. The hull of the other teeth would charge every whole core count for a wait that only the
     sizes just beyond it have. Throttling of those sizes shows in their measured spread.
 
-    Latency and cost (`core/latency/credit.py`): latency is the time that a batch takes, and cost is the time that it keeps
+    Latency and cost (`core/latency/quota_credit.py`): latency is the time that a batch takes, and cost is the time that it
+    keeps
     its cores busy. Latency decides whether a batch's own requests are in time. Cost decides how many batches can follow each
     other.
     """
@@ -122,7 +123,7 @@ class LatencyModel:
         self.learner = Learner(prior or DEFAULT_SHAPE, forgetting)
         self.spread = Spread(forgetting)
         self.costs = self.learner
-        """Learns what batches cost (`core/latency/credit.py`). It is `learner` itself until the first sample under a
+        """Learns what batches cost (`core/latency/quota_credit.py`). It is `learner` itself until the first sample under a
         quota, on fewer cores than there are threads."""
         self.last_sample_s: float | None = None
         """`now` of the last sample that was learned from."""

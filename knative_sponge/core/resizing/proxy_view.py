@@ -10,7 +10,7 @@ from knative_sponge.core.resizing.phase import Phase
 
 @dataclass(frozen=True, slots=True)
 class ProxyView:
-    """A pod's size as its proxy should see it (`core/demand/size.py` is the proxy's own side of it).
+    """A pod's size as its proxy should see it (`core/demand/planned_size.py` is the proxy's own side of it).
 
     cores: surely in force; during a shrink the smaller size. coming: a larger size that was accepted and is not in force yet.
     shown: the pod's status shows `cores`, so they are actuated and not only patched.

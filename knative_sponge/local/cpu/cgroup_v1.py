@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Final
 
+from knative_sponge.local.cpu.cfs_quota import Quota
 from knative_sponge.local.cpu.cgroup import GroupFiles, Owner, make_group, remove_group, sweep
 from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.cpu.mounts import Place
 from knative_sponge.local.cpu.procfs import tree_cpu_s
-from knative_sponge.local.cpu.quota import Quota
 
 _QUOTA: Final = "cpu.cfs_quota_us"
 _PERIOD: Final = "cpu.cfs_period_us"

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from knative_sponge.local.cpu.cfs_quota import Quota
 from knative_sponge.local.cpu.cgroup import GroupFiles, Owner, make_group, members, remove_group, sweep
 from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.cpu.mounts import Place
-from knative_sponge.local.cpu.quota import Quota
 
 
 class CgroupV2:

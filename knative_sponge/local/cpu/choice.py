@@ -10,12 +10,12 @@ from typing import Final
 
 from knative_sponge.errors import SettingError
 from knative_sponge.local.cpu.affinity import Affinity
+from knative_sponge.local.cpu.cfs_quota import DEFAULT_PERIOD_S, check_period
 from knative_sponge.local.cpu.cgroup import GroupFiles, KernelFiles, Owner
 from knative_sponge.local.cpu.cgroup_v1 import CgroupV1
 from knative_sponge.local.cpu.cgroup_v2 import CgroupV2
 from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.cpu.mounts import Place, find_place
-from knative_sponge.local.cpu.quota import DEFAULT_PERIOD_S, check_period
 
 _HINT: Final = "; under `systemd-run --user --scope -p Delegate=yes` there is one"
 

@@ -13,7 +13,7 @@ from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.framing import BODYLESS, CONTINUE, FRAMING_FIELDS, STATUS_LINE, Framing, field_lines
 from knative_sponge.proxy.http.headers import Pair
-from knative_sponge.proxy.http.plain import error, refusal
+from knative_sponge.proxy.http.plain_answers import error, refusal
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from uvicorn.server import ServerState
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import RequestFailed
-from knative_sponge.proxy.http.departure import Departure
+from knative_sponge.proxy.http.client_gone import Departure
 from knative_sponge.proxy.http.exchange import HIGH_WATER, Exchange
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.headers import Pair
-from knative_sponge.proxy.http.plain import deliver, refusal
+from knative_sponge.proxy.http.plain_answers import deliver, refusal
 from knative_sponge.proxy.http.reader import RequestReader
 from knative_sponge.proxy.http.scope import address, http_scope
 

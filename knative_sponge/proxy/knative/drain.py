@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
-from knative_sponge.proxy.http.plain import deliver
+from knative_sponge.proxy.http.plain_answers import deliver
 
 
 class Drain:

@@ -11,7 +11,7 @@ from typing import Final
 from knative_sponge.asgi import ASGIApp, Message, Receive, Scope, Send
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.headers import Pair
-from knative_sponge.proxy.http.plain import refusal
+from knative_sponge.proxy.http.plain_answers import refusal
 
 _CLIENT_GONE: Final = 499
 """The status of an exchange whose client left before an answer began."""

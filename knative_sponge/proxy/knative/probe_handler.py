@@ -10,9 +10,9 @@ from typing import Final
 from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import Reason
-from knative_sponge.proxy.http.plain import deliver, error, text
+from knative_sponge.proxy.http.plain_answers import deliver, error, text
 from knative_sponge.proxy.knative.drain import Drain
-from knative_sponge.proxy.knative.readiness import Readiness
+from knative_sponge.proxy.knative.server_readiness import Readiness
 
 _PROBERS: Final = (b"kube-probe/", b"Knative-Activator-Probe", b"Knative-Autoscaling-Probe")
 _EMPTY: Final = (b"content-length", b"0")

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from knative_sponge.proxy.knative.log_template import Template, Value
 from knative_sponge.proxy.knative.observe import ExchangeRecord, first
-from knative_sponge.proxy.knative.template import Template, Value
 from knative_sponge.settings import ProxySettings
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
-from knative_sponge.proxy.http.plain import deliver, error
+from knative_sponge.proxy.http.plain_answers import deliver, error
 
 _TYPE: Final = (b"content-type", b"application/protobuf")
 """Compared byte for byte by the autoscaler: no charset."""

@@ -14,10 +14,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from knative_sponge.core.batching.events import CoresChanged
-from knative_sponge.core.demand.size import Size
+from knative_sponge.core.demand.planned_size import Size
 from knative_sponge.errors import WireError
+from knative_sponge.proxy.queue.cpu_hook import CpuHook
 from knative_sponge.proxy.queue.demand import DemandFeed
-from knative_sponge.proxy.queue.hook import CpuHook
 from knative_sponge.wire.cores import Phase, decode_cores
 from knative_sponge.wire.http import CORES_PATH, DEMAND_PATH, STATE_PATH, bearer
 from knative_sponge.wire.state import ProxyState, encode_state

@@ -35,10 +35,10 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.work import Work
 from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
-from knative_sponge.proxy.http.plain import deliver
+from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
-from knative_sponge.proxy.queue.events import check_reply_possible, refusal, reply
+from knative_sponge.proxy.queue.cloudevent_replies import check_reply_possible, refusal, reply
 from knative_sponge.proxy.queue.metrics import Metrics
 
 logger = logging.getLogger(__name__)

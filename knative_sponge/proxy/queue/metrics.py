@@ -10,7 +10,7 @@ from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
 from knative_sponge.core.batching.deadline import CLAIM_HEADERS, Deadline, Skew, Source
 from knative_sponge.errors import Reason
-from knative_sponge.proxy.http.plain import deliver, error
+from knative_sponge.proxy.http.plain_answers import deliver, error
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _SLACKS = (-1.0, -0.25, -0.05, 0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)

@@ -14,7 +14,7 @@ from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.batching.events import CoresChanged
-from knative_sponge.core.batching.fifo import FifoBatcher, FifoRules
+from knative_sponge.core.batching.fifo_batcher import FifoBatcher, FifoRules
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
 from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import from_json, to_json
@@ -22,11 +22,11 @@ from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
+from knative_sponge.proxy.queue.cloudevent_replies import source_of
 from knative_sponge.proxy.queue.control import Resizing, control_routes
+from knative_sponge.proxy.queue.cpu_hook import CpuHook
 from knative_sponge.proxy.queue.demand import DemandFeed, PodActivity
 from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
-from knative_sponge.proxy.queue.events import source_of
-from knative_sponge.proxy.queue.hook import CpuHook
 from knative_sponge.proxy.queue.metrics import Metrics, MetricsPage
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSettings

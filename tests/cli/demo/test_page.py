@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from knative_sponge.cli.demo.figure import THEME, Picture
-from knative_sponge.cli.demo.machine import describe_machine, machine_line
+from knative_sponge.cli.demo.host import describe_machine, machine_line
 from knative_sponge.cli.demo.page import render_page
 from knative_sponge.cli.demo.report import StrategyRun, summarize
 from knative_sponge.cli.demo.table import COLUMNS, terminal_table

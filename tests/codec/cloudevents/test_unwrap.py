@@ -40,6 +40,7 @@ def test_events_of_both_modes_merge_with_plain_requests_and_each_gets_its_rows()
     ]
     parts = [codec.parse(*request) for request in requests]
     assert len({part.group for part in parts}) == 1
+    assert [part.unwrapped for part in parts] == [False, True, True]
     assert [part.rows for part in parts] == [1, 2, 1]
     call = codec.merge(parts)
     assert call.body == b'{"instances":[1.10,1e400,-0.0,12345678901234567890]}'
@@ -115,3 +116,14 @@ def test_a_server_of_any_protocol_has_its_events_noticed_and_not_judged() -> Non
     assert noticed(codec.parse(*binary(b"{", id="b"))) == "b"
     assert noticed(codec.parse(*binary(b"{", specversion="0.3"))) is None
     assert noticed(codec.parse(*plain(b"{"))) is None
+
+
+def test_a_merged_answer_that_calls_itself_an_event_makes_no_events_of_its_shares() -> None:
+    codec = codec_for("v1")
+    body, marks = b'{"predictions":[1,2]}', [(b"ce-id", b"a"), (b"ce-source", b"/s"), (b"ce-type", b"t")]
+    headers = [JSON, (b"x-version", b"ce-7"), (b"ce-specversion", b"1.0"), *marks]
+    parts = [codec.parse(*binary(b'{"instances":[1]}')), codec.parse(*plain(b'{"instances":[2]}'))]
+    for share in codec.split(parts, Answer(200, headers, body)):
+        assert list(share.headers)[:2] == [JSON, (b"x-version", b"ce-7")]
+        assert not [name for name, _ in share.headers if name.startswith(b"ce-")]
+    assert codec.split(parts[:1], Answer(200, headers, body)) == [Answer(200, headers, body)]

@@ -16,7 +16,7 @@ from knative_sponge.controller.admission.certificate import AUTHORITY_LIFETIME_S
 from knative_sponge.controller.admission.rotation import CHECK_S, Rotation, SecretSource
 from knative_sponge.errors import KubeConflict
 from tests.controller.admission.fake_store import MUTATING, SECRET, SETTINGS, VALIDATING, FakeStore, failing
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 START = 1_800_000_000.0
 LIFETIME_S = SETTINGS.cert_lifetime_s

@@ -10,9 +10,9 @@ from typing import Any
 from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import kept_of_node
 from knative_sponge.controller.cluster.watches import Nodes, Watches
+from knative_sponge.controller.kube.api_json import read_object
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.resource import DEPLOYMENTS, NODES, PODS, REVISIONS, Object
-from knative_sponge.controller.kube.wire import read_object
 from tests.controller.admission_kit import pod_with
 from tests.controller.apiserver import FakeApi
 from tests.controller.kube.test_lease import ended

@@ -19,7 +19,7 @@ from knative_sponge.controller.revisions.decision import (
     WriteStatus,
     decide,
 )
-from knative_sponge.controller.revisions.serverless import Mode, wanted
+from knative_sponge.controller.revisions.serverless_service import Mode, wanted
 from tests.controller.revision_kit import autoscaler, condition, deployment, revision, service_status
 
 NOW = datetime(2026, 11, 22, 8, 0, 0, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Any
 
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.controller.revisions.decision import Action, decide
-from knative_sponge.controller.revisions.serverless import Mode
+from knative_sponge.controller.revisions.serverless_service import Mode
 from tests.controller.revision_kit import condition, deployment
 from tests.controller.revisions.decision_kit import NOW, carried_out, snapshot, started
 

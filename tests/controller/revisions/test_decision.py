@@ -20,7 +20,7 @@ from knative_sponge.controller.revisions.decision import (
     WriteStatus,
     decide,
 )
-from knative_sponge.controller.revisions.serverless import Mode
+from knative_sponge.controller.revisions.serverless_service import Mode
 from tests.controller.revision_kit import DEPLOYMENT, NAME, autoscaler, condition, deployment, revision
 from tests.controller.revisions.decision_kit import (
     LATER,

@@ -8,7 +8,7 @@ import pytest
 
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.controller.revisions.decision import RequeueAfter, SetReplicas, decide
-from knative_sponge.controller.revisions.serverless import Mode
+from knative_sponge.controller.revisions.serverless_service import Mode
 from tests.controller.revision_kit import DEPLOYMENT, condition, deployment
 from tests.controller.revisions.decision_kit import started, status_of
 from tests.controller.revisions.story import Story

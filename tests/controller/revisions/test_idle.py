@@ -18,7 +18,7 @@ from knative_sponge.controller.revisions.decision import (
     is_idle,
 )
 from knative_sponge.controller.revisions.idle import RECHECK_S, IdleRules, IdleState, idle_state
-from knative_sponge.controller.revisions.serverless import Mode
+from knative_sponge.controller.revisions.serverless_service import Mode
 from tests.controller.revision_kit import DEPLOYMENT, autoscaler, condition, deployment, revision
 from tests.controller.revisions.decision_kit import NOW, carried_out, others, service, snapshot, started, status_of
 from tests.controller.revisions.story import Story

@@ -22,7 +22,7 @@ from knative_sponge.core.allocation.divide import Claim, DivideRules, Division
 from knative_sponge.wire.demand import DemandLine
 from tests.controller.sized_pod import running, sized
 from tests.controller.sizing.test_outage import FakeEffects, Store
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 NODE = "n1"
 

@@ -15,8 +15,8 @@ from knative_sponge.controller.cluster.pod_request import kept_of_pod
 from knative_sponge.controller.kube.client import Kube, Patch
 from knative_sponge.controller.kube.informer import Changed, Informer, key_of
 from knative_sponge.controller.kube.resource import NODES, POD_RESIZE, PODS, Key, Object, Resource
-from knative_sponge.controller.sizing.kubelet import Place
 from knative_sponge.controller.sizing.memory import MemorySizer
+from knative_sponge.controller.sizing.memory_usage import Place
 from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
 from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.core.allocation.growth import GrowthRules

@@ -12,7 +12,7 @@ import pytest
 from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeError, KubeUnreachable
 from tests.controller.sizing.memory_kit import ADDRESS, MI, World
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 BOUNDS = {"min_memory": "64Mi", "max_memory": "1Gi"}
 

@@ -8,17 +8,17 @@ from collections.abc import AsyncGenerator, Callable
 from itertools import pairwise
 
 from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.controller.kube.api_json import Text, read_object
 from knative_sponge.controller.kube.client import Kube, Listing, Patch, WatchEventType
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import PODS, Object, Resource
-from knative_sponge.controller.kube.wire import Text, read_object
 from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeGone, KubeUnreachable
 from tests.controller.admission_kit import container
 from tests.controller.sized_pod import resized, running
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 _HOUR_S = 3600.0
 _LONGEST_WAIT_S = 30.0

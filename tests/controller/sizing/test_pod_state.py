@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from knative_sponge.controller.sizing.claim_holds import Hold
 from knative_sponge.controller.sizing.pod_state import PodState
-from knative_sponge.controller.sizing.retention import Hold
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.wire.demand import DemandLine
 

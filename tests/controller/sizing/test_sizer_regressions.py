@@ -14,8 +14,8 @@ from knative_sponge.controller.kube.resource import PODS
 from knative_sponge.controller.sizing import claims, divider
 from knative_sponge.controller.sizing import pod_resizer as resizer
 from knative_sponge.controller.sizing.claims import PodDemand
-from knative_sponge.controller.sizing.counts import PodCounts
 from knative_sponge.controller.sizing.cpsat import Refiner, RefineRules
+from knative_sponge.controller.sizing.hybrid_pod_counts import PodCounts
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import Connected, NodeChanged, Target
 from knative_sponge.wire.demand import DemandLine

@@ -165,3 +165,20 @@ def test_impossible_bounds_are_refused(wrong: dict[str, float]) -> None:
     known = {"max_rows": 4, "min_cores": 0.1, "max_cores": 2.0, "least": 1, "most": 3}
     with pytest.raises(ValueError, match=r"must|impossible"):
         cheapest_fleet(YOLO, 1.0, 1.0, **(known | wrong))  # type: ignore[arg-type]
+
+
+def test_a_batch_that_keeps_up_but_not_in_the_slack_is_not_enough() -> None:
+    params = LatencyParams(gamma=0.1, delta=0.0, epsilon=0.0, eta=0.01)  # 0.11 s for a row on one core
+    bounds = {"min_cores": 0.5, "max_cores": 1.0, "max_rows": 2, "headroom": 0.0}
+    assert cheapest_fleet(params, 5.0, 0.10, **bounds) == Fleet(1, 1.0, 1, enough=False)  # type: ignore[arg-type]
+    assert cheapest_fleet(params, 5.0, 0.11, **bounds).enough  # type: ignore[arg-type]
+
+
+def test_nobody_has_more_than_a_hundred_pods_without_saying_so() -> None:
+    assert cheapest_fleet(YOLO, 1e6, 1.0, max_rows=8, min_cores=1.0, max_cores=1.0).pods == 100
+
+
+def test_where_no_size_meets_the_slack_the_fewest_pods_keep_up() -> None:
+    params = LatencyParams(gamma=0.1, delta=0.05, epsilon=0.1, eta=0.05)  # 0.3 s for a row on one core
+    bounds = {"min_cores": 0.5, "max_cores": 1.0, "max_rows": 1, "headroom": 0.0}
+    assert cheapest_fleet(params, 10.0, 0.1, **bounds) == Fleet(3, 1.0, 1, enough=False)  # type: ignore[arg-type]

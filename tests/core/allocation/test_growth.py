@@ -86,3 +86,12 @@ def test_a_shrink_is_to_half_where_there_are_cores_to_spare() -> None:
 def test_impossible_rules_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="impossible rules"):
         GrowthRules(**wrong)
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [{"factor": 1.0}, {"most": 0.0}, {"extrapolation": 0.0}, {"share": 0.0}, {"share": 1.0}, {"least": 0.0}, {"margin": 1.0},
+     {"hold_s": 0.0}, {"max_lookback_s": 0.0}],
+)  # fmt: skip
+def test_rules_may_be_at_their_bounds(bound: dict[str, float]) -> None:
+    GrowthRules(**bound)

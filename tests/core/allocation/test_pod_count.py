@@ -114,3 +114,19 @@ def test_shortness_adds_no_more_than_as_many_pods_again() -> None:
         now += 10.0
         count.update(2, 2, True, now)
     assert count.pods == 4
+
+
+def test_a_count_that_was_one_too_many_for_a_moment_is_not_made() -> None:
+    count = PodCount(3)
+    held(count, 5, 5, 0.0, 5.0)
+    held(count, 4, 4, 5.25, 5.25)
+    held(count, 5, 5, 5.5, 9.75)
+    assert count.update(5, 5, False, 10.0) == 4
+
+
+def test_a_count_that_was_needed_for_a_moment_is_kept() -> None:
+    count = PodCount(9)
+    held(count, 6, 6, 0.0, 30.0)
+    held(count, 7, 7, 30.25, 30.25)
+    held(count, 6, 6, 30.5, 59.75)
+    assert count.update(6, 6, False, 60.0) == 7

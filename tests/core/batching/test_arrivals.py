@@ -76,3 +76,11 @@ def test_the_rate_counts_exactly_the_rows_of_the_window(arrived: list[tuple[floa
 def test_impossible_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="rate_window_s"):
         Arrivals(window_s=1.0, rate_window_s=2.0)
+
+
+def test_the_slack_that_all_had_at_most_is_the_largest() -> None:
+    arrivals = Arrivals()
+    for slack_s in (0.3, 0.1, 0.2):
+        arrivals.add(0.0, 1, slack_s)
+    assert arrivals.slack_s(1.0) == 0.3
+    assert arrivals.slack_s(0.0) == 0.1

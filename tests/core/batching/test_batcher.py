@@ -104,6 +104,16 @@ def test_late_requests_are_served_after_all_that_can_make_it() -> None:
     assert batches(shell) == [[1], [3], [2]]
 
 
+def test_late_requests_take_places_and_are_the_first_to_lose_them() -> None:
+    shell = VirtualShell(new_batcher(serve_late=True, max_queue=2).handle)
+    first, late, good = works(9.0, 0.1, 8.0)
+    for work in (first, late, good):
+        shell.arrive(work)
+    shell.advance(1.0)
+    shell.arrive(Work(4, 8.0))
+    assert shell.ended == {2: Reason.EVICTED}
+
+
 def test_a_held_batch_does_not_keep_late_requests_from_an_idle_slot() -> None:
     shell = VirtualShell(new_batcher(serve_late=True, defer=DeferRules(mode="always")).handle)
     shell.arrive(works(30.0)[0])

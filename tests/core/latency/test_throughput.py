@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.latency.curve import LatencyParams
-from knative_sponge.core.latency.throughput import floor_cores, sustainable_cores
+from knative_sponge.core.latency.throughput import floor_cores, max_throughput, sustainable_cores
 
 
 def best_throughput(params: LatencyParams, cores: float, max_rows: int, slack_s: float) -> float:
@@ -86,3 +86,16 @@ def test_half_of_the_slack_is_not_bought_at_any_price() -> None:
 def test_impossible_questions_are_refused(rate: float, rows: int) -> None:
     with pytest.raises(ValueError, match="at least"):
         floor_cores(LatencyParams(0.1, 0.0, 0.0, 0.0), rate, rows)
+
+
+def test_a_server_is_as_fast_as_its_best_batch() -> None:
+    fixed = LatencyParams(0.0, 0.1, 0.0, 0.1)  # the larger the batch, the more rows per second
+    assert max_throughput(fixed, 1.0, 1) == pytest.approx(1 / 0.2)
+    assert max_throughput(fixed, 1.0, 4) == pytest.approx(4 / 0.5)
+    assert max_throughput(LatencyParams(0.1, 0.0, 0.0, 0.0), 2.0, 8) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize(("serial_s", "cores"), [(1 / 6, 3.0), (0.3, 1 / 0.7)])
+def test_batches_in_half_of_the_slack_may_take_three_times_the_cores(serial_s: float, cores: float) -> None:
+    params = LatencyParams(0.0, 0.0, 1.0, serial_s)  # half of a second takes 2.5 and 3.5 times the cores of all of it
+    assert sustainable_cores(params, 0.001, 1, 1.0, 0.0) == pytest.approx((cores, True))

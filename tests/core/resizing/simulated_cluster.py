@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from knative_sponge.core.demand.size import Size
+from knative_sponge.core.demand.planned_size import Size
 from knative_sponge.core.resizing.events import (
     Connected,
     Extra,

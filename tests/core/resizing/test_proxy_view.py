@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.demand.size import Size
+from knative_sponge.core.demand.planned_size import Size
 from knative_sponge.core.resizing.phase import Phase
 from knative_sponge.core.resizing.proxy_view import ProxyView
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.proxy.http.departure import Departure
+from knative_sponge.proxy.http.client_gone import Departure
 from tests.proxy.harness import Script, answering, model_server, ok, on_loop, proxy, until
 from tests.proxy.wire import LOCAL, Client, Wire, body_of, client
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.proxy.http.protocol import HttpProtocol
-from knative_sponge.proxy.knative.shims import HeaderShims
+from knative_sponge.proxy.knative.header_shims import HeaderShims
 from knative_sponge.proxy.upstream.connection import Connection
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.proxy.upstream.relay import Relay

@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.errors import SettingError
-from knative_sponge.proxy.http.plain import deliver, text
+from knative_sponge.proxy.http.plain_answers import deliver, text
 from knative_sponge.proxy.http.tls import Certificates
 from knative_sponge.proxy.server import DataListener, Servers, build
 from knative_sponge.proxy.upstream.pool import Upstream

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from knative_sponge.errors import QueueFull
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 
 def test_a_turn_that_comes_to_somebody_who_has_just_left_goes_to_the_next() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from knative_sponge.proxy.knative.drain import Drain
-from tests.profile.virtual import run_virtual
+from tests.virtual_time import run_virtual
 
 
 def timed(scenario: Callable[[Drain, Callable[[], float]], Coroutine[Any, Any, list[float]]]) -> list[float]:

@@ -15,7 +15,7 @@ import h2.events
 import h2.exceptions
 import pytest
 
-from knative_sponge.proxy.knative.readiness import Readiness
+from knative_sponge.proxy.knative.server_readiness import Readiness
 from knative_sponge.settings import Probe
 from tests.proxy.harness import answering, closed_port, model_server, ok, on_loop
 from tests.proxy.wire import LOCAL, Wire

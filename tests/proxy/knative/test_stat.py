@@ -19,10 +19,10 @@ from knative_sponge.proxy.knative.drain import Drain
 from knative_sponge.proxy.knative.stat import Occupancy, Stat, StatReporter, encode
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.upstream.pool import Upstream
-from tests.profile.virtual import run_virtual
 from tests.proxy.harness import SETTINGS, model_server, ok, on_loop, serving
 from tests.proxy.tunnel_kit import OFFER, switching
 from tests.proxy.wire import LOCAL, Wire, client
+from tests.virtual_time import run_virtual
 
 Visit = tuple[float, float, bool]
 

@@ -12,9 +12,9 @@ from knative_sponge.asgi import Message, Receive, Scope, Send
 from knative_sponge.errors import UpstreamTimeout
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.knative.timeouts import Timeouts
-from tests.profile.virtual import run_virtual
 from tests.proxy.harness import model_server, on_loop, proxy, serving, until
 from tests.proxy.wire import Wire, client
+from tests.virtual_time import run_virtual
 
 Run = Callable[[Timeouts], Coroutine[Any, Any, Any]]
 

@@ -11,7 +11,7 @@ import pytest
 
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.core.batching.batcher import BatchRules
-from knative_sponge.proxy.queue.events import source_of
+from knative_sponge.proxy.queue.cloudevent_replies import source_of
 from tests.proxy.harness import on_loop
 from tests.proxy.queue.event_kit import NEVER, event_of, in_s, send, structured
 from tests.proxy.queue.inference_kit import FakeServer, Kit, behind_a_batch

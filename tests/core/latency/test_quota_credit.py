@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.events import Arrived, BatchDone, BatcherCommand, Dispatch
 from knative_sponge.core.batching.work import Work
-from knative_sponge.core.latency.credit import Credit, longest_wait_s
 from knative_sponge.core.latency.curve import Sample
 from knative_sponge.core.latency.model import LatencyModel
+from knative_sponge.core.latency.quota_credit import Credit, longest_wait_s
 
 PERIOD_S = 0.1
 CALLS = st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 0.5)), min_size=1, max_size=30)
@@ -130,3 +130,13 @@ def test_a_busy_minute_shows_that_a_server_waits_and_does_not_compute(cores: flo
         now += seconds
         batch = batch_of(batcher.handle(BatchDone(batch, seconds), now))
     assert model.costs.params.latency_s(1, cores) == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_second_busy_run_is_measured_like_the_first() -> None:
+    credit = Credit(1, PERIOD_S)
+    credit.mean_cost(Sample(1, 0.5, PERIOD_S, rested_s=9.0))  # draws all there is
+    for _ in range(2):
+        found = [credit.mean_cost(Sample(rows, 0.5, PERIOD_S)) for rows in (1, 2, 3, 4, 5)]
+        assert found[:4] == [None] * 4
+        assert found[4] is not None
+        assert (found[4].rows, found[4].seconds) == pytest.approx((3.0, PERIOD_S))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.proxy.knative.template import Template, Value, shown
+from knative_sponge.proxy.knative.log_template import Template, Value, shown
 
 Subject = Mapping[str, Value]
 NAMES = (".A", ".B.C", ".Request.Header.Get")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knative_sponge.core.batching.events import Dispatch
-from knative_sponge.core.batching.fifo import FifoBatcher, FifoRules
+from knative_sponge.core.batching.fifo_batcher import FifoBatcher, FifoRules
 from knative_sponge.core.batching.work import Work
 from knative_sponge.errors import Reason
 from tests.core.batching.virtual_shell import VirtualShell, exact_model

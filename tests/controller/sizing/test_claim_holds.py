@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.sizing.retention import Hold, choose
+from knative_sponge.controller.sizing.claim_holds import Hold, choose
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
 
 WANTS = st.lists(st.tuples(st.integers(50, 900), st.integers(0, 600), st.integers(0, 600)), min_size=1, max_size=6)

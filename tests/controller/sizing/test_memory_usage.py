@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from knative_sponge.controller.sizing import kubelet
-from knative_sponge.controller.sizing.kubelet import Kubelets, working_sets
+from knative_sponge.controller.sizing import memory_usage as kubelet
+from knative_sponge.controller.sizing.memory_usage import Kubelets, working_sets
 from knative_sponge.errors import KubeError, KubeUnreachable
 from tests.controller.revision_kit import run
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.backoff import Backoff
-from knative_sponge.local import follow
-from knative_sponge.local.follow import CoresRange, Follower, Resized
+from knative_sponge.local import demand_follower
+from knative_sponge.local.demand_follower import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.wire.client import AdminClient
 from tests.local.fake_cpu import FakeCpu
@@ -179,7 +179,7 @@ def test_a_stream_that_spoke_is_opened_again_after_the_first_wait_however_often_
             waits.append(super().wait_s())
             return waits[-1]
 
-    monkeypatch.setattr(follow, "Backoff", RecordedBackoff)
+    monkeypatch.setattr(demand_follower, "Backoff", RecordedBackoff)
 
     async def scene(it: Stage) -> None:
         for want in (3.0, 2.5, 3.5):

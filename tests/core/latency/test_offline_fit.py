@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.core.latency.curve import DEFAULT_SHAPE, LatencyParams, Sample
-from knative_sponge.core.latency.fit import fit_latency
+from knative_sponge.core.latency.offline_fit import fit_latency
 from tests.core.profiles import RESNET18, RESNET18_OTHER_SOURCE, YOLOV5S, samples_of
 
 CURVE = LatencyParams(gamma=0.02, delta=0.002, epsilon=0.01, eta=0.003)

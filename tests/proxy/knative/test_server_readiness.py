@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from knative_sponge.proxy.knative.readiness import Readiness
+from knative_sponge.proxy.knative.server_readiness import Readiness
 from knative_sponge.settings import Probe
 from tests.proxy.harness import Script, answering, closed_port, model_server, ok, on_loop, until
 from tests.proxy.wire import LOCAL, Wire, fields_of

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.errors import SettingError
-from knative_sponge.local.cpu.quota import DEFAULT_PERIOD_S, Quota, check_period
+from knative_sponge.local.cpu.cfs_quota import DEFAULT_PERIOD_S, Quota, check_period
 
 
 @given(st.floats(0.001, 512.0), st.floats(0.001, 1.0))

@@ -10,7 +10,7 @@ from typing import Any
 from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.claims import PodDemand
-from knative_sponge.controller.sizing.counts import PERIOD_S, PodCounts
+from knative_sponge.controller.sizing.hybrid_pod_counts import PERIOD_S, PodCounts
 from knative_sponge.wire.demand import DemandLine
 from tests.controller.sized_pod import running
 
