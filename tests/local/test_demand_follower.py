@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from knative_sponge.core.backoff import Backoff
+from knative_sponge.local import demand_follower
 from knative_sponge.local.demand_follower import CoresRange, Follower, Resized
 from knative_sponge.local.history import CoresHistory
 from knative_sponge.wire.client import AdminClient
@@ -163,6 +165,29 @@ def test_when_the_stream_breaks_the_size_stays_and_the_stream_is_opened_again() 
         assert len(it.trouble) == 1
         it.proxy.want(1.0)
         await it.sees(("patched", 1.0), ("apply", 1.0), ("actuated", 1.0))
+
+    play(scene)
+
+
+def test_a_stream_that_spoke_is_opened_again_after_the_first_wait_however_often_it_broke(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    class RecordedBackoff(Backoff):
+        def wait_s(self) -> float:
+            waits.append(super().wait_s())
+            return waits[-1]
+
+    monkeypatch.setattr(demand_follower, "Backoff", RecordedBackoff)
+
+    async def scene(it: Stage) -> None:
+        for want in (3.0, 2.5, 3.5):
+            it.proxy.want(want)
+            await it.sees(("actuated", want))
+            it.proxy.break_streams()
+            await it.sees(("demand", 1))
+        assert len(set(waits)) == 1
 
     play(scene)
 

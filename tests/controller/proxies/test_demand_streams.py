@@ -13,6 +13,7 @@ import pytest
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies import demand_streams as streams
 from knative_sponge.controller.proxies.demand_streams import Address, DemandChanged, DemandStreams
+from knative_sponge.core.backoff import Backoff
 from tests.controller.admission.webhook_kit import LOOPS
 from tests.controller.revision_kit import until
 from tests.local.fake_proxy import FakeProxy
@@ -129,6 +130,29 @@ def test_what_a_pod_said_is_kept_while_a_lost_stream_is_remade(served: Any) -> N
         proxy.break_streams()
         assert heard.streams.counts() == (1, 0)
         await until(lambda: heard.steps == [(KEY, None, 1.0), (KEY, 1.0, 1.0)])
+
+    served(body)
+
+
+def test_a_stream_that_spoke_is_opened_again_soon_however_often_it_broke(
+    monkeypatch: pytest.MonkeyPatch, served: Any
+) -> None:
+    waits: list[float] = []
+
+    class RecordedBackoff(Backoff):
+        def wait_s(self) -> float:
+            waits.append(super().wait_s())
+            return waits[-1]
+
+    monkeypatch.setattr(streams, "Backoff", RecordedBackoff)
+
+    async def body(proxy: FakeProxy, heard: Heard) -> None:
+        heard.streams.follow({KEY: address()})
+        for turn in range(1, 5):
+            await until(lambda: len(heard.wants) == turn)  # noqa: B023
+            proxy.break_streams()
+        await until(lambda: len(waits) == 4)
+        assert max(waits) <= 0.1
 
     served(body)
 
