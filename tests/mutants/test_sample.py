@@ -51,6 +51,13 @@ def test_a_rooms_tests_are_those_beside_it_and_not_those_further_down() -> None:
     assert "tests/core/batching/test_plan.py" in by_name["core/batching"].tests
 
 
+def test_of_a_room_with_io_only_tests_named_after_its_other_modules_count() -> None:
+    tests = {room.name: room.tests for room in rooms()}["controller/revisions"]
+    assert "tests/controller/revisions/test_idle.py" in tests
+    assert "tests/controller/revisions/test_decision_hybrid.py" in tests
+    assert "tests/controller/revisions/test_reconciler.py" not in tests
+
+
 @pytest.mark.parametrize("entry", left.read(), ids=lambda entry: f"{entry.file}: {entry.mutant}")
 def test_what_is_left_on_purpose_is_a_mutant_of_today_and_has_a_reason(entry: left.Left) -> None:
     file = f"{PRODUCT}/{entry.file}"

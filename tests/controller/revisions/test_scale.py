@@ -95,3 +95,16 @@ def test_knatives_other_names_of_the_annotations_count_after_the_first() -> None
 @pytest.mark.parametrize("text", ["", "two", "-1", "1.5"])
 def test_a_value_that_is_no_count_is_passed_over(text: str) -> None:
     assert ScaleBounds.of({"autoscaling.knative.dev/min-scale": text}, {"min-scale": "2"}).least == 2
+
+
+def test_knative_asks_for_nothing_where_nobody_says_anything() -> None:
+    assert ScaleBounds.of({}, {}) == ScaleBounds() == ScaleBounds(least=0, most=0, initial=1)
+
+
+@pytest.mark.parametrize(("least", "initial", "unborn"), [(0, 0, True), (1, 0, False), (0, 1, False), (2, 0, False)])
+def test_only_a_revision_that_may_have_no_pod_starts_without(least: int, initial: int, unborn: bool) -> None:
+    assert ScaleBounds(least=least, initial=initial).unborn == unborn
+
+
+def test_what_is_not_said_of_a_revision_takes_no_pod_away() -> None:
+    assert desired(ScaleBounds(), Routing.PENDING, initialized=True, replicas=1, stuck=False) == 1
