@@ -101,9 +101,9 @@ def test_knative_asks_for_nothing_where_nobody_says_anything() -> None:
     assert ScaleBounds.of({}, {}) == ScaleBounds() == ScaleBounds(least=0, most=0, initial=1)
 
 
-@pytest.mark.parametrize(("least", "initial", "unborn"), [(0, 0, True), (1, 0, False), (0, 1, False), (2, 0, False)])
-def test_only_a_revision_that_may_have_no_pod_starts_without(least: int, initial: int, unborn: bool) -> None:
-    assert ScaleBounds(least=least, initial=initial).unborn == unborn
+@pytest.mark.parametrize(("least", "initial", "at_zero"), [(0, 0, True), (1, 0, False), (0, 1, False), (2, 0, False)])
+def test_only_a_revision_that_may_have_no_pod_starts_without(least: int, initial: int, at_zero: bool) -> None:
+    assert ScaleBounds(least=least, initial=initial).starts_at_zero == at_zero
 
 
 def test_what_is_not_said_of_a_revision_takes_no_pod_away() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller.revisions.serverless import (
+from knative_sponge.controller.revisions.serverless_service import (
     Mode,
     condition,
     differs,
+    mode_applied,
     owned,
     proxied_since,
-    settled,
     wanted,
 )
 
@@ -89,25 +89,25 @@ def test_left_out_fields_are_their_zero_values() -> None:
 def test_knative_has_acted_once_it_has_seen_the_mode() -> None:
     serving = service()
     serving["spec"]["mode"] = "Serve"
-    assert settled(serving, Mode.SERVE)
-    assert not settled(serving, Mode.PROXY)
-    assert not settled(None, Mode.SERVE)
+    assert mode_applied(serving, Mode.SERVE)
+    assert not mode_applied(serving, Mode.PROXY)
+    assert not mode_applied(None, Mode.SERVE)
     serving["status"]["observedGeneration"] = 1
-    assert not settled(serving, Mode.SERVE)
+    assert not mode_applied(serving, Mode.SERVE)
     del serving["status"]["observedGeneration"]
-    assert not settled(serving, Mode.SERVE)
+    assert not mode_applied(serving, Mode.SERVE)
     serving["metadata"]["generation"] = 1
-    assert not settled(serving, Mode.SERVE)
+    assert not mode_applied(serving, Mode.SERVE)
     del serving["metadata"]["generation"]
-    assert settled(serving, Mode.SERVE)
+    assert mode_applied(serving, Mode.SERVE)
     del serving["status"]
-    assert settled(serving, Mode.SERVE)
+    assert mode_applied(serving, Mode.SERVE)
 
 
 @pytest.mark.parametrize(("status", "acted"), [("True", True), ("False", False), ("Unknown", False)])
 def test_requests_are_moved_when_the_activators_endpoints_are_there(status: str, acted: bool) -> None:
     moved = service(conditions=activators(status))
-    assert settled(moved, Mode.PROXY) == acted
+    assert mode_applied(moved, Mode.PROXY) == acted
     since = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC) if acted else None
     assert proxied_since(moved) == since
 
