@@ -16,6 +16,11 @@ from knative_sponge.wire.stream import DemandReader
 
 _CONNECT_S: Final = 3.0
 _LARGEST_BODY: Final = 64 * 1024
+_PIECE: Final = 4 * 1024
+_WINDOW_S: Final = 0.1
+_MOST_IN_WINDOW: Final = 32 * 1024
+"""Bytes that one call reads in _WINDOW_S; more have to wait. A proxy says less by an order of magnitude. What floods a stream
+holds up its own only, and no other work of this event loop by more than a piece at a time."""
 
 
 class AdminClient:
@@ -46,7 +51,7 @@ class AdminClient:
         *,
         connecting: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
-        """Call `heard` with each demand, of those that come together with the newest, until the proxy ends the stream.
+        """Call `heard` with each demand until the proxy ends the stream. Of several that come together only the newest counts.
 
         connecting: held while the connection is made. Silence is a WireError, but not while this event loop was held up.
         """
@@ -99,7 +104,7 @@ class AdminClient:
         await asyncio.get_running_loop().create_connection(lambda: call, self._host, self._port)
 
 
-class _Call(asyncio.Protocol):
+class _Call(asyncio.BufferedProtocol):
     """One request and its answer, whose pieces go to `take` until it returns that this was the last one.
 
     finish: asked, when the connection is closed before, whether that may be. Both may raise WireError.
@@ -114,6 +119,11 @@ class _Call(asyncio.Protocol):
         self._finish = finish
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._buffer = memoryview(bytearray(_PIECE))
+        self._window_s = 0.0
+        self._read = 0
+        """Bytes since the window began."""
         self._silence_s = 0.0
         self._heard_s = 0.0
         self._doubted = False
@@ -126,8 +136,9 @@ class _Call(asyncio.Protocol):
 
     def close(self) -> None:
         """Leave, whatever was still to come."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         if self._transport is not None:
             self._transport.abort()
 
@@ -135,17 +146,22 @@ class _Call(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no instance of it
         self._transport.write(self._request)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, size: int) -> None:
         if self.over.done():
             return
         self._heard_s = self._loop.time()
         try:
-            ended = self._take(data)
+            ended = self._take(bytes(self._buffer[:size]))
         except WireError as error:
             self._fail(error)
         else:
             if ended:
                 self.over.set_result(None)
+            else:
+                self._keep_pace(size)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.over.done():
@@ -156,6 +172,15 @@ class _Call(asyncio.Protocol):
             self._fail(early if error is None else WireError(str(error)))
         else:
             self.over.set_result(None)
+
+    def _keep_pace(self, size: int) -> None:
+        now = self._heard_s
+        if now >= self._window_s + _WINDOW_S:
+            self._window_s, self._read = now, 0
+        self._read += size
+        if self._read >= _MOST_IN_WINDOW and self._transport is not None:
+            self._transport.pause_reading()
+            self._pause = self._loop.call_at(self._window_s + _WINDOW_S, self._transport.resume_reading)
 
     def _look(self) -> None:
         """Give up at the second look at a silence: what came while this event loop was held up is read between the two."""

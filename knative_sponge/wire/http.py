@@ -18,6 +18,9 @@ STATE_PATH: Final = "/sponge/v1/state"
 _LONGEST_HEAD: Final = 16 * 1024
 """Of an answer, its trailers included."""
 _LONGEST_LINE: Final = 8 * 1024
+_FREE_CHUNKS: Final = 1024
+_LEAST_CHUNK: Final = 16
+"""Bytes of a chunk, on average, once so many chunks have come: a chunk costs more to read than what is in it."""
 _ENDLESS: Final = 1 << 62
 """Bytes left of a body that ends with its connection."""
 
@@ -52,7 +55,7 @@ def request(method: str, path: str, host: str, port: int, token: str | None, bod
 class AnswerReader:
     """One answer, from pieces however they were cut. `expected`: its status; another one is a WireError that carries it."""
 
-    __slots__ = ("_expected", "_left", "_length", "_next", "_rest", "_spent", "ended")
+    __slots__ = ("_chunked", "_chunks", "_expected", "_left", "_length", "_next", "_rest", "_spent", "ended")
 
     def __init__(self, expected: int) -> None:
         self.ended = False
@@ -67,6 +70,8 @@ class AnswerReader:
         """Of the body, as the head has it; -1 where it comes in chunks."""
         self._left = 0
         """Bytes to come of the body, or of this chunk of it."""
+        self._chunks = self._chunked = 0
+        """Chunks, and the bytes in them."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes of the body in what came next. Raises WireError for what is no such answer; it ends there."""
@@ -132,6 +137,10 @@ class AnswerReader:
         if (found := _SIZE.fullmatch(line)) is None:
             raise WireError(f"no size of a chunk: {line[:60]!r}")
         self._left = int(found[1], 16)
+        self._chunks += 1
+        self._chunked += self._left
+        if self._chunks > _FREE_CHUNKS + self._chunked // _LEAST_CHUNK:
+            raise WireError("too many chunks for so few bytes")
         self._next = self._read_chunk_end if self._left else self._read_trailer
 
     def _read_chunk_end(self, line: bytes) -> None:

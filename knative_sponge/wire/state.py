@@ -29,7 +29,7 @@ class QueueState(msgspec.Struct, frozen=True):
     slack_s: float | None = None
 
 
-class RunningBatch(msgspec.Struct, frozen=True):
+class BatchState(msgspec.Struct, frozen=True):
     """A batch with the model server, for so many seconds."""
 
     rows: Count
@@ -45,7 +45,7 @@ class ProxyState(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, str] = {}
     cores: CoresState
     queue: QueueState = QueueState()
-    running: tuple[RunningBatch, ...] = ()
+    running: tuple[BatchState, ...] = ()
     rate: Amount = 0.0
     model: dict[str, Any]
 

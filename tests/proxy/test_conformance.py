@@ -2,7 +2,7 @@
 
 One test per line of it that is HTTP/1.1; gRPC (18) needs HTTP/2. In other files, where time or memory is the subject:
 
-     2  ten seconds of trying, one loop for all callers: test_readiness (`gives_up`, `share_one_check`)
+     2  ten seconds of trying, one loop for all callers: test_server_readiness (`gives_up`, `share_one_check`)
      8  what a leaving pod tells each kind of probe: test_probe_handler, test_server (`draining`)
     19  means and rates of the Stat: test_stat
     22  every variable that must be there: test_proxy_settings

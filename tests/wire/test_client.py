@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from knative_sponge.errors import WireError
+from knative_sponge.wire import client as client_module
 from knative_sponge.wire.client import AdminClient
 from knative_sponge.wire.cores import CoresMessage, Phase
 from knative_sponge.wire.demand import DemandLine, encode_demand
@@ -206,5 +207,47 @@ def test_a_size_is_put_with_its_phase_and_the_token(run: Run) -> None:
             assert caught.value.status == (0 if guess == "a\r\nb" else 401)
         assert seen == [("patched", 1.25)]
         await proxy.close()
+
+    run(body())
+
+
+def test_a_flood_waits_and_is_read_no_faster_than_allowed(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(client_module, "_WINDOW_S", 3600.0)
+    lines = [encode_demand(DemandLine(cores=1.0, want=1.0, seq=number)) for number in range(4000)]
+    heard: list[int] = []
+
+    async def body() -> None:
+        async with answering(CHUNKED, *map(chunk, lines), then_hang=True) as client:
+            listening = asyncio.create_task(client.listen(lambda line: heard.append(line.seq)))
+            while not heard:
+                await asyncio.sleep(0)
+            for _ in range(2000):
+                await asyncio.sleep(0)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    run(body())
+    assert heard[-1] * len(lines[0]) < 64 * 1024 < len(lines) * len(lines[0])
+
+
+def test_what_waited_is_read_when_its_time_comes(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    monkeypatch.setattr(client_module, "_WINDOW_S", 0.01)
+    monkeypatch.setattr(client_module, "_MOST_IN_WINDOW", 100)
+    lines = [encode_demand(DemandLine(cores=1.0, want=1.0, seq=number)) for number in range(400)]
+    heard: list[int] = []
+
+    async def body() -> None:
+        async with answering(CHUNKED, *map(chunk, lines), b"0\r\n\r\n") as client:
+            await client.listen(lambda line: heard.append(line.seq))
+
+    run(body())
+    assert heard[-1] == 399
+
+
+def test_chunks_of_hardly_any_bytes_end_the_stream(run: Run) -> None:
+    async def body() -> None:
+        async with answering(CHUNKED, chunk(b" ") * 2000, then_hang=True) as client:
+            with pytest.raises(WireError, match="too many chunks"):
+                await client.listen(lambda _line: None)
 
     run(body())

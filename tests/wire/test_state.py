@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from knative_sponge.errors import WireError
 from knative_sponge.wire.state import (
+    BatchState,
     CoresState,
     ProxyState,
     QueueState,
-    RunningBatch,
     decode_state,
     encode_state,
 )
@@ -34,7 +34,7 @@ states = st.builds(
     settings=st.dictionaries(st.text(), st.text(), max_size=3),
     cores=st.builds(CoresState, now=cores, coming=maybe, want=cores, max=maybe, reach=maybe),
     queue=st.builds(QueueState, count, count, count, st.none() | st.floats(-1e9, 1e9)),
-    running=st.lists(st.builds(RunningBatch, count, count, amount), max_size=3).map(tuple),
+    running=st.lists(st.builds(BatchState, count, count, amount), max_size=3).map(tuple),
     rate=amount,
     model=st.dictionaries(st.text(), values, max_size=3),
 )
@@ -43,7 +43,7 @@ STATE = ProxyState(
     settings={"slo": "500ms"},
     cores=CoresState(now=0.8, want=0.9, max=2.0, reach=2.0),
     queue=QueueState(1, 2, 0, 0.1),
-    running=(RunningBatch(rows=1, requests=1, for_s=0.01),),
+    running=(BatchState(rows=1, requests=1, for_s=0.01),),
     rate=10.0,
     model={"version": 1},
 )

@@ -97,7 +97,8 @@ PODS: Final = Resource("", "v1", "pods", _WATCHED)
 POD_RESIZE: Final = Resource("", "v1", "pods", _verbs(Verb.PATCH), subresource="resize")
 NODES: Final = Resource("", "v1", "nodes", _WATCHED)
 NODE_METRICS: Final = Resource("", "v1", "nodes", _verbs(Verb.GET), subresource="metrics")
-"""Kubelets ask the API server who may read their metrics (`sizing/kubelet.py`). `nodes/proxy` would allow exec as well."""
+"""Kubelets ask the API server who may read their metrics (`controller/sizing/memory_usage.py`). `nodes/proxy` would allow
+exec as well."""
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", _verbs(Verb.CREATE, Verb.PATCH))
 MUTATING_WEBHOOKS: Final = Resource(
     "admissionregistration.k8s.io",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -42,30 +41,16 @@ class Address:
     uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class DemandChanged:
-    """A pod's proxy has spoken. before: what it said the time before; None for the first line of a pod."""
-
-    key: Key
-    before: DemandLine | None
-    after: DemandLine
-
-
 class DemandStreams:
-    """All streams. `follow` says which there shall be; must not be called outside a running loop."""
+    """All streams. `follow` says which there shall be; must not be called outside a running loop.
 
-    def __init__(
-        self,
-        rng: random.Random,
-        heard: Callable[[DemandChanged], None],
-        *,
-        port: int = ADMIN_PORT,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    heard: told the pod and its line, as lines come.
+    """
+
+    def __init__(self, rng: random.Random, heard: Callable[[Key, DemandLine], None], *, port: int = ADMIN_PORT) -> None:
         self._rng = rng
         self._heard = heard
         self._port = port
-        self._clock = clock
         self._streams: dict[Key, _Stream] = {}
         self._connecting = asyncio.Semaphore(CONNECTING)
 
@@ -77,12 +62,6 @@ class DemandStreams:
             if key not in self._streams:
                 self._streams[key] = _Stream(key, address, self)
 
-    def counts(self) -> tuple[int, int]:
-        """(streams that speak, streams that do not)."""
-        since_s = self._clock() - SILENCE_S
-        live = sum(stream.line is not None and stream.at_s > since_s for stream in self._streams.values())
-        return live, len(self._streams) - live
-
     def close(self) -> None:
         """End all streams."""
         self.follow({})
@@ -91,16 +70,14 @@ class DemandStreams:
 class _Stream:
     """One pod's stream and the task that keeps it open."""
 
-    __slots__ = ("_backoff", "_key", "_owner", "_task", "address", "at_s", "line")
+    __slots__ = ("_backoff", "_failing", "_key", "_owner", "_task", "address")
 
     def __init__(self, key: Key, address: Address, owner: DemandStreams) -> None:
         self.address = address
-        self.line: DemandLine | None = None
-        """What the pod said last."""
-        self.at_s = 0.0
-        """When."""
         self._key = key
         self._owner = owner
+        self._failing = False
+        """Could the last line not be used, and were people told?"""
         self._backoff = Backoff(0.1, 5.0, owner._rng.random)
         self._task = asyncio.create_task(self._run(), name=f"demand of {key[0]}/{key[1]}")
 
@@ -108,10 +85,16 @@ class _Stream:
         self._task.cancel()
 
     def _hear(self, line: DemandLine) -> None:
-        before, self.line = self.line, line
-        self.at_s = self._owner._clock()
+        try:
+            self._owner._heard(self._key, line)
+        except Exception as error:
+            # A line that nobody understands ends this stream, and no other.
+            if not self._failing:
+                _log.exception("%s/%s: its demand cannot be used", *self._key)
+            self._failing = True
+            raise WireError(f"its demand cannot be used: {error}") from error
+        self._failing = False
         self._backoff.succeeded()
-        self._owner._heard(DemandChanged(self._key, before, line))
 
     async def _run(self) -> None:
         owner, address = self._owner, self.address

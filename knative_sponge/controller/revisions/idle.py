@@ -1,9 +1,9 @@
 """When a revision that a Route names may be scaled to zero, and when it gets a pod again; pure, nothing is read or written.
 
 The rule is Knative's for its own class (docs/knative-contract.md §3.5), with requests in place of concurrency. A revision
-that had no
-requests for its stable window is idle. Its requests are then sent to the activator, and after the grace period it has no
-pods. A request that waits in an activator brings a pod back. So no revision goes to zero while the activators cannot be read.
+that had no requests for its stable window is idle. Its requests are then sent to the activator, and after the grace period it
+has no pods. A request that waits in an activator brings a pod back. So no revision goes to zero while the activators cannot be
+read.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key
-from knative_sponge.controller.proxies.demand_streams import Address, DemandChanged, DemandStreams
+from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.actuation import actuate
@@ -32,6 +32,7 @@ from knative_sponge.controller.sizing.round_robin import RoundRobin
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import NodeChanged
+from knative_sponge.wire.demand import DemandLine
 
 _log: Final = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Divider:
         self,
         cluster: ClusterCapacity,
         new_resizer: Callable[[PodView], PodResizer],
-        streams: Callable[[Callable[[DemandChanged], None]], DemandStreams],
+        streams: Callable[[Callable[[Key, DemandLine], None]], DemandStreams],
         optimizer: Optimizer,
         metrics: Metrics,
         quotas: QuotaRefusals,
@@ -170,12 +171,12 @@ class Divider:
             self._pods_changed = True
         known.resizer.see(after)
 
-    def _heard(self, change: DemandChanged) -> None:
-        pod = self._pods.get(change.key)
+    def _heard(self, key: Key, line: DemandLine) -> None:
+        pod = self._pods.get(key)
         if pod is None:
             return
-        matters = pod.hear(change.after, self._clock())
-        pod.resizer.heard(change.after.cores)
+        matters = pod.hear(line, self._clock())
+        pod.resizer.heard(line.cores)
         if matters:
             self.touch(pod.resizer.pod.node)
 

@@ -84,11 +84,11 @@ class ResizeEffects(Protocol):
         ...
 
     def patched(self, resizer: PodResizer, event: Patched) -> None:
-        """The API server has accepted a size. The resizer's machine is told next."""
+        """The API server has accepted a size. The state machine is told after this."""
         ...
 
     def refused(self, resizer: PodResizer, event: Refused) -> None:
-        """The API server has not accepted a patch. The resizer's machine is told next."""
+        """The API server has not accepted a patch. The state machine is told after this."""
         ...
 
     def phase_changed(self, event: PhaseChanged) -> None:

@@ -89,7 +89,7 @@ class Sizer:
         self.divider = Divider(
             self.cluster,
             lambda pod: PodResizer(pod, self, clock),
-            lambda heard: DemandStreams(rng, heard, port=port, clock=clock),
+            lambda heard: DemandStreams(rng, heard, port=port),
             self._refiner,
             metrics,
             self._quotas,

@@ -29,7 +29,7 @@ _UNDER_WAY_S = 5.0
 
 
 class Resizing:
-    """The size of the model server as the proxy plans with it (core.size), and who has to hear of it.
+    """The size of the model server as the proxy plans with it (`core/demand/planned_size.py`), and who has to hear of it.
 
     cores: at start. reach: the most that one resize can give, until somebody knows better. most: bound of the reach.
     """

@@ -30,7 +30,7 @@ from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
 from knative_sponge.proxy.queue.metrics import Metrics, MetricsPage
 from knative_sponge.proxy.upstream.pool import Upstream
 from knative_sponge.settings import Late, ProtocolName, ProxySettings, ServingSettings
-from knative_sponge.wire.state import CoresState, ProxyState, QueueState, RunningBatch
+from knative_sponge.wire.state import BatchState, CoresState, ProxyState, QueueState
 
 _MOST_ROWS = 1024
 _START_CORES = 1.0
@@ -159,7 +159,7 @@ class Inference:
                 slack_s=self._head_slack(now),
             ),
             running=tuple(
-                RunningBatch(rows=batch.rows, requests=len(batch.members), for_s=round(now - batch.started_s, 4))
+                BatchState(rows=batch.rows, requests=len(batch.members), for_s=round(now - batch.started_s, 4))
                 for batch in machine.running.values()
             ),
             rate=round(machine.arrivals.rate(now), 3),

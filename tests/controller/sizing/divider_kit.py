@@ -12,7 +12,6 @@ from knative_sponge.controller.cluster.node import NodeView
 from knative_sponge.controller.cluster.pod import PodView, view
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key, Object
-from knative_sponge.controller.proxies.demand_streams import DemandChanged
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.divider import Divider
@@ -150,10 +149,10 @@ class Stage(FakeEffects):
 
     def say(self, name: str, want: float, curve: tuple[tuple[float, float], ...] = ()) -> None:
         """The pod says what it wants; what else it says is new each time."""
-        before, rate = self.lines.get(name), float(next(self.rates))
+        rate = float(next(self.rates))
         cores, curve = self.place.pods["default", name].size, curve or ((0.1, rate), (0.9 * want, 0.0))
         line = self.lines[name] = DemandLine(cores=cores, want=want, rate=rate, curve=curve)
-        self.heard(DemandChanged(("default", name), before, line))
+        self.heard(("default", name), line)
 
     def say_again(self) -> None:
         for name, line in self.lines.items():

@@ -1,4 +1,4 @@
-"""How one pod is resized, case by case; `test_resize_world` looks for what no case thought of."""
+"""How one pod is resized, case by case; `test_machine_histories` looks for what no case thought of."""
 
 from __future__ import annotations
 
