@@ -11,12 +11,16 @@ from knative_sponge.core.resizing.events import (
     FailureKind,
     NodeChanged,
     Patch,
+    PatchDone,
+    PatchFailed,
     QuotaFreed,
     Report,
+    Seen,
     Target,
     Tell,
+    WakeAt,
 )
-from knative_sponge.core.resizing.machine import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize, ResizePhase
 from tests.core.resizing.resizing import commands, kinds, steady
 
 
@@ -214,3 +218,14 @@ def test_something_beside_the_cores_is_patched_until_it_was_accepted() -> None:
     world.run(60)
     assert len(world.patched_s) == 4
     assert world.resize.ceiling(world.now) is None
+
+
+def test_a_patch_that_changed_nothing_is_no_failure_of_the_kubelet() -> None:
+    resize = PodResize(0.0)
+    resize.handle(Seen(1.0, 0.5, generation=1, observed=1), 0.0)
+    resize.handle(Target(2.0), 1.0)
+    resize.handle(PatchFailed(2.0, "busy", "timeout"), 2.0)  # it was not applied, but nobody knows
+    resize.handle(Target(1.0), 5.0)
+    resize.handle(PatchDone(1.0, 1), 6.0)
+    commands = resize.handle(Seen(1.0, 0.5, progress="Error", generation=1, observed=1), 10.0)
+    assert WakeAt(15.0) in commands, "the first wait after an error"
