@@ -17,7 +17,7 @@ help:
 	@echo "make test   all tests"
 	@echo "make lint   formatting, lints, types, dead code, import borders"
 	@echo "make bench  the speed figures"
-	@echo "make mutants   does a test fail when one token of the pure code is wrong? (an hour; MUTANTS=core/batching for one room)"
+	@echo "make mutants   does a test fail when one token of the pure code is wrong? (half an hour; MUTANTS=core/batching for one room)"
 	@echo "make e2e    a real cluster with Knative, the product on it, all end-to-end tests (docs/e2e.md)"
 	@echo "make cluster-up, make cluster-down   only the cluster"
 	@echo "make images the product's container images (images/README.md)"

@@ -25,6 +25,7 @@ def test_every_post_may_be_rows_and_nothing_else() -> None:
 def test_rows_merge_and_each_part_gets_its_own() -> None:
     parts = [CODEC.parse(head(), body) for body in (b"[[1],[2]]", b"[[3]]")]
     assert [part.rows for part in parts] == [2, 1]
+    assert not any(part.unwrapped for part in parts), "none was an event"
     assert parts[0].group == parts[1].group
     call = CODEC.merge(parts)
     assert (call.method, call.target, call.body) == ("POST", b"/x", b"[[1],[2],[3]]")

@@ -161,6 +161,8 @@ def _left_alone(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
     match node:
         case ast.ClassDef(bases=bases) if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in bases):
             yield node
+        case ast.ClassDef(keywords=keywords):
+            yield from (keyword.value for keyword in keywords)
         case ast.FunctionDef(returns=ast.expr() as returns) | ast.AsyncFunctionDef(returns=ast.expr() as returns):
             yield returns
         case ast.arg(annotation=ast.expr() as annotation) | ast.AnnAssign(annotation=annotation):

@@ -24,6 +24,9 @@ class Reader(Protocol):
     def read(self, most: int = 1) -> bytes: ...
 
 
+class Row(Struct, frozen=True): ...
+
+
 @frozen(slots=True)
 def find(rows: Literal[1], /, *, most: "int | None", **others: Literal[2]) -> Literal[3]:
     found: Literal[4] = self.min(min=most)

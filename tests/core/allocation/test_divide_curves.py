@@ -24,3 +24,11 @@ def test_beyond_the_end_of_its_curve_a_pod_saves_nothing_more() -> None:
     division = divide([short, straight], 4.0, EXACT)
     assert division.sizes == {"short": 1.0, "straight": 3.0}
     assert division.misses == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("second", "kept"), [(1.398, True), (1.397, False)])
+def test_sizes_that_lack_no_more_than_rounding_stay(second: float, kept: bool) -> None:
+    level = ((0.1, 1.0), (4.0, 1.0))
+    pods = [pod("a", 3.0, 1.6, level), pod("b", 3.0, second, level)]
+    sizes = divide(pods, 3.0, EXACT).sizes
+    assert sizes == ({"a": 1.6, "b": second} if kept else {"a": 1.5, "b": 1.5})

@@ -107,3 +107,12 @@ def test_infinite_deadlines_wait_behind_all_others() -> None:
     queue.push(Work(1, float("inf"), give_up_s=float("inf")))
     queue.push(Work(2, 3.0))
     assert [work.key for work in queue] == [2, 1]
+
+
+def test_the_first_works_are_those_of_the_earliest_deadlines_however_many_are_asked_for() -> None:
+    queue = EdfQueue()
+    for key in range(1200):
+        queue.push(Work(key, float(1200 - key)))
+    for count in (0, 1, 3, 256, 700, 1200, 5000):
+        assert [work.key for work in queue.prefix(count)] == list(range(1199, max(-1, 1199 - count), -1))
+    assert EdfQueue().prefix(3) == []

@@ -11,12 +11,17 @@ from knative_sponge.core.resizing.events import (
     FailureKind,
     NodeChanged,
     Patch,
+    PatchDone,
+    PatchFailed,
     QuotaFreed,
     Report,
+    Seen,
     Target,
     Tell,
+    WakeAt,
 )
 from knative_sponge.core.resizing.facts import ResizePhase
+from knative_sponge.core.resizing.machine import PodResize
 from knative_sponge.core.resizing.phase import Phase
 from tests.core.resizing.simulated_cluster import commands, kinds, steady
 
@@ -215,3 +220,14 @@ def test_something_beside_the_cores_is_patched_until_it_was_accepted() -> None:
     cluster.run(60)
     assert len(cluster.patched_s) == 4
     assert cluster.resize.ceiling(cluster.now) is None
+
+
+def test_a_patch_that_changed_nothing_is_no_failure_of_the_kubelet() -> None:
+    resize = PodResize(0.0)
+    resize.handle(Seen(1.0, 0.5, generation=1, observed=1), 0.0)
+    resize.handle(Target(2.0), 1.0)
+    resize.handle(PatchFailed(2.0, "busy", "timeout"), 2.0)  # it was not applied, but nobody knows
+    resize.handle(Target(1.0), 5.0)
+    resize.handle(PatchDone(1.0, 1), 6.0)
+    commands = resize.handle(Seen(1.0, 0.5, progress="Error", generation=1, observed=1), 10.0)
+    assert WakeAt(15.0) in commands, "the first wait after an error"
