@@ -89,7 +89,7 @@ def _lags(kube: Kube, pod: Object, quota: QuotaLog) -> list[tuple[float, float]]
     From the controller's log, which is written when the API server has answered; its clock is this machine's.
     """
     name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
-    said = re.compile(rf"^(\S+ \S+) INFO \S+hand: {re.escape(name)}: (\S+) cores after (\S+) s:", re.MULTILINE)
+    said = re.compile(rf"^(\S+ \S+) INFO \S+pod_resizer: {re.escape(name)}: (\S+) cores after (\S+) s:", re.MULTILINE)
     offset_s = time.time() - time.monotonic()
     lags = []
     for controller in kube.find("pods", NAMESPACE):
