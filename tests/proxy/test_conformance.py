@@ -91,6 +91,7 @@ def test_9_with_a_concurrency_of_1_one_runs_ten_wait_and_the_twelfth_is_refused(
         answer = until_end(refused[0])
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert answer.endswith(b"\r\n\r\npending request queue full\n")
+        assert app.asked.acquire(timeout=PATIENCE_S)  # the one that runs may get there after the refusal
         assert app.requests == 1
         app.go.set()
         for client in clients:
