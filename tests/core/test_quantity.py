@@ -11,7 +11,17 @@ from knative_sponge.core.quantity import format_cores, format_duration, parse_du
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("500ms", 0.5), ("2s", 2.0), ("1.5s", 1.5), ("1m30s", 90.0), ("1h", 3600.0), ("250us", 250e-6), ("0", 0.0)],
+    [
+        ("500ms", 0.5),
+        ("2s", 2.0),
+        ("1.5s", 1.5),
+        ("1m30s", 90.0),
+        ("1h", 3600.0),
+        ("250us", 250e-6),
+        ("250µs", 250e-6),
+        ("40ns", 40e-9),
+        ("0", 0.0),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)

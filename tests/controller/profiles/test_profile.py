@@ -107,6 +107,8 @@ def test_the_same_again_is_no_news() -> None:
     assert worth_storing(None, one)
     assert not worth_storing(one, one)
     assert not worth_storing(one, image_profile(document(310), 1.05, NOW + 600))
+    few = image_profile(document(40), 1.0, NOW)
+    assert not worth_storing(few, image_profile(document(44), 1.0, NOW))
 
 
 @pytest.mark.parametrize(

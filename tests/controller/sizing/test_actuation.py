@@ -87,3 +87,10 @@ def test_what_a_growth_waits_for_is_no_margin_for_others() -> None:
 
 def test_a_pod_keeps_a_margin_where_everybody_has_what_he_needs() -> None:
     assert round_of({"a": 4.0, "b": 1.0}, {"a": 3.5, "b": 1.0}, 9.5) == {"a": 4.0, "b": 1.0}
+
+
+def test_nobody_grows_ahead_of_need_into_what_another_needs() -> None:
+    """Both need half a core more; 0.2 are over, and one that took more of them would leave the other short."""
+    given = round_of({"one": 0.5, "other": 0.5}, {"one": 1.0, "other": 1.0}, 2.2)
+    assert min(given.values()) >= 1.0
+    assert sum(given.values()) <= 2.2

@@ -130,3 +130,12 @@ def test_a_count_that_was_needed_for_a_moment_is_kept() -> None:
     held(count, 7, 7, 30.25, 30.25)
     held(count, 6, 6, 30.5, 59.75)
     assert count.update(6, 6, False, 60.0) == 7
+
+
+def test_after_a_change_too_the_count_follows_what_was_asked_for_all_the_time() -> None:
+    count = PodCount(4)
+    held(count, 6, 6, 0.0, 10.0)
+    assert count.pods == 6
+    held(count, 9, 9, 10.25, 15.0)
+    held(count, 7, 7, 15.25, 20.0)
+    assert count.update(9, 9, False, 20.25) == 7
