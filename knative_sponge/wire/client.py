@@ -16,7 +16,7 @@ from knative_sponge.wire.stream import DemandReader
 
 _CONNECT_S: Final = 3.0
 _LARGEST_BODY: Final = 64 * 1024
-_PIECE: Final = 4 * 1024
+_PIECE: Final = 1024
 _WINDOW_S: Final = 0.1
 _MOST_IN_WINDOW: Final = 32 * 1024
 """Bytes that one call reads in _WINDOW_S; more have to wait. A proxy says less by an order of magnitude. What floods a stream
