@@ -110,6 +110,11 @@ class _Call(asyncio.BufferedProtocol):
     finish: asked, when the connection is closed before, whether that may be. Both may raise WireError.
     """
 
+    __slots__ = (
+        "_buffer", "_doubted", "_finish", "_heard_s", "_loop", "_pause", "_read", "_request", "_silence_s", "_take", "_timer",
+        "_transport", "_window_s", "over",
+    )  # fmt: skip
+
     def __init__(self, request: bytes, take: Callable[[bytes], bool], finish: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = self._loop.create_future()
