@@ -9,6 +9,8 @@ import msgspec
 from knative_sponge.wire.message import Amount, Cores, Count, decoder
 
 _Size = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+_Seconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""May be below zero: late."""
 _Params = tuple[Amount, Amount, Amount, Amount]
 
 
@@ -31,7 +33,7 @@ class DemandLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     want: Cores
     rate: Amount = 0.0
     rows: Amount = 1.0
-    slack: float | None = None
+    slack: _Seconds | None = None
     queued: Count = 0
     running: Count = 0
     idle_s: Amount | None = None

@@ -7,7 +7,7 @@ further on has to reckon with it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -16,7 +16,11 @@ from knative_sponge.errors import WireError
 Cores = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 """Rates, seconds, parameters of a curve."""
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""What a float holds exactly. Python's integers have no end, and what computes with a larger one may fail."""
+
+_SHOWN: Final = 200
+"""Characters of an error: it may quote what a stranger sent."""
 
 _Message = TypeVar("_Message")
 
@@ -29,7 +33,7 @@ def decoder(kind: type[_Message], name: str) -> Callable[[bytes], _Message]:
     def read(data: bytes) -> _Message:
         try:
             return decode(data)
-        except (ValueError, RecursionError) as error:
-            raise WireError(f"not {name}: {error}") from error
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise WireError(f"not {name}: {str(error)[:_SHOWN]}") from error
 
     return read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -26,7 +26,7 @@ class QueueState(msgspec.Struct, frozen=True):
     requests: Count = 0
     rows: Count = 0
     late: Count = 0
-    slack_s: float | None = None
+    slack_s: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] | None = None
 
 
 class BatchState(msgspec.Struct, frozen=True):

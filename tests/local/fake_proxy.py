@@ -53,8 +53,10 @@ class FakeProxy:
         await asyncio.gather(*self._serving)
 
     def want(self, cores: float, **more: Any) -> None:
-        """A new demand, to everybody who listens and will."""
+        """A new demand, to everybody who listens and will. As many rows arrive as are expected to miss at most."""
         self.demand = replace(self.demand, want=cores, seq=self.demand.seq + 1, **more)
+        if self.demand.curve:
+            self.demand = replace(self.demand, rate=max(self.demand.rate, self.demand.curve[0][1]))
         for writer in self._streams:
             self._send(writer)
 

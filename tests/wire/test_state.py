@@ -22,7 +22,7 @@ from knative_sponge.wire.state import (
 cores = st.floats(1e-3, 1e6)
 maybe = st.none() | cores
 amount = st.floats(0, 1e12)
-count = st.integers(0, 2**63)
+count = st.integers(0, 2**53)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(-1e9, 1e9) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -17,6 +17,10 @@ import aiohttp
 
 from knative_sponge.errors import KubeError, KubeUnreachable
 
+_MOST: Final = 2.0**60
+"""Bytes in use at most. A larger number is none."""
+_LONGEST_NUMBER: Final = 40
+
 Place = tuple[str, str, str]
 """Namespace, pod, container."""
 
@@ -97,7 +101,9 @@ def working_sets(text: str) -> Mapping[Place, int]:
     for labels, value in _SAMPLE.findall(text):
         named = dict(_LABEL.findall(labels))
         try:
-            found[named["namespace"], named["pod"], named["container"]] = int(float(value))
+            size = float(value[:_LONGEST_NUMBER])
+            if size <= _MOST:
+                found[named["namespace"], named["pod"], named["container"]] = int(size)
         except (KeyError, ValueError, OverflowError):
             continue
     return found

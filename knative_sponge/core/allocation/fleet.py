@@ -39,7 +39,7 @@ def cheapest_fleet(
     """The fleet of the least cores in all, ``pods·(cores + overhead)``; of several such fleets the one of fewest pods.
 
     Batches of b rows on c cores fit the slack, ``caution·l(b,c) ≤ slack_s``, and together the pods keep up,
-    ``pods·b/l(b,c) ≥ (1 + headroom)·rate``. Exact but for the millicore to which cores are rounded up. O(most·max_rows).
+    ``pods·b/l(b,c) ≥ (1 + headroom)·rate``. Exact but for the millicore to which cores are rounded up. O(most·log(max_rows)).
 
     rate: rows per second, for all pods together. slack_s: what is left of the tightest deadlines on arrival. caution: factor
     from the median latency to the one that batches are sized with. overhead_cores: requested by a pod's other containers.
@@ -71,21 +71,27 @@ def cheapest_fleet(
     for pods in range(least, most + 1):
         if (rows := _rows(params, rate / pods, inf, max_rows, max_cores, headroom)) is not None:
             return Fleet(pods, max_cores, rows, enough=False)
-    fastest = max(range(1, max_rows + 1), key=lambda rows: (rows / params.latency_s(rows, max_cores), -rows))
+    # The largest batch carries the most rows per second, and any does where a batch costs nothing but its rows.
+    fastest = 1 if params.latency_s(max_rows, max_cores) >= max_rows * params.latency_s(1, max_cores) else max_rows
     return Fleet(most, max_cores, fastest, enough=False)
 
 
 def _rows(
     params: LatencyParams, rate: float, slack_s: float, max_rows: int, cores: float, headroom: float
 ) -> int | None:
-    """Rows of the smallest batch that fits the slack and keeps up on so many cores; None when there is none."""
+    """Rows of the smallest batch that fits the slack and keeps up on so many cores; None when there is none.
+
+    The largest batch carries the most rows per second, and takes longest. So the smallest that keeps up is bisected.
+    """
     needed = (1.0 + headroom) * rate
-    if max_rows * (1.0 + 1e-9) < needed * params.latency_s(max_rows, cores):
-        return None  # the largest batch carries the most rows per second
-    for rows in range(1, max_rows + 1):
-        seconds = params.latency_s(rows, cores)
-        if seconds > slack_s * (1.0 + 1e-9):
-            return None
-        if rows * (1.0 + 1e-9) >= needed * seconds:
-            return rows
-    return None
+
+    def keeps_up(rows: int) -> bool:
+        return rows * (1.0 + 1e-9) >= needed * params.latency_s(rows, cores)
+
+    if not keeps_up(max_rows):
+        return None
+    low, high = 0, max_rows
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if keeps_up(middle) else (middle, high)
+    return high if params.latency_s(high, cores) <= slack_s * (1.0 + 1e-9) else None

@@ -16,6 +16,8 @@ VERSION: Final = 1
 
 _PARAMETERS: Final = ("gamma", "delta", "epsilon", "eta")
 _MOST_ROW_BUCKET: Final = 32
+_MOST_WHOLE: Final = 2**53
+"""What a float holds exactly."""
 _LARGEST: Final = 1e30
 """Evidence of real calls stays far below. Products of larger numbers would overflow."""
 
@@ -146,15 +148,10 @@ class _Field:
         except ValueError as error:
             raise ProfileError(f"{self.path}: {error}") from error
 
-    def whole(self, least: int, most: int | None = None) -> int:
+    def whole(self, least: int, most: int = _MOST_WHOLE) -> int:
         value = self.value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int)
-            or value < least
-            or (most is not None and value > most)
-        ):
-            raise self.wrong(f"a whole number from {least}" + ("" if most is None else f" to {most}"))
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.wrong(f"a whole number from {least} to {most}")
         return value
 
     def wrong(self, expected: str) -> ProfileError:

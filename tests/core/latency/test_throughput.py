@@ -99,3 +99,27 @@ def test_a_server_is_as_fast_as_its_best_batch() -> None:
 def test_batches_in_half_of_the_slack_may_take_three_times_the_cores(serial_s: float, cores: float) -> None:
     params = LatencyParams(0.0, 0.0, 1.0, serial_s)  # half of a second takes 2.5 and 3.5 times the cores of all of it
     assert sustainable_cores(params, 0.001, 1, 1.0, 0.0) == pytest.approx((cores, True))
+
+
+@given(
+    parts=st.lists(st.sampled_from([0.0, 1e-6, 0.001, 0.02, 0.3]), min_size=4, max_size=4).filter(any),
+    rate=st.sampled_from([0.0, 0.1, 7.0, 500.0, 1e6]),
+    max_rows=st.sampled_from([1, 2, 3, 50, 400]),
+    slack_s=st.sampled_from([0.001, 0.05, 0.333, 2.0, 60.0, inf]),
+)
+def test_the_batches_around_the_border_are_the_ones_that_count(
+    parts: list[float], rate: float, max_rows: int, slack_s: float
+) -> None:
+    """Against all batches one by one: as many as 4,096 are allowed."""
+    params = LatencyParams(*parts)
+    each = []
+    for rows in range(1, max_rows + 1):
+        allowed_s = min(slack_s, rows / (1.1 * rate)) if rate else slack_s
+        left_s = allowed_s - params.delta * rows - params.eta
+        parallel = params.gamma * rows + params.epsilon
+        if left_s > 0.0 or (left_s == 0.0 and not parallel):
+            each.append(parallel / left_s if parallel else 0.0)
+    found = floor_cores(params, rate, max_rows, slack_s, 0.1)
+    assert (found is None) == (not each)
+    if found is not None:
+        assert found == pytest.approx(min(each), rel=1e-9, abs=1e-12)
