@@ -28,6 +28,7 @@ from knative_sponge.wire.demand import DemandLine
 
 STALE_S: Final = 3.0
 """A proxy sends a line every second. A pod whose last line is older than this keeps its size."""
+_LEAST: Final = 0.001
 _MIDDLE: Final = 5
 """The priority of a revision that names none. Each step above it makes a missed row count twice as much."""
 
@@ -71,9 +72,30 @@ def claim(
     low, high = bounds(pod, machine, capacity, now)
     present = machine.asked
     weight = 2.0 ** (settings.priority - _MIDDLE)
+    tenant, admitted = pod.key[0], min(pod.admitted, high)
     if demand is None or cores is None:
-        return Claim(pod.key, present, (), present, low, high, weight, shrinkable=False)
-    return Claim(pod.key, cores, _falling(demand.line.curve), present, low, high, weight)
+        return Claim(
+            pod.key, present, (), present, low, high, weight, shrinkable=False, tenant=tenant, admitted=admitted
+        )
+    return Claim(
+        pod.key, cores, _falling(demand.line.curve), present, low, high, weight, tenant=tenant, admitted=admitted
+    )
+
+
+def kept(pod: PodView, machine: PodResize) -> Claim:
+    """The claim of a pod that is not understood: what it has."""
+    present = machine.asked
+    return Claim(
+        pod.key,
+        present,
+        (),
+        present,
+        _LEAST,
+        max(present, _LEAST),
+        shrinkable=False,
+        tenant=pod.key[0],
+        admitted=present,
+    )
 
 
 def _falling(curve: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -19,17 +20,20 @@ from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.actuation import actuate
-from knative_sponge.controller.sizing.claim_holds import Hold, choose
-from knative_sponge.controller.sizing.claims import bounds, claim
+from knative_sponge.controller.sizing.claim_holds import Hold
+from knative_sponge.controller.sizing.claims import bounds, claim, kept
+from knative_sponge.controller.sizing.credible import credible
+from knative_sponge.controller.sizing.node_problem import NodeProblem, Part, merged, node_problem
 from knative_sponge.controller.sizing.node_state import NodeState
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.controller.sizing.round_robin import RoundRobin
-from knative_sponge.core.allocation.divide import Claim, DivideRules, Division, Problem
+from knative_sponge.core.allocation.divide import Claim, DivideRules, Division
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import NodeChanged
 from knative_sponge.wire.demand import DemandLine
@@ -48,6 +52,9 @@ _GATHER_S: Final = 0.01
 """Lines that come within this time share a division. The wait is longer where a division takes longer: at least half of the
 time is left to other tasks, since the lease has to be renewed."""
 _GRAIN_S: Final = 0.001
+_WAITING: Final = "pods that wait"
+_NODE_RESTS_S: Final = 5.0
+"""A node whose division fails is left alone for so long at most: its pods are many people's."""
 _WORTH: Final = 0.05
 """See `DivideRules`. Its default is too small here: under a steady load the misses that a pod expects vary by more than that
 from line to line."""
@@ -65,7 +72,7 @@ class Divider:
     """All nodes' divisions. `run` it on the leader only.
 
     new_resizer: makes the resizer of a pod that is seen for the first time. streams: makes the streams that tell their argument
-    each line. quotas: what the API server has refused so far.
+    each line. quotas: what the API server has refused so far. failures: where pods and nodes that fail are reported.
     """
 
     def __init__(
@@ -79,7 +86,10 @@ class Divider:
         *,
         growth: GrowthRules | None = None,
         clock: Callable[[], float] = time.monotonic,
+        failures: Failures | None = None,
     ) -> None:
+        failures = failures or Failures()
+        self._pod_steps, self._node_steps = failures.of("claims"), failures.of("nodes", _NODE_RESTS_S)
         self._pods: dict[Key, PodState] = {}
         self._nodes: dict[str, NodeState] = {}
         self._pods_seen = MappingProxyType(self._pods)
@@ -175,6 +185,9 @@ class Divider:
         pod = self._pods.get(key)
         if pod is None:
             return
+        node = self._cluster.node(pod.resizer.pod.node)
+        if node is not None:
+            line = credible(line, max(node.cores, pod.resizer.machine.asked))
         matters = pod.hear(line, self._clock())
         pod.resizer.heard(line.cores)
         if matters:
@@ -187,7 +200,7 @@ class Divider:
     async def _divide_all(self, names: set[str]) -> float:
         """Returns the seconds that this took, not counting what others did in between."""
         took_s, begun_s = 0.0, self._clock()
-        waiting = self._cluster.waiting()
+        waiting = self._node_steps.run(_WAITING, self._cluster.waiting) or {}
         for name in names:
             now = self._clock()
             if now - begun_s >= _TURN_S:
@@ -198,12 +211,8 @@ class Divider:
             if node is not None and node.refining:
                 self._dirty.add(name)
                 continue
-            try:
-                self._divide(name, waiting, now)
-            except Exception:
-                # What is not understood on one node must not stop the others. It is tried again with the next sweep.
-                if self._nodes.setdefault(name, NodeState(_REST_S)).failed():
-                    _log.exception("node %s cannot be divided", name)
+            # What is not understood on one node must not stop the others.
+            self._node_steps.run(name, partial(self._divide, name, waiting, now))
         return took_s + self._clock() - begun_s
 
     def _divide(self, name: str, waiting: Mapping[str, float], now: float) -> None:
@@ -211,11 +220,13 @@ class Divider:
         if view is None or not managed_pods:
             self._nodes.pop(name, None)
             return
-        pods = [self._pods[pod.key] for pod in managed_pods]
+        pods = [self._pods[pod.key] for pod in managed_pods if pod.key in self._pods]
+        # A pod that could not be taken over keeps what it has.
+        lost = sum(max(pod.size, pod.in_force or 0.0) for pod in managed_pods if pod.key not in self._pods)
         node = self._nodes.get(name)
         if node is None:
             node = self._nodes[name] = NodeState(_REST_S)
-        reserved = self._cluster.reserved(name)
+        reserved = self._cluster.reserved(name) + lost
         capacity = max(0.0, view.cores - reserved - waiting.get(name, 0.0))
         short, inputs = node.short, None
         if not short and not any(pod.resizer.moving for pod in pods):
@@ -224,38 +235,67 @@ class Divider:
                 return
         if node.row is not None and max(0.0, view.cores - reserved) > node.row.capacity + 0.001:
             for pod in pods:
-                pod.resizer.handle(NodeChanged())
-        problem, hold = choose(
-            lambda hold: Problem([self._claim(pod, capacity, now, hold) for pod in pods], capacity, self._rules),
+                self._pod_steps.run(pod.resizer.pod.key, partial(pod.resizer.handle, NodeChanged()))
+        problem = node_problem(
+            lambda hold: [self._claim(pod, capacity, now, hold) for pod in pods],
+            capacity,
+            self._rules,
             short=short,
+            tenants=sorted({pod.key[0] for pod in managed_pods}),
         )
-        claims, division = problem.claims, problem.solve()
+        divisions = [part.problem.solve() for part in problem.parts]
+        hold, division = problem.hold, merged(divisions)
         short = hold == "nothing"
-        if short and not division.exact and not division.squeezed:
-            node.refine(asyncio.create_task(self._refine(node, claims, capacity, division)))
+        if short and any(map(_improvable, problem.parts, divisions)):
+            node.refine(asyncio.create_task(self._refine(name, node, problem, capacity, divisions)))
         else:
-            self._actuate(claims, capacity, division, now)
-        wanted, given = sum(each.want for each in claims), sum(division.sizes.values())
+            self._actuate(problem, capacity, division, now)
+        wanted, given = sum(each.want for each in problem.claims), sum(division.sizes.values())
         node.divided(
             NodeRow(name, view.cores, reserved, given, wanted, short),
             # Where not all sizes can be held, wants and curves count as well, which are none of the inputs.
             inputs if hold == "size" else None,
         )
 
-    async def _refine(self, node: NodeState, claims: Sequence[Claim], capacity: float, greedy: Division) -> None:
+    async def _refine(
+        self, name: str, node: NodeState, problem: NodeProblem, capacity: float, greedy: Sequence[Division]
+    ) -> None:
         try:
-            better = await self._optimizer.refine(claims, capacity, self._rules, greedy)
-            self._actuate(claims, capacity, better, self._clock())
+            better = await asyncio.gather(*map(self._refined, problem.parts, greedy))
+            self._actuate(problem, capacity, merged(better), self._clock())
+        except Exception as error:
+            self._node_steps.failed(name, error)
         finally:
             node.refined()
             self._wake.set()
 
-    def _actuate(self, claims: Sequence[Claim], capacity: float, division: Division, now: float) -> None:
-        actuate(claims, capacity, division, self._pods, now, self._growth, self._quotas)
+    async def _refined(self, part: Part, greedy: Division) -> Division:
+        if not _improvable(part, greedy):
+            return greedy
+        problem = part.problem
+        return await self._optimizer.refine(problem.claims, problem.capacity / 1000, self._rules, greedy)
+
+    def _actuate(self, problem: NodeProblem, capacity: float, division: Division, now: float) -> None:
+        actuate(
+            problem.claims,
+            capacity,
+            division,
+            self._pods,
+            now,
+            self._growth,
+            self._quotas,
+            fair=problem.fair,
+            steps=self._pod_steps,
+        )
 
     def _claim(self, pod: PodState, capacity: float, now: float, hold: Hold) -> Claim:
-        cores, resizer = self._cores(pod, hold, now), pod.resizer
-        return claim(resizer.pod, resizer.machine, pod.demand, cores, capacity, now)
+        """What the pod asks for. A pod that is not understood keeps its size, and its node is divided among the others."""
+        resizer = pod.resizer
+        found = self._pod_steps.run(
+            resizer.pod.key,
+            lambda: claim(resizer.pod, resizer.machine, pod.demand, self._cores(pod, hold, now), capacity, now),
+        )
+        return kept(resizer.pod, resizer.machine) if found is None else found
 
     def _cores(self, pod: PodState, hold: Hold, now: float) -> float | None:
         if hold == "size" and not self._holds(pod, now):
@@ -274,8 +314,18 @@ class Divider:
     def _inputs(self, pod: PodState, capacity: float, now: float) -> object:
         """All of a pod that a division follows from while cores suffice."""
         resizer = pod.resizer
-        machine, cores = resizer.machine, self._cores(pod, "size", now)
-        return machine, machine.asked, cores, bounds(resizer.pod, machine, capacity, now)
+        machine = resizer.machine
+
+        def inputs() -> object:
+            cores = self._cores(pod, "size", now)
+            return machine, machine.asked, cores, bounds(resizer.pod, machine, capacity, now)
+
+        return self._pod_steps.run(resizer.pod.key, inputs)
+
+
+def _improvable(part: Part, division: Division) -> bool:
+    """May a solver find a better division of this part?"""
+    return part.hold == "nothing" and not division.exact and not division.squeezed
 
 
 def _address(pod: PodView) -> Address:

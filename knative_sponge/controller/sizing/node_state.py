@@ -12,7 +12,7 @@ class NodeState:
     """A node with managed pods, from its first division on. rest_s: how long a node that has not changed is left alone, unless
     something is told of it. now: monotonic seconds that never go back."""
 
-    __slots__ = ("_failing", "_inputs", "_refinement", "_rest_s", "_rests_until_s", "_row")
+    __slots__ = ("_inputs", "_refinement", "_rest_s", "_rests_until_s", "_row")
 
     def __init__(self, rest_s: float) -> None:
         if not rest_s >= 0:
@@ -21,7 +21,6 @@ class NodeState:
         self._row: NodeRow | None = None
         self._inputs: object | None = None
         self._rests_until_s = -math.inf
-        self._failing = False
         self._refinement: asyncio.Task[None] | None = None
 
     @property
@@ -44,24 +43,17 @@ class NodeState:
         self._row = row
         self._inputs = inputs
         self._rests_until_s = -math.inf
-        self._failing = False
 
     def unchanged(self, inputs: object, now: float) -> bool:
         """Does the last division follow from these inputs? Then the node rests."""
         if inputs != self._inputs:
             return False
         self._rests_until_s = now + self._rest_s
-        self._failing = False
         return True
 
     def rests(self, now: float) -> bool:
         """Was it found unchanged lately?"""
         return now < self._rests_until_s
-
-    def failed(self) -> bool:
-        """Its division has raised an exception. Returns whether that is new."""
-        before, self._failing = self._failing, True
-        return not before
 
     def refine(self, refinement: asyncio.Task[None]) -> None:
         """A better division is being looked for. refinement: calls `refined` at its end, whatever that is."""

@@ -59,6 +59,8 @@ class Claim:
     low, high: bounds of its size.
     weight: of one missed row.
     shrinkable: False for a pod that is silent; it keeps its size.
+    tenant: whose pod it is. A problem is one tenant's; who gets how much of a node is `core/allocation/fairness.py`'s.
+    admitted: cores with which it was admitted to its node.
 
     Raises ValueError for sizes, weights and curves that cannot be.
     """
@@ -71,12 +73,16 @@ class Claim:
     high: float
     weight: float = 1.0
     shrinkable: bool = True
+    tenant: str = ""
+    admitted: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < math.inf:
             raise ValueError(f"low {self.low} must be above 0 and at most high {self.high}")
-        if not 0 <= self.want < math.inf or not 0 <= self.cores < math.inf or not 0 <= self.weight < math.inf:
+        if not (0 <= self.want < math.inf and 0 <= self.cores < math.inf and 0 <= self.weight < math.inf):
             raise ValueError(f"want {self.want}, cores {self.cores}, weight {self.weight} must be finite, not negative")
+        if not 0 <= self.admitted < math.inf:
+            raise ValueError(f"admitted {self.admitted} must be finite, not negative")
         for (size, misses), (next_size, next_misses) in pairwise(self.curve):
             if not (size < next_size and misses >= next_misses):
                 raise ValueError("a curve's cores rise and its misses do not")
@@ -117,10 +123,10 @@ class Problem:
         self.capacity = math.floor(capacity * 1000 + _ROUNDING)
         self.present = [round(claim.cores * 1000) for claim in claims]
         lows, highs = [], []
-        for claim, present in zip(claims, self.present, strict=True):
-            low = math.ceil(claim.low * 1000 - _ROUNDING) if claim.shrinkable else present
+        for claim in claims:
+            low, high = _bounds(claim)
             lows.append(low)
-            highs.append(max(low, math.floor(claim.high * 1000 + _ROUNDING)) if claim.shrinkable else present)
+            highs.append(high)
         self.squeezed = sum(lows) > self.capacity
         if self.squeezed:
             lows = highs = self._squeeze(lows)
@@ -230,6 +236,20 @@ class Problem:
 
     def _lost(self, sizes: list[int]) -> float:
         return sum(loss.at(size) for loss, size in zip(self.losses, sizes, strict=True))
+
+
+def wanted(claim: Claim) -> int:
+    """The pod's want in millicores, within the bounds of its size."""
+    return _top(claim, *_bounds(claim))
+
+
+def _bounds(claim: Claim) -> tuple[int, int]:
+    """Least and most millicores."""
+    if not claim.shrinkable:
+        present = round(claim.cores * 1000)
+        return present, present
+    low = math.ceil(claim.low * 1000 - _ROUNDING)
+    return low, max(low, math.floor(claim.high * 1000 + _ROUNDING))
 
 
 def _top(claim: Claim, low: int, high: int) -> int:

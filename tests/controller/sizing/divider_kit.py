@@ -9,7 +9,7 @@ from typing import Any
 
 from knative_sponge.controller.cluster.capacity import managed
 from knative_sponge.controller.cluster.node import NodeView
-from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.controller.reporting.metrics import Metrics
@@ -19,7 +19,7 @@ from knative_sponge.controller.sizing.pod_resizer import Patched, PodResizer
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.divide import Claim, DivideRules, Division
 from knative_sponge.wire.demand import DemandLine
-from tests.controller.sized_pod import running, sized
+from tests.controller.sized_pod import running, sized, viewed
 from tests.controller.sizing.test_outage import FakeEffects, Store
 from tests.virtual_time import run_virtual
 
@@ -93,6 +93,7 @@ class Stage(FakeEffects):
         super().__init__(self.store)
         self.place = Place()
         self.lines: dict[str, DemandLine] = {}
+        self.keys: dict[str, Key] = {name: ("default", name) for name in self.store.pods}
         self.rates = count(1)
         self.answers = asyncio.Event()
         """Do proxies answer when they are told?"""
@@ -120,10 +121,10 @@ class Stage(FakeEffects):
             self.say(name, 0.5)
 
     def resizer(self, name: str) -> PodResizer:
-        return self.divider.pods["default", name].resizer
+        return self.divider.pods[self.keys[name]].resizer
 
     def put(self, pod: Object) -> None:
-        seen = view(pod)
+        seen = viewed(pod)
         before, self.place.pods[seen.key] = self.place.pods.get(seen.key), seen
         self.place.tell(Changed(seen.key, before, seen))
         self.divider.touch(NODE)
@@ -137,22 +138,27 @@ class Stage(FakeEffects):
             pod["metadata"]["annotations"][f"knative-sponge.dev/{key.replace('_', '-')}"] = value
         self.put(pod)
 
-    def add(self, name: str) -> None:
-        pod = self.store.pods[name] = running(cpu="500m")
-        pod["metadata"] |= {"name": name, "uid": f"u-{name}"}
-        self.change(name, 0.5)
+    def add(self, name: str, cores: float = 0.5, *, namespace: str = "default", **annotations: str) -> None:
+        pod = self.store.pods[name] = running(cpu=f"{round(cores * 1000)}m", **annotations)  # type: ignore[arg-type]
+        pod["metadata"] |= {"name": name, "uid": f"u-{name}", "namespace": namespace}
+        self.keys[name] = (namespace, name)
+        self.change(name, cores)
 
     def remove(self, name: str) -> None:
-        key = ("default", name)
+        key = self.keys[name]
         self.place.tell(Changed(key, self.place.pods.pop(key), None))
         del self.lines[name]
 
     def say(self, name: str, want: float, curve: tuple[tuple[float, float], ...] = ()) -> None:
         """The pod says what it wants; what else it says is new each time."""
         rate = float(next(self.rates))
-        cores, curve = self.place.pods["default", name].size, curve or ((0.1, rate), (0.9 * want, 0.0))
-        line = self.lines[name] = DemandLine(cores=cores, want=want, rate=rate, curve=curve)
-        self.heard(("default", name), line)
+        cores, curve = self.place.pods[self.keys[name]].size, curve or ((0.1, rate), (0.9 * want, 0.0))
+        self.tell_line(name, DemandLine(cores=cores, want=want, rate=rate, curve=curve))
+
+    def tell_line(self, name: str, line: DemandLine) -> None:
+        """The pod's proxy says this."""
+        self.lines[name] = line
+        self.heard(self.keys[name], line)
 
     def say_again(self) -> None:
         for name, line in self.lines.items():

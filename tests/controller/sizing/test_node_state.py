@@ -49,17 +49,6 @@ def test_a_node_that_has_to_be_divided_again_is_never_unchanged() -> None:
     assert node.short
 
 
-@pytest.mark.parametrize(
-    "well", [lambda node: node.divided(ROW, None), lambda node: node.unchanged("a", 1.0)], ids=["divided", "unchanged"]
-)
-def test_a_failure_is_new_once_until_the_node_was_well_again(well: object) -> None:
-    node = divided("a")
-    assert node.failed()
-    assert not node.failed()
-    well(node)  # type: ignore[operator]
-    assert node.failed()
-
-
 def test_a_rest_is_never_negative() -> None:
     with pytest.raises(ValueError, match="negative"):
         NodeState(-1.0)
