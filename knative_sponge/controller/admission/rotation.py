@@ -24,6 +24,7 @@ from knative_sponge.controller.admission.certificate import (
 )
 from knative_sponge.controller.kube.client import Patch
 from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS, Object, Resource
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.errors import KubeError, KubeNotFound
 from knative_sponge.settings.controller import ControllerSettings
 
@@ -79,9 +80,15 @@ class Rotation:
     """
 
     def __init__(
-        self, kube: SecretKeeper, settings: ControllerSettings, *, now: Callable[[], float] = time.time
+        self,
+        kube: SecretKeeper,
+        settings: ControllerSettings,
+        *,
+        now: Callable[[], float] = time.time,
+        failures: Failures | None = None,
     ) -> None:
-        """now: wall clock in Unix seconds."""
+        """now: wall clock in Unix seconds. failures: where a check that fails is reported."""
+        self._steps = (failures or Failures()).of("certificates", CHECK_S)
         self._kube = kube
         self._settings = settings
         self._now = now
@@ -97,6 +104,8 @@ class Rotation:
             except KubeError as error:
                 log.warning("webhook certificates: %s; trying again", error)
                 wait_s = _RETRY_S
+            except Exception as error:
+                self._steps.failed(self._settings.cert_secret, error)
             await asyncio.sleep(wait_s)
 
     async def check(self) -> None:

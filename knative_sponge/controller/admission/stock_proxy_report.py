@@ -12,6 +12,7 @@ import json
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from knative_sponge.controller.annotations import REVISION_LABEL, SLO_ANNOTATION
@@ -21,6 +22,7 @@ from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Event, Recorder
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.metrics import KEPT, MISSED, Metrics
 from knative_sponge.errors import KubeError, KubeNotFound
 from knative_sponge.settings.serving import EFFECTIVE, PROXY
@@ -76,7 +78,17 @@ def broken(configuration: Object | None) -> str | None:
 class Reporter:
     """Checks all pods of revisions every _PERIOD_S, and soon after one with the stock proxy changed. `run` it on the leader."""
 
-    def __init__(self, kube: Kube, watches: Watches, recorder: Recorder, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        watches: Watches,
+        recorder: Recorder,
+        metrics: Metrics,
+        failures: Failures | None = None,
+    ) -> None:
+        failures = failures or Failures()
+        self._pod_steps, self._told_steps = failures.of("stock proxies"), failures.of("reports of stock proxies")
+        self._webhook_steps = failures.of("webhook configurations", _PERIOD_S)
         self._kube = kube
         self._watches = watches
         self._recorder = recorder
@@ -111,25 +123,28 @@ class Reporter:
         """Count the pods. Each revision gets one Event per finding while the finding lasts."""
         counts: Counter[str] = Counter()
         lasting: set[tuple[Key, StockProxy]] = set()
-        for (namespace, _), pod in self._watches.pods.objects.items():
-            if (found := _found(pod)) is not None:
+        for name, pod in self._watches.pods.objects.items():
+            if (found := self._pod_steps.run(name, partial(_found, pod))) is not None:
                 counts[found.why] += 1
-                lasting.add(((namespace, pod["metadata"]["labels"][REVISION_LABEL]), found))
+                lasting.add(((name[0], pod["metadata"]["labels"][REVISION_LABEL]), found))
         self._metrics.stock_proxies(counts)
         for finding in [finding for finding in self._told if finding not in lasting]:
             del self._told[finding]
         for key, found in lasting:
-            revision = self._watches.revisions.get(key)
-            if revision is None or self._told.get((key, found)) == revision["metadata"]["uid"]:
-                continue
-            _log.warning("%s/%s: %s", *key, found.note)
-            regarding = {"apiVersion": "serving.knative.dev/v1", "kind": "Revision", **revision}
-            if await self._recorder.record(Event(regarding, "Warning", "Admit", "StockProxy", found.note)):
-                self._told[key, found] = revision["metadata"]["uid"]
+            await self._told_steps.wait_for(key, partial(self._report, key, found))
+
+    async def _report(self, key: Key, found: StockProxy) -> None:
+        revision = self._watches.revisions.get(key)
+        if revision is None or self._told.get((key, found)) == revision["metadata"]["uid"]:
+            return
+        _log.warning("%s/%s: %s", *key, found.note)
+        regarding = {"apiVersion": "serving.knative.dev/v1", "kind": "Revision", **revision}
+        if await self._recorder.record(Event(regarding, "Warning", "Admit", "StockProxy", found.note)):
+            self._told[key, found] = revision["metadata"]["uid"]
 
     async def _report_webhooks(self) -> None:
         while True:
-            await self._check_webhooks()
+            await self._webhook_steps.wait_for("webhooks", self._check_webhooks)
             await asyncio.sleep(_PERIOD_S)
 
     async def _check_webhooks(self) -> None:

@@ -38,6 +38,25 @@ def read_object(text: Text) -> Object:
     return msgspec.json.decode(text, type=dict[str, Any])
 
 
+class _Metadata(msgspec.Struct):
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    version: str = msgspec.field(default="", name="resourceVersion")
+
+
+class _Named(msgspec.Struct):
+    metadata: _Metadata
+
+
+_read_named: Final = msgspec.json.Decoder(_Named).decode
+
+
+def read_metadata(text: Text) -> Object:
+    """What names an object, of an object that is otherwise not understood. Raises ValueError where not even that is there."""
+    return dict(msgspec.to_builtins(_read_named(text).metadata))
+
+
 async def lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Lines of at most _LONGEST_EVENT bytes, else ValueError. aiohttp's own readline refuses objects larger than its buffer."""
     rest = bytearray()

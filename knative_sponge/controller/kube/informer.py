@@ -3,6 +3,9 @@
 Subscribers are told each change with the object before and after it. After a lost connection the watch goes on from the
 last version seen. When the server has forgotten that version, the informer lists everything again and tells the differences.
 So no subscriber ever misses that an object changed or went away.
+
+An object that cannot be read harms no other: what was known of it before holds on. Nor does a subscriber that fails: it is told
+again of that object after a while.
 """
 
 from __future__ import annotations
@@ -15,9 +18,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from knative_sponge.controller.kube.api_json import Text, read_object
+from knative_sponge.controller.kube.api_json import Text, read_metadata, read_object
 from knative_sponge.controller.kube.client import RETRY_S, Kube, WatchEventType
 from knative_sponge.controller.kube.resource import Key, Object, Resource
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.errors import KubeError, KubeGone
 
@@ -25,6 +29,9 @@ _log: Final = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 0.5
 """Between two watches when the first told nothing: a server that ends each at once must not be called in a tight loop."""
+
+_UNREADABLE: Final = "knative-sponge.dev/unreadable"
+"""A field that marks an object of which only the metadata could be read."""
 
 _T = TypeVar("_T")
 
@@ -71,7 +78,8 @@ class Informer:
     """The objects of one resource that match the selectors. `run` it in a task; it ends only by cancellation.
 
     read: decodes an object from its JSON, or as much of it as `keep` needs. keep: makes of a decoded object what is held of it;
-    namespace, name and resourceVersion of its metadata must stay. `keep` may change its argument.
+    namespace, name and resourceVersion of its metadata must stay. `keep` may change its argument. failures: where objects that
+    fail are reported.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Informer:
         fields: str = "",
         read: Callable[[Text], Object] = read_object,
         keep: Callable[[Object], Object] = without_managed_fields,
+        failures: Failures | None = None,
     ) -> None:
         self.resource = resource
         self.synced = asyncio.Event()
@@ -99,9 +108,14 @@ class Informer:
         self._subscribers: list[Subscriber] = []
         self._backoff = Backoff(*RETRY_S, rng.random)
         self._version = ""
+        failures = failures or Failures()
+        self._unread = failures.of(f"read {resource}")
+        self._untold = failures.of(f"follow {resource}")
+        self._missed: dict[tuple[Subscriber, Key], tuple[Object | None, asyncio.TimerHandle]] = {}
+        """Objects as a subscriber was told of them before it failed, and the timer of its next try."""
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Tell `subscriber` each change from now on; it must not block and must not raise."""
+        """Tell `subscriber` each change from now on; it must not block. Where it raises, it is told again later."""
         self._subscribers.append(subscriber)
 
     def learn(self, item: Object) -> None:
@@ -112,7 +126,7 @@ class Informer:
         """
         known = self._objects.get(key_of(item))
         if known is not None and not _is_later(known, item):
-            self._put(key_of(item), self._keep(item))
+            self._put(key_of(item), self._kept(item))
 
     def get(self, key: Key) -> Object | None:
         """The object as last seen. It is shared: never change it."""
@@ -125,6 +139,14 @@ class Informer:
 
     async def run(self) -> None:
         """List, then watch, until cancelled; failures are retried with growing waits."""
+        try:
+            await self._follow()
+        finally:
+            for _, again in self._missed.values():
+                again.cancel()
+            self._missed.clear()
+
+    async def _follow(self) -> None:
         while True:
             try:
                 if not self._version:
@@ -144,9 +166,9 @@ class Informer:
             namespace=self._namespace,
             labels=self._labels,
             fields=self._fields,
-            keep=lambda text: self._keep(self._read(text)),
+            keep=self._listed,
         )
-        found = {key_of(item): item for item in listing.items}
+        found = {key_of(item): item for item in listing.items if _UNREADABLE not in item}
         for key in [key for key in self._objects if key not in found]:
             self._put(key, None)
         for key, item in found.items():
@@ -164,7 +186,7 @@ class Informer:
                 namespace=self._namespace,
                 labels=self._labels,
                 fields=self._fields,
-                read=self._read,
+                read=self._readable,
             )
         ) as events:
             async for change, item in events:
@@ -174,7 +196,7 @@ class Informer:
                 if change is WatchEventType.DELETED:
                     self._put(key_of(item), None)
                 elif change is not WatchEventType.BOOKMARK and not self._has(item):
-                    self._put(key_of(item), self._keep(item))
+                    self._put(key_of(item), self._kept(item))
         if not told:
             await asyncio.sleep(_PAUSE_S)
 
@@ -191,9 +213,59 @@ class Informer:
             return
         if before is not None and item is not None and _version(before) == _version(item):
             return
-        changed = Changed(key, before, item)
-        for subscriber in self._subscribers:
-            subscriber(changed)
+        for subscriber in list(self._subscribers):
+            self._tell(subscriber, key, before, item)
+
+    def _tell(self, subscriber: Subscriber, key: Key, before: Object | None, after: Object | None) -> None:
+        name = (*key, getattr(subscriber, "__qualname__", ""))
+        if self._missed and (missed := self._missed.get((subscriber, key))) is not None:
+            if after is not None and self._untold.holds(name):
+                return  # the timer tells the object as it will be then
+            missed[1].cancel()
+            del self._missed[subscriber, key]
+            if after is not None:
+                before = missed[0]
+        try:
+            subscriber(Changed(key, before, after))
+        except Exception as error:
+            self._untold.failed(name, error)
+            if after is not None:
+                again = asyncio.get_running_loop().call_later(
+                    max(0.0, self._untold.left_s(name)), self._tell_again, subscriber, key
+                )
+                self._missed[subscriber, key] = before, again
+        else:
+            self._untold.succeeded(name)
+
+    def _tell_again(self, subscriber: Subscriber, key: Key) -> None:
+        item = self._objects.get(key)
+        if item is not None and subscriber in self._subscribers:
+            self._tell(subscriber, key, None, item)  # the object before is that of the first failure
+
+    def _listed(self, text: Text) -> Object:
+        item = self._readable(text)
+        kept = self._kept(item)
+        return {"metadata": item["metadata"], _UNREADABLE: True} if kept is None else kept
+
+    def _readable(self, text: Text) -> Object:
+        """The object, or no more than its metadata where it cannot be read."""
+        try:
+            return self._read(text)
+        except Exception as error:
+            metadata = read_metadata(text)
+            self._unread.failed(key_of({"metadata": metadata}), error)
+            return {"metadata": metadata, _UNREADABLE: True}
+
+    def _kept(self, item: Object) -> Object | None:
+        """What is held of the object. Where it cannot be read, what was known of it; None where nothing was."""
+        key = key_of(item)
+        if _UNREADABLE in item:
+            return self._objects.get(key)
+        try:
+            return self._keep(item)
+        except Exception as error:
+            self._unread.failed(key, error)
+            return self._objects.get(key)
 
 
 def _is_later(known: Object, item: Object) -> bool:

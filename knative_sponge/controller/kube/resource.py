@@ -92,6 +92,8 @@ SERVERLESS_SERVICES: Final = Resource(
 )
 REVISIONS: Final = Resource("serving.knative.dev", "v1", "revisions", _WATCHED)
 DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", _WATCHED)
+REPLICA_SETS: Final = Resource("apps", "v1", "replicasets", _WATCHED)
+"""Only those of revisions: each names the Deployment that it is of, and its pods name it."""
 DEPLOYMENT_SCALE: Final = Resource("apps", "v1", "deployments", _verbs(Verb.PATCH), subresource="scale")
 PODS: Final = Resource("", "v1", "pods", _WATCHED)
 POD_RESIZE: Final = Resource("", "v1", "pods", _verbs(Verb.PATCH), subresource="resize")
@@ -127,6 +129,8 @@ PROFILES: Final = Resource(
     names=("knative-sponge-profiles",),
 )
 """The latency models that pods of each image have learned."""
+LIMITS: Final = Resource("", "v1", "configmaps", _WATCHED, scope=Scope.OWN, names=("knative-sponge-limits",))
+"""What an administrator lets each namespace ask for."""
 SECRETS: Final = Resource(
     "", "v1", "secrets", _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE), scope=Scope.OWN, names=("webhook-certs",)
 )
@@ -146,6 +150,7 @@ ALL: Final = (
     SERVERLESS_SERVICES,
     REVISIONS,
     DEPLOYMENTS,
+    REPLICA_SETS,
     DEPLOYMENT_SCALE,
     PODS,
     POD_RESIZE,
@@ -157,6 +162,7 @@ ALL: Final = (
     AUTOSCALER_CONFIG,
     ENDPOINT_SLICES,
     PROFILES,
+    LIMITS,
     SECRETS,
     LEASES,
 )

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.core.latency.profile import from_json
 from knative_sponge.errors import ProfileError, WireError
 from knative_sponge.wire.client import AdminClient
@@ -33,8 +34,9 @@ class Learner(Protocol):
 class ModelCollector:
     """Fetches models; at most _AT_ONCE at once, each bounded in time and size."""
 
-    def __init__(self, learner: Learner, *, port: int = ADMIN_PORT) -> None:
-        """port: of the proxies' admin routes."""
+    def __init__(self, learner: Learner, *, port: int = ADMIN_PORT, failures: Failures | None = None) -> None:
+        """port: of the proxies' admin routes. failures: where answers that fail are reported."""
+        self._steps = (failures or Failures()).of("models")
         self._learner = learner
         self._port = port
 
@@ -44,14 +46,21 @@ class ModelCollector:
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def one(key: str, ip: str) -> None:
+            if self._steps.holds(ip):
+                return
             async with places:
                 try:
                     found = _learned(await AdminClient(ip, self._port, reply_s=_ANSWER_S).state())
+                    if found is not None:
+                        self._learner.learn(key, *found)
                 except (WireError, ProfileError) as error:
                     log.debug("no model from %s: %s", ip, error)
-                    return
-            if found is not None:
-                self._learner.learn(key, *found)
+                    # Whoever does not answer takes up a place for two seconds.
+                    self._steps.leave_alone(ip)
+                except Exception as error:
+                    self._steps.failed(ip, error)
+                else:
+                    self._steps.succeeded(ip)
 
         await asyncio.gather(*(one(key, ip) for key, ip in pods.items()))
 

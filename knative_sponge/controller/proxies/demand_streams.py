@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from knative_sponge.controller.kube.resource import Key
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.core.backoff import Backoff
 from knative_sponge.errors import WireError
 from knative_sponge.wire.client import AdminClient
@@ -47,8 +48,16 @@ class DemandStreams:
     heard: told the pod and its line, as lines come.
     """
 
-    def __init__(self, rng: random.Random, heard: Callable[[Key, DemandLine], None], *, port: int = ADMIN_PORT) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        heard: Callable[[Key, DemandLine], None],
+        *,
+        port: int = ADMIN_PORT,
+        failures: Failures | None = None,
+    ) -> None:
         self._rng = rng
+        self._steps = (failures or Failures()).of("demands")
         self._heard = heard
         self._port = port
         self._streams: dict[Key, _Stream] = {}
@@ -70,14 +79,12 @@ class DemandStreams:
 class _Stream:
     """One pod's stream and the task that keeps it open."""
 
-    __slots__ = ("_backoff", "_failing", "_key", "_owner", "_task", "address")
+    __slots__ = ("_backoff", "_key", "_owner", "_task", "address")
 
     def __init__(self, key: Key, address: Address, owner: DemandStreams) -> None:
         self.address = address
         self._key = key
         self._owner = owner
-        self._failing = False
-        """Could the last line not be used, and were people told?"""
         self._backoff = Backoff(0.1, 5.0, owner._rng.random)
         self._task = asyncio.create_task(self._run(), name=f"demand of {key[0]}/{key[1]}")
 
@@ -89,11 +96,8 @@ class _Stream:
             self._owner._heard(self._key, line)
         except Exception as error:
             # A line that nobody understands ends this stream, and no other.
-            if not self._failing:
-                _log.exception("%s/%s: its demand cannot be used", *self._key)
-            self._failing = True
-            raise WireError(f"its demand cannot be used: {error}") from error
-        self._failing = False
+            self._owner._steps.failed(self._key, error)
+            raise WireError("its demand cannot be used") from error
         self._backoff.succeeded()
 
     async def _run(self) -> None:
@@ -104,4 +108,6 @@ class _Stream:
                 await client.listen(self._hear, connecting=owner._connecting)
             except WireError as error:
                 _log.debug("%s/%s: no demand stream: %s", *self._key, error)
+            except Exception as error:
+                owner._steps.failed(self._key, error)
             await asyncio.sleep(self._backoff.wait_s())

@@ -44,6 +44,17 @@ class Metrics:
             "Webhook configurations that are missing or trust nobody, so that nothing calls the webhook.",
             registry=self.registry,
         )
+        self._errors = Counter(
+            "sponge_controller_errors",
+            "Steps for one object that failed, by the loop that took them. The log says which object, and why.",
+            ["loop"],
+            registry=self.registry,
+        )
+        self._limits = Gauge(
+            "sponge_limits_broken",
+            "Entries of the ConfigMap knative-sponge-limits that cannot be read.",
+            registry=self.registry,
+        )
         self._revision = self._gauges(
             ["namespace", "revision"],
             sponge_revision_cores="Cores in force, of all pods.",
@@ -76,6 +87,14 @@ class Metrics:
         )
         self._streams = {state: streams.labels(state) for state in ("live", "stale", "down")}
 
+    def failed(self, loop: str) -> None:
+        """A step of this loop for one object has failed."""
+        self._errors.labels(loop).inc()
+
+    def broken_limits(self, count: int) -> None:
+        """Set the number of namespaces whose limits cannot be read."""
+        self._limits.set(count)
+
     def reconciled(self, outcome: Outcome) -> None:
         """One PodAutoscaler was reconciled."""
         self._reconciles[outcome].inc()
@@ -87,6 +106,7 @@ class Metrics:
             self._measure = None
             self.stock_proxies({})
             self.broken_webhooks(0)
+            self.broken_limits(0)
             self.streams(live=0, stale=0, down=0)
             for gauge in (*self._revision, *self._node):
                 gauge.clear()

@@ -16,7 +16,8 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil, inf
+from functools import partial
+from math import ceil, inf, nan
 from typing import Final
 
 import aiohttp
@@ -24,6 +25,7 @@ import aiohttp
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.informer import Informer
 from knative_sponge.controller.kube.resource import ENDPOINT_SLICES, Key, Object
+from knative_sponge.controller.quarantine import Failures, text
 
 _log: Final = logging.getLogger(__name__)
 
@@ -36,6 +38,11 @@ LOST_S: Final = 10.0
 """The view of the activators is lost when not all ready ones could be read for so long."""
 _CALL_S: Final = 1.0
 _LONGEST_LINE: Final = 64 * 1024
+_LARGEST: Final = 64 * 2**20
+"""Bytes of an activator's metrics at most: 100,000 revisions take half of it."""
+_LONGEST_NUMBER: Final = 40
+_MOST_REQUESTS: Final = 1e9
+_VIEW: Final = "all activators"
 
 _LINE: Final = re.compile(rb"\nkn_revision_request_(queued|active|concurrency)\{([^\n]*)\} (\S+)")
 _NAMESPACE: Final = re.compile(rb'\bk8s_namespace_name="([^"]*)"')
@@ -62,23 +69,33 @@ async def held_requests(chunks: AsyncIterator[bytes]) -> Mapping[Key, float]:
     gauged: dict[Key, float] = defaultdict(float)
     proven = False
     rest = b"\n"
+    read = 0
     async for chunk in chunks:
-        text = rest + chunk
-        end = text.rfind(b"\n")
-        rest = text[end:]
-        if len(rest) > _LONGEST_LINE:
-            raise ValueError("a line is too long")
-        text = text[:end]
-        proven = proven or _PROOF in text
-        for match in _LINE.finditer(text):
+        read += len(chunk)
+        part = rest + chunk
+        end = part.rfind(b"\n")
+        rest = part[end:]
+        if len(rest) > _LONGEST_LINE or read > _LARGEST:
+            raise ValueError("a line is too long, or there are too many")
+        part = part[:end]
+        proven = proven or _PROOF in part
+        for match in _LINE.finditer(part):
             kind, labels, number = match.groups()
             namespace, revision = _NAMESPACE.search(labels), _REVISION.search(labels)
-            if namespace and revision and float(number) > 0.0:
+            if namespace and revision and (value := _count(number)) > 0.0:
                 key = (namespace[1].decode(), revision[1].decode())
-                (gauged if kind == b"concurrency" else counted)[key] += float(number)
+                (gauged if kind == b"concurrency" else counted)[key] += value
     if not proven:
         raise ValueError("the metrics have no target_info")
     return {key: max(gauged[key], counted[key]) for key in {*gauged, *counted}}
+
+
+def _count(number: bytes) -> float:
+    """Requests that a sample tells of. Raises ValueError for what is no number that a count can be."""
+    value = float(number) if len(number) <= _LONGEST_NUMBER else nan
+    if not -_MOST_REQUESTS <= value <= _MOST_REQUESTS:
+        raise ValueError("a count that cannot be")
+    return value
 
 
 def kept_of_slice(item: Object) -> Object:
@@ -121,7 +138,11 @@ class Activators:
         poll_s: float = POLL_S,
         slow_poll_s: float = SLOW_POLL_S,
         clock: Callable[[], float] = time.monotonic,
+        failures: Failures | None = None,
     ) -> None:
+        failures = failures or Failures()
+        self._steps = failures.of("activators", LOST_S / 2)
+        self._wake_steps = failures.of("waiting requests")
         self._slices = Informer(
             kube,
             ENDPOINT_SLICES,
@@ -129,6 +150,7 @@ class Activators:
             namespace=system_namespace,
             labels="kubernetes.io/service-name=activator-service",
             keep=kept_of_slice,
+            failures=failures,
         )
         self._port = port
         self._poll_s = poll_s
@@ -150,7 +172,7 @@ class Activators:
 
     def subscribe(self, on_request: Callable[[Key], None], on_view: Callable[[], None]) -> None:
         """Call `on_request` for each expected revision that has requests waiting, with each reading, and `on_view` when
-        `visible` or `lost` changes. There is one subscriber. Both functions must not block and must not raise."""
+        `visible` or `lost` changes. There is one subscriber. Both functions must not block."""
         self._on_request, self._on_view = on_request, on_view
 
     def expect(self, key: Key, yes: bool) -> None:
@@ -184,7 +206,10 @@ class Activators:
             group.create_task(self._slices.run(), name="watch activators")
             await self._slices.synced.wait()
             while True:
-                await self._poll(session)
+                try:
+                    await self._poll(session)
+                except Exception as error:
+                    self._steps.failed(_VIEW, error)
                 self._hurry.clear()
                 try:
                     async with asyncio.timeout(self._poll_s if self._expected else self._slow_poll_s):
@@ -210,7 +235,7 @@ class Activators:
         elif self.visible:
             _log.info("the activators can be read: idle revisions may go to zero")
         self._told = view
-        self._on_view()
+        self._steps.run(_VIEW, self._on_view)
 
     async def _read(self, session: aiohttp.ClientSession, address: str) -> bool:
         host = f"[{address}]" if ":" in address else address
@@ -224,9 +249,14 @@ class Activators:
                 held = await held_requests(response.content.iter_any())
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._held.pop(address, None)
-            self._why = f"{address}: {type(error).__name__}: {error}"
+            self._why = f"{address}: {type(error).__name__}: {text(error)}"
+            return False
+        except Exception as error:
+            self._held.pop(address, None)
+            self._why = f"{address}: {type(error).__name__}"
+            self._steps.failed(address, error)
             return False
         self._held[address] = {key: held[key] for key in self._expected & held.keys()}
         for key in list(self._held[address]):
-            self._on_request(key)
+            self._wake_steps.run(key, partial(self._on_request, key))
         return True

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 from knative_sponge.controller.annotations import REVISION_LABEL, has_our_class
@@ -21,6 +22,7 @@ from knative_sponge.controller.kube.resource import (
     Object,
 )
 from knative_sponge.controller.kube.workqueue import WorkQueue
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.revisions.decision import (
     Action,
@@ -88,7 +90,9 @@ class Reconciler:
         cold_requests: ColdRequestSource | None = None,
         idle: Idle = _unknown,
         pods_wanted: PodsWanted = _unknown,
+        failures: Failures | None = None,
     ) -> None:
+        self._steps = (failures or Failures()).of("revisions")
         self._kube = kube
         self._watches = watches
         self._metrics = metrics
@@ -125,7 +129,7 @@ class Reconciler:
 
     def _wake_all(self) -> None:
         for key in self._watches.autoscalers.objects:
-            self.wake(key)
+            self._steps.run(key, partial(self.wake, key))
 
     def wake(self, key: Key) -> None:
         """Reconcile a revision soon, if its PodAutoscaler is known and of our class. One that is not known yet is reconciled
@@ -148,11 +152,11 @@ class Reconciler:
                 _log.log(
                     logging.DEBUG if expected else logging.WARNING, "%s/%s: %s; next try in %.1f s", *key, error, wait_s
                 )
-            except Exception:
+            except Exception as error:
                 # One object that is not understood must not stop the others.
                 self._metrics.reconciled("error")
-                wait_s = self._queue.failed(key)
-                _log.exception("%s/%s: cannot be reconciled; next try in %.1f s", *key, wait_s)
+                self._queue.failed(key)
+                self._steps.failed(key, error)
             else:
                 self._metrics.reconciled("ok")
                 self._queue.done(key)

@@ -17,12 +17,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.node import NodeView
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.resource import Key
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.sizing.memory_usage import Place
 from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.controller.sizing.pod_state import PodState
@@ -78,7 +80,10 @@ class MemorySizer:
         report: Callable[[PodResizer, Report], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        failures: Failures | None = None,
     ) -> None:
+        failures = failures or Failures()
+        self._pod_steps, self._node_steps = failures.of("memory"), failures.of("memory of nodes")
         self._cluster = cluster
         self._managed = managed
         self._source = source
@@ -98,16 +103,15 @@ class MemorySizer:
         """One round over all nodes with pods whose memory has bounds."""
         nodes: dict[str, list[Key]] = {}
         for key, pod in self._managed.items():
-            if follows(pod.resizer.pod):
+            if self._pod_steps.run(key, partial(self._conclude, pod.resizer)):
                 nodes.setdefault(pod.resizer.pod.node, []).append(key)
-                self._conclude(pod.resizer)
         kept = {key for keys in nodes.values() for key in keys}
         self._pods = {key: known for key, known in self._pods.items() if key in kept}
         self._silent &= nodes.keys()
         places = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for name, keys in nodes.items():
-                group.create_task(self._look_at(name, keys, places))
+                group.create_task(self._node_steps.wait_for(name, partial(self._look_at, name, keys, places)))
 
     def refused(self, resizer: PodResizer, memory: int) -> None:
         """The API server has refused a patch with so many bytes, and they are given up."""
@@ -152,22 +156,34 @@ class MemorySizer:
         free = int(self._cluster.free_memory(node.name)) - sum(
             _unbooked(resizer.pod, resizer.memory) for resizer, _ in pods
         )
-        now = self._clock()
         for resizer, pod in pods:
-            view = resizer.pod
-            measured = used.get((*view.key, view.container))
-            if measured is None or resizer.memory is not None or not _in_force(view):
-                continue
-            low, high = _bounds(view, node)
-            room = (view.memory_request or 0) + max(free, 0)
-            wanted = pod.need.target(measured, view.memory, low, high, room, now)
-            if wanted is not None:
-                free -= _unbooked(view, wanted)
-                pod.move = _Move(view.memory, wanted, f"{_text(measured)} are in use")
-                resizer.resize_memory(wanted)
+            taken = self._pod_steps.run(resizer.pod.key, partial(self._size_one, node, resizer, pod, used, free))
+            free -= taken or 0
 
-    def _conclude(self, resizer: PodResizer) -> None:
-        """See what became of the last move: report it once it is in force, take it back where it cannot come into force."""
+    def _size_one(self, node: NodeView, resizer: PodResizer, pod: _Pod, used: Mapping[Place, int], free: int) -> int:
+        """Returns the bytes that this takes of those that are free."""
+        view = resizer.pod
+        measured = used.get((*view.key, view.container))
+        if measured is None or resizer.memory is not None or not _in_force(view):
+            return 0
+        low, high = _bounds(view, node)
+        room = (view.memory_request or 0) + max(free, 0)
+        wanted = pod.need.target(measured, view.memory, low, high, room, self._clock())
+        if wanted is None:
+            return 0
+        pod.move = _Move(view.memory, wanted, f"{_text(measured)} are in use")
+        resizer.resize_memory(wanted)
+        return _unbooked(view, wanted)
+
+    def _conclude(self, resizer: PodResizer) -> bool:
+        """Returns whether the pod's memory follows what it uses. If so, see what became of its last move."""
+        if not follows(resizer.pod):
+            return False
+        self._conclude_move(resizer)
+        return True
+
+    def _conclude_move(self, resizer: PodResizer) -> None:
+        """Report a move once it is in force, take it back where it cannot come into force."""
         view = resizer.pod
         pod = self._pods.get(view.key)
         if pod is None or pod.uid != view.uid:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from knative_sponge.controller.annotations import SERVICE_LABEL, has_our_class, read_settings
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.resource import Key, Object
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.reporting.rows import NodeRow, PodRow, RevisionRow
@@ -24,8 +26,16 @@ class Overviews:
     """Makes the rows and the sums. clock: monotonic seconds."""
 
     def __init__(
-        self, divider: Divider, watches: Watches, metrics: Metrics, board: Board, clock: Callable[[], float]
+        self,
+        divider: Divider,
+        watches: Watches,
+        metrics: Metrics,
+        board: Board,
+        clock: Callable[[], float],
+        failures: Failures | None = None,
     ) -> None:
+        failures = failures or Failures()
+        self._row_steps, self._metric_steps = failures.of("overview"), failures.of("metrics")
         self._divider = divider
         self._watches = watches
         self._metrics = metrics
@@ -45,18 +55,11 @@ class Overviews:
 
     def _measure(self) -> None:
         """Put the sums into the metrics."""
-        shown: set[Key] = set()
-        for key, pods in self._by_revision().items():
-            if self._settings(key, pods) is None:
-                continue
-            shown.add(key)
-            self._metrics.revision(
-                *key,
-                cores=sum(pod.resizer.pod.in_force or 0.0 for pod in pods),
-                wanted=sum(map(_wanted, pods)),
-                pods=len(pods),
-                pods_wanted=self._wanted_pods(key, len(pods)),
-            )
+        shown = {
+            key
+            for key, pods in self._by_revision().items()
+            if self._metric_steps.run(key, partial(self._measure_revision, key, pods))
+        }
         for key in self._shown - shown:
             self._metrics.forget_revision(*key)
         self._shown = shown
@@ -72,17 +75,32 @@ class Overviews:
         streams = Counter(_stream(pod, now) for pod in self._divider.pods.values())
         self._metrics.streams(live=streams["live"], stale=streams["stale"], down=streams["down"])
 
+    def _measure_revision(self, key: Key, pods: list[PodState]) -> bool:
+        """Returns whether the revision is shown."""
+        if self._settings(key, pods) is None:
+            return False
+        self._metrics.revision(
+            *key,
+            cores=sum(pod.resizer.pod.in_force or 0.0 for pod in pods),
+            wanted=sum(map(_wanted, pods)),
+            pods=len(pods),
+            pods_wanted=self._wanted_pods(key, len(pods)),
+        )
+        return True
+
     def rows(self) -> tuple[list[RevisionRow], list[NodeRow]]:
-        """Everything as it is now, by name. Revisions whose annotations cannot be read are left out."""
+        """Everything as it is now, by name. Revisions that cannot be read are left out."""
         nodes = self._divider.rows()
         by_revision = self._by_revision()
-        found = [self._row(key, by_revision[key], nodes) for key in sorted(by_revision)]
+        found = [
+            self._row_steps.run(key, partial(self._row, key, by_revision[key], nodes)) for key in sorted(by_revision)
+        ]
         return [row for row in found if row is not None], [nodes[name] for name in sorted(nodes)]
 
     def _by_revision(self) -> dict[Key, list[PodState]]:
         by_revision: dict[Key, list[PodState]] = defaultdict(list)
         for key, autoscaler in self._watches.autoscalers.objects.items():
-            if has_our_class(autoscaler):
+            if self._row_steps.run(key, partial(has_our_class, autoscaler)):
                 by_revision[key] = []
         for pod in self._divider.pods.values():
             view = pod.resizer.pod

@@ -14,6 +14,7 @@ from knative_sponge.controller.cluster.pod import PodView, resize_body
 from knative_sponge.controller.cluster.pod_fields import read_pod
 from knative_sponge.controller.kube.client import Kube, Patch
 from knative_sponge.controller.kube.resource import POD_RESIZE, Object
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.core.quantity import format_cores
 from knative_sponge.core.resizing.events import (
     Connected,
@@ -102,8 +103,11 @@ class PodResizer:
     clock: monotonic seconds.
     """
 
-    def __init__(self, pod: PodView, effects: ResizeEffects, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, pod: PodView, effects: ResizeEffects, clock: Callable[[], float], failures: Failures | None = None
+    ) -> None:
         self.pod = pod
+        self._steps = (failures or Failures()).of("resizes")
         self.machine = PodResize(clock())
         self.sized_s = -math.inf
         """When another size was accepted last, or a larger one was asked for."""
@@ -229,7 +233,14 @@ class PodResizer:
         self._timer = None
         if at_s is not None:
             wait_s = max(at_s - self._clock(), 0.0)
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self.handle, Tick())
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._tick)
+
+    def _tick(self) -> None:
+        try:
+            self.handle(Tick())
+        except Exception as error:
+            self._steps.failed(self.pod.key, error)
+            self._begin_anew()
 
     async def _work(self) -> None:
         try:
@@ -245,9 +256,9 @@ class PodResizer:
                     case Report(kind, message) as report:
                         explained = kind == "Resized" and self._why
                         self._effects.report(self, Report(kind, f"{message}: {self._why}") if explained else report)
-        except Exception:
+        except Exception as error:
             # A pod that is not understood must not stop the others.
-            _log.exception("%s/%s: resizing failed", *self.pod.key)
+            self._steps.failed(self.pod.key, error)
             self._commands.clear()
             self.memory = None
             self._begin_anew()
@@ -261,7 +272,7 @@ class PodResizer:
             return
         now = self._clock()
         self.machine = PodResize(now)
-        self.machine.next_allowed_s = now + _AGAIN_S
+        self.machine.next_allowed_s = now + max(_AGAIN_S, self._steps.left_s(self.pod.key))
         for command in self.machine.handle(self.pod.seen(), now):
             if isinstance(command, WakeAt):  # the rest is asked for again when the proxy speaks or a target comes
                 self._wake(command.at_s)

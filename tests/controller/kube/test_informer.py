@@ -7,11 +7,13 @@ import copy
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.informer import Changed, Informer
 from knative_sponge.controller.kube.resource import DEPLOYMENTS, PODS, Object
+from knative_sponge.controller.quarantine import Failures
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAMESPACE, deployment, item, run, until
 
@@ -234,5 +236,110 @@ def test_what_managers_wrote_is_not_kept_in_memory() -> None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await kube.close()
+
+    run(body())
+
+
+def test_an_object_that_cannot_be_kept_costs_no_other_listed_or_watched(caplog: pytest.LogCaptureFixture) -> None:
+    def keep(found: Object) -> Object:
+        if "broken" in found["metadata"]["labels"]:
+            raise ZeroDivisionError
+        return found
+
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("listed", broken="yes"))
+            api.put(PODS, item("known"))
+            followed = Followed(api, keep=keep)
+            await followed.informer.synced.wait()
+            assert followed.names == {"known"}
+            api.put(PODS, item("watched", broken="yes"))
+            api.put(PODS, item("known", broken="yes"))
+            api.put(PODS, item("sound"))
+            await until(lambda: "sound" in followed.names)
+            assert followed.names == {"known", "sound"}
+            known = followed.informer.get((NAMESPACE, "known"))
+            assert known is not None
+            assert "broken" not in known["metadata"]["labels"], "what was known holds on"
+            api.put(PODS, item("watched"))
+            api.remove(PODS, "known", NAMESPACE)
+            await until(lambda: followed.names == {"watched", "sound"})
+            await followed.close()
+
+    run(body())
+    assert caplog.text.count("cannot be handled: ZeroDivisionError") == 3
+
+
+def test_an_object_of_which_only_the_name_can_be_read_costs_no_other() -> None:
+    def read(text: Any) -> Object:
+        found = msgspec.json.decode(text)
+        if "broken" in found["metadata"]["labels"]:
+            raise msgspec.ValidationError
+        return found  # type: ignore[no-any-return]
+
+    async def body() -> None:
+        async with FakeApi() as api:
+            api.put(PODS, item("listed", broken="yes"))
+            followed = Followed(api, read=read)
+            await followed.informer.synced.wait()
+            api.put(PODS, item("watched", broken="yes"))
+            api.put(PODS, item("sound"))
+            await until(lambda: followed.names == {"sound"})
+            api.remove(PODS, "listed", NAMESPACE)
+            api.put(PODS, item("last"))
+            await until(lambda: followed.names == {"sound", "last"})
+            await followed.close()
+
+    run(body())
+
+
+def test_a_subscriber_that_fails_is_told_again_of_that_object_and_of_others_meanwhile() -> None:
+    async def body() -> None:
+        now = 0.0
+        async with FakeApi() as api:
+            failures = Failures(clock=lambda: now)
+            followed = Followed(api, failures=failures)
+            told: list[Changed[Object]] = []
+            fails = True
+
+            def subscriber(changed: Changed[Object]) -> None:
+                if fails and changed.key[1] == "evil":
+                    raise ZeroDivisionError
+                told.append(changed)
+
+            followed.informer.subscribe(subscriber)
+            api.put(PODS, item("evil"))
+            api.change(PODS, "evil", NAMESPACE, status={"phase": "Failed"})
+            api.put(PODS, item("sound"))
+            await until(lambda: told)
+            assert [changed.key[1] for changed in told] == ["sound"]
+            fails, now = False, 10.0
+            await until(lambda: len(told) == 2)
+            assert told[1].before is None, "it was never told of it"
+            assert told[1].after is not None
+            assert told[1].after["status"]["phase"] == "Failed"
+            await followed.close()
+
+    run(body())
+
+
+def test_a_subscriber_that_fails_is_told_at_once_that_the_object_has_gone() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            followed = Followed(api)
+            gone: list[Changed[Object]] = []
+
+            def subscriber(changed: Changed[Object]) -> None:
+                if changed.after is not None:
+                    raise ZeroDivisionError
+                gone.append(changed)
+
+            followed.informer.subscribe(subscriber)
+            api.put(PODS, item("evil"))
+            await until(lambda: followed.names)
+            api.remove(PODS, "evil", NAMESPACE)
+            await until(lambda: gone)
+            assert gone[0].before is not None
+            await followed.close()
 
     run(body())

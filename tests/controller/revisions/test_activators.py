@@ -276,3 +276,24 @@ def test_requests_of_an_activator_that_is_gone_are_forgotten() -> None:
             await until(lambda: known.view.pending(OCR) == 0)
 
     run(body())
+
+
+def test_a_revision_whose_request_cannot_be_told_keeps_no_other_asleep() -> None:
+    async def body() -> None:
+        async with world() as known:
+            woken: list[Key] = []
+
+            def wake(key: Key) -> None:
+                if key == OCR:
+                    raise ZeroDivisionError
+                woken.append(key)
+
+            known.view.subscribe(wake, lambda: None)
+            known.text = page(line("queued", 2), line("queued", 1, OTHER))
+            for key in (OCR, OTHER):
+                known.view.expect(key, True)
+            await until(lambda: len(woken) >= 2)
+            assert set(woken) == {OTHER}
+            assert known.view.visible
+
+    run(body())

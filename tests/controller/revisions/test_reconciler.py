@@ -216,4 +216,4 @@ def test_an_object_that_is_not_understood_stops_no_other(caplog: pytest.LogCaptu
             await until(lambda: known.api.get(SERVERLESS_SERVICES, "odd-00001", NAMESPACE) is not None)
 
     run(body())
-    assert "odd-00001: cannot be reconciled" in caplog.text
+    assert "revisions: models/odd-00001 cannot be handled: KeyError: 'scaleTargetRef'" in caplog.text
