@@ -61,6 +61,12 @@ def key_of(image: str, namespace: str, service: str) -> str:
     return f"sha256-{digest}.{_UNFIT.sub('_', f'{namespace}.{service}')[:150]}"
 
 
+def namespace_of(key: str) -> str:
+    """The namespace in a key; empty for what is no key. Neither namespaces nor names of Services have dots."""
+    _, _, rest = key.partition(".")
+    return rest.partition(".")[0]
+
+
 def image_profile(model: Mapping[str, Any], cores: float | None, now: float) -> ImageProfile:
     """From a model as `core.latency.profile.to_json` makes it. Its least visited regions are left out where it is too long.
 

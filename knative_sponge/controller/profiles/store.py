@@ -8,12 +8,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from knative_sponge.controller.kube.client import Patch
 from knative_sponge.controller.kube.resource import PROFILES, Object, Resource
-from knative_sponge.controller.profiles.profile import ImageProfile, from_text, image_profile, to_text, worth_storing
+from knative_sponge.controller.profiles.profile import (
+    ImageProfile,
+    from_text,
+    image_profile,
+    namespace_of,
+    to_text,
+    worth_storing,
+)
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.errors import KubeError, KubeNotFound, ProfileError
 from knative_sponge.wire.demand import DemandLine
@@ -57,8 +66,9 @@ class ConfigKeeper(ConfigReader, Protocol):
 class ProfileStore:
     """The profiles as last read."""
 
-    def __init__(self, kube: ConfigReader, namespace: str) -> None:
-        """namespace: the controller's own."""
+    def __init__(self, kube: ConfigReader, namespace: str, failures: Failures | None = None) -> None:
+        """namespace: the controller's own. failures: where entries that fail are reported."""
+        self._steps = (failures or Failures()).of("profiles")
         self._kube = kube
         self._namespace = namespace
         self._texts: dict[str, str] = {}
@@ -86,6 +96,8 @@ class ProfileStore:
                 if not failing:
                     log.warning("profiles cannot be read, new pods start with the last ones: %s", error)
                 failing = True
+            except Exception as error:
+                self._steps.failed(NAME, error)
             await asyncio.sleep(READ_S)
 
     async def read(self) -> None:
@@ -111,6 +123,8 @@ class ProfileStore:
                 self._known[key] = from_text(text)
             except ProfileError as error:
                 log.warning("profile %s is passed over: %s", key, error)
+            except Exception as error:
+                self._steps.failed(key, error)
 
 
 class ProfileKeeper:
@@ -119,8 +133,11 @@ class ProfileKeeper:
     A write that failed is tried again with the next flush, against what is stored by then: nothing is lost.
     """
 
-    def __init__(self, kube: ConfigKeeper, store: ProfileStore, namespace: str) -> None:
-        """kube: fenced by the lease. namespace: the controller's own."""
+    def __init__(
+        self, kube: ConfigKeeper, store: ProfileStore, namespace: str, failures: Failures | None = None
+    ) -> None:
+        """kube: fenced by the lease. namespace: the controller's own. failures: where models that fail are reported."""
+        self._steps = (failures or Failures()).of("learned profiles")
         self._kube = kube
         self._store = store
         self._namespace = namespace
@@ -178,7 +195,8 @@ class ProfileKeeper:
     ) -> dict[str, str | None]:
         """Texts to write by key; None removes one.
 
-        Where there is no room for all images in use, the stored ones stay: else images would replace each other for ever.
+        Where there is no room for all images in use, the stored ones stay: else images would replace each other for ever. That
+        holds within a namespace. Each namespace has its share of the room, whatever others store.
         """
         texts: dict[str, str] = {}
         stored = self._store.texts
@@ -188,20 +206,28 @@ class ProfileKeeper:
             seen[key] = now
             # Each takes a millisecond or two, and the loop that divides cores must not wait for all of them.
             await asyncio.sleep(0)
-            old = self._store.get(key)
             try:
-                new = image_profile(model, _blended(old, cores), now)
+                text = self._text(key, model, cores, now)
             except ProfileError as error:
                 log.warning("profile %s: %s", key, error)
-                continue
-            if (old is None or new.samples >= min(old.samples, _ENOUGH)) and worth_storing(old, new):
-                texts[key] = to_text(new)
+            except Exception as error:
+                self._steps.failed(key, error)
+            else:
+                if text is not None:
+                    texts[key] = text
         worth = {key: (seen.get(key, 0.0), key in stored) for key in (*stored, *texts)}
         gone = _evicted({**stored, **texts}, worth) if texts else ()
         kept = {key: text for key, text in texts.items() if key not in gone}
         recent = {key: at_s for key, at_s in self._crowded.items() if now - at_s < _CROWDED_S}
         self._crowded = recent | {key: now for key in gone if key in texts}
         return kept | {key: None for key in gone if key in stored}
+
+    def _text(self, key: str, model: Mapping[str, Any], cores: float | None, now: float) -> str | None:
+        """What to store of a model; None where what is stored is as good. Raises ProfileError."""
+        old = self._store.get(key)
+        new = image_profile(model, _blended(old, cores), now)
+        better = old is None or new.samples >= min(old.samples, _ENOUGH)
+        return to_text(new) if better and worth_storing(old, new) else None
 
     async def _write(self, changes: Mapping[str, str | None]) -> Object:
         if self._store.version is not None:
@@ -226,13 +252,28 @@ def _blended(old: ImageProfile | None, cores: float | None) -> float | None:
 
 
 def _evicted(texts: Mapping[str, str], worth: Mapping[str, tuple[float, bool]]) -> list[str]:
-    """Keys to remove so that the rest is within the bounds. The least recently seen go first, and among equals those that are
-    not stored. An entry that cannot be read counts as never seen."""
-    order = sorted(texts, key=lambda key: (worth[key], key))
-    size = sum(len(key) + len(text.encode()) for key, text in texts.items())
+    """Keys to remove so that the rest is within the bounds.
+
+    The namespace with the most lines gives one up, and while there are too many bytes the one with the most bytes. Of its lines
+    the least recently seen goes first, and among equals one that is not stored. An entry that cannot be read counts as never
+    seen.
+    """
+    order: dict[str, list[str]] = defaultdict(list)
+    for key in sorted(texts, key=lambda key: (worth[key], key), reverse=True):
+        order[namespace_of(key)].append(key)  # the next to go comes last
+    sizes = {key: len(key) + len(text.encode()) for key, text in texts.items()}
+    lines = {namespace: len(keys) for namespace, keys in order.items()}
+    bytes_ = {namespace: sum(sizes[key] for key in keys) for namespace, keys in order.items()}
     gone: list[str] = []
-    while len(order) - len(gone) > MOST_PROFILES or size > MOST_BYTES:
-        key = order[len(gone)]
-        size -= len(key) + len(texts[key].encode())
+    while (crowded := sum(lines.values()) > MOST_PROFILES) or sum(bytes_.values()) > MOST_BYTES:
+        used = lines if crowded else bytes_
+        most = max(used.values())
+        # Of namespaces with as much, the one whose next line is worth least.
+        loser = min(
+            (each for each, much in used.items() if much == most), key=lambda each: (worth[order[each][-1]], each)
+        )
+        key = order[loser].pop()
+        lines[loser] -= 1
+        bytes_[loser] -= sizes[key]
         gone.append(key)
     return gone

@@ -83,3 +83,43 @@ def test_an_image_in_use_keeps_its_place_though_nothing_is_news_and_one_without_
             assert keeper.lacks(KEYS[3], said(), NOW + 700)
 
     run(body())
+
+
+def named(number: int, namespace: str) -> str:
+    return f"{KEYS[number]}.{namespace}.model"
+
+
+def test_each_namespace_has_its_share_of_the_room_however_much_another_stores() -> None:
+    """One tenant's churn takes out nobody's profiles but its own."""
+
+    async def body() -> None:
+        async with stage() as (api, _, keeper):
+            quiet = {named(number, "quiet"): line(NOW - 9999 - number) for number in range(20)}
+            put(api, quiet | {named(number, "churn"): line(NOW - number) for number in range(20, MOST_PROFILES)})
+            for turn in range(3):
+                for number in range(100 + 10 * turn, 110 + 10 * turn):
+                    keeper.learn(named(number, "churn"), document(), 1.0)
+                await keeper.flush(NOW + turn * WRITE_S)
+            assert stored(api).keys() >= quiet.keys()
+            assert len(stored(api)) == MOST_PROFILES
+            keeper.learn(named(149, "new"), document(), 1.0)
+            await keeper.flush(NOW + 9 * WRITE_S)
+            assert named(149, "new") in stored(api)
+            assert stored(api).keys() >= quiet.keys()
+
+    run(body())
+
+
+def test_each_namespace_has_its_share_of_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "MOST_BYTES", 4 * (len(named(0, "quiet")) + len(line())))
+
+    async def body() -> None:
+        async with stage() as (api, _, keeper):
+            quiet = named(0, "quiet")
+            put(api, {quiet: line(NOW - 9999)})
+            for number in range(1, 10):
+                keeper.learn(named(number, "churn"), document(3000, sizes=60), 1.0)
+            await keeper.flush(NOW)
+            assert quiet in stored(api)
+
+    run(body())
