@@ -33,6 +33,7 @@ from knative_sponge.controller.kube.resource import (
     NODES,
     POD_AUTOSCALERS,
     PODS,
+    REPLICA_SETS,
     REVISIONS,
     SERVERLESS_SERVICES,
 )
@@ -61,7 +62,7 @@ def fill(api: Api, proxies: Proxies, shape: Shape, rng: random.Random) -> None:
         api.put(PODS, pod)
         roomy = shape.cores_of(home) == shape.cores
         proxies.add(number, (NAMESPACE, pod["metadata"]["name"]), cores, want, roomy=roomy)
-    kinds = {each.plural: each for each in (POD_AUTOSCALERS, REVISIONS, SERVERLESS_SERVICES, DEPLOYMENTS)}
+    kinds = {each.plural: each for each in (POD_AUTOSCALERS, REVISIONS, SERVERLESS_SERVICES, DEPLOYMENTS, REPLICA_SETS)}
     for number in range(shape.revisions):
         for plural, item in revision_objects(number, counts[number], shape).items():
             api.put(kinds[plural], item)

@@ -13,6 +13,7 @@ import uvloop
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.settings import ControllerSettings
+from tests.controller.admission.pod_kit import IMAGE
 
 
 async def serve(api_port: int, proxies_port: int) -> None:
@@ -20,7 +21,7 @@ async def serve(api_port: int, proxies_port: int) -> None:
     settings = ControllerSettings(
         pod="autoscaler-0",
         namespace="knative-sponge",
-        proxy_image="registry.example/queue-proxy",
+        proxy_image=IMAGE,
         webhook_port=0,
         health_port=0,
         metrics_port=0,

@@ -98,6 +98,9 @@ class PodTemplate:
         pod["metadata"]["annotations"][SCALING_ANNOTATION] = shape.scaling(revision)
         pod["spec"]["nodeName"] = f"node-{node:04d}"
         pod["status"]["podIP"] = address(number)
+        pod["metadata"]["ownerReferences"] = [
+            _owner("apps/v1", "ReplicaSet", f"{name}-deployment-6d", f"uid-rs-{revision}")
+        ]
         serving = container(pod, "user-container")
         serving["image"] = f"registry.example/model-{revision}@sha256:{revision:064x}"
         (seen,) = (one for one in pod["status"]["containerStatuses"] if one["name"] == "user-container")
@@ -117,7 +120,7 @@ def foreign_pod(number: int, node: int) -> Object:
 
 
 def revision_objects(number: int, pods: int, shape: Shape) -> dict[str, Object]:
-    """PodAutoscaler, Revision, ServerlessService and Deployment of a revision with so many pods, by plural."""
+    """PodAutoscaler, Revision, ServerlessService, Deployment and ReplicaSet of a revision with so many pods, by plural."""
     name = revision_name(number)
     service = name.removesuffix("-00001")
     labels = {"app": name, REVISION_LABEL: name, SERVICE_LABEL: service, CONFIGURATION_LABEL: service}
@@ -178,6 +181,7 @@ def revision_objects(number: int, pods: int, shape: Shape) -> dict[str, Object]:
             "uid": f"uid-dep-{number}",
             "labels": labels,
             "annotations": annotations,
+            "ownerReferences": [_owner("serving.knative.dev/v1", "Revision", name, f"uid-rev-{number}")],
         },
         "spec": {"replicas": pods, "template": {"spec": _FOREIGN["spec"]}},
         "status": {
@@ -186,12 +190,29 @@ def revision_objects(number: int, pods: int, shape: Shape) -> dict[str, Object]:
             "conditions": [{"type": "Progressing", "status": "True"}],
         },
     }
+    replica_set: Object = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "metadata": {
+            "name": f"{name}-deployment-6d",
+            "namespace": NAMESPACE,
+            "uid": f"uid-rs-{number}",
+            "labels": labels,
+            "ownerReferences": [_owner("apps/v1", "Deployment", f"{name}-deployment", f"uid-dep-{number}")],
+        },
+        "spec": deployment["spec"],
+    }
     return {
         "podautoscalers": autoscaler,
         "revisions": revision,
         "serverlessservices": sks,
         "deployments": deployment,
+        "replicasets": replica_set,
     }
+
+
+def _owner(group: str, kind: str, name: str, uid: str) -> Object:
+    return {"apiVersion": group, "kind": kind, "name": name, "uid": uid, "controller": True, "blockOwnerDeletion": True}
 
 
 def _managed_fields(pod: Object, manager: str) -> Object:

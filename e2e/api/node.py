@@ -13,10 +13,9 @@ import aiohttp
 from msgspec.structs import replace
 
 from e2e.api.client import MERGE, Client, Object, RefusedError
-from knative_sponge.controller.cluster.pod import view
 from knative_sponge.core.quantity import parse_quantity
 from tests.controller.admission_kit import container
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import owners_of, running, viewed
 from tests.local.fake_proxy import Event, FakeProxy
 
 NAMESPACE: Final = "default"
@@ -30,6 +29,8 @@ _LEFT_BEHIND: Final = (
     f"{_PODS}?gracePeriodSeconds=0",
     f"/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events",
     f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/revisions",
+    f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+    f"/apis/apps/v1/namespaces/{NAMESPACE}/replicasets",
     f"/api/v1/namespaces/{NAMESPACE}/limitranges",
     "/api/v1/nodes",
     "/apis/coordination.k8s.io/v1/namespaces/knative-sponge/leases",
@@ -56,8 +57,10 @@ class Proxy(FakeProxy):
 class Node:
     """Use `a_node`. Everything that another part of a cluster would write is written as the administrator."""
 
-    def __init__(self, admin: Client) -> None:
+    def __init__(self, admin: Client, owner: Object) -> None:
+        """owner: the ReplicaSet of the pods, as a pod names it."""
         self.admin = admin
+        self._owner = owner
         self.port = 0
         """Of the proxies' admin server."""
         self.proxies: dict[str, Proxy] = {}
@@ -77,6 +80,7 @@ class Node:
     async def put(self, pod: Object, name: str, ip: str) -> Object:
         """A pod without a proxy, as it is stored once it runs."""
         pod["metadata"] = {key: pod["metadata"][key] for key in ("namespace", "labels", "annotations")} | {"name": name}
+        pod["metadata"]["ownerReferences"] = [self._owner]
         status = pod.pop("status") | {"podIP": ip, "podIPs": [{"ip": ip}]}
         status.pop("qosClass")  # the server knows it
         stored = await self.admin("POST", _PODS, pod)
@@ -98,7 +102,7 @@ class Node:
     def in_force(self, name: str) -> float:
         """What its status shows; 0 before the kubelet looked."""
         pod = self._pods.get(name)
-        return 0.0 if pod is None else view(pod).in_force or 0.0
+        return 0.0 if pod is None else viewed(pod).in_force or 0.0
 
     async def events(self) -> list[Object]:
         """The events of the namespace."""
@@ -164,6 +168,45 @@ def size_of(patch: Any) -> float:
     return round(parse_quantity(container(patch, USER)["resources"]["requests"]["cpu"]), 3)
 
 
+async def _replica_set(admin: Client) -> Object:
+    """The Revision and what Knative and Kubernetes make for it, down to the ReplicaSet; as a pod names that. Nothing follows
+    from them, as no controller of Kubernetes' own runs here."""
+    owners = owners_of(pod_of(0.5))
+    named: list[Object] = []
+    for plural in ("revisions", "deployments", "replicasets"):
+        one = owners[plural]
+        labels, annotations = one["metadata"]["labels"], one["metadata"].get("annotations") or {}
+        template = {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [{"name": USER, "image": "dev.local/hello:dev"}]},
+        }
+        spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+        body = {
+            "apiVersion": one["apiVersion"],
+            "kind": one["kind"],
+            "metadata": {
+                "name": one["metadata"]["name"],
+                "namespace": NAMESPACE,
+                "labels": labels,
+                "annotations": annotations,
+                "ownerReferences": named[-1:],
+            },
+            "spec": template["spec"] if plural == "revisions" else spec,
+        }
+        stored = await admin("POST", f"/apis/{one['apiVersion']}/namespaces/{NAMESPACE}/{plural}", body)
+        metadata = stored["metadata"]
+        named.append(
+            {
+                "apiVersion": one["apiVersion"],
+                "kind": one["kind"],
+                "name": metadata["name"],
+                "uid": metadata["uid"],
+                "controller": True,
+            }
+        )
+    return named[-1]
+
+
 @asynccontextmanager
 async def a_node(admin: Client, cores: float) -> AsyncIterator[Node]:
     """A node that can give so many cores, its kubelet at work, and nothing of what an earlier one left."""
@@ -174,14 +217,7 @@ async def a_node(admin: Client, cores: float) -> AsyncIterator[Node]:
     await admin(
         "POST", "/api/v1/nodes", {"kind": "Node", "apiVersion": "v1", "metadata": {"name": NODE}, "status": status}
     )
-    revision = {
-        "apiVersion": "serving.knative.dev/v1",
-        "kind": "Revision",
-        "metadata": {"name": REVISION, "namespace": NAMESPACE},
-        "spec": {"containers": [{"image": "dev.local/hello:dev"}]},
-    }
-    await admin("POST", f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/revisions", revision)
-    node = Node(admin)
+    node = Node(admin, await _replica_set(admin))
     stop = asyncio.Event()
     kubelet = asyncio.create_task(node.kubelet(stop))
     try:

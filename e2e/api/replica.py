@@ -21,6 +21,7 @@ from knative_sponge.controller.kube.resource import ALL, Resource, Scope, Verb
 from knative_sponge.controller.process import Process
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.settings import ControllerSettings
+from tests.controller.admission.pod_kit import IMAGE
 
 NAMESPACE: Final = "knative-sponge"
 ACCOUNT: Final = "autoscaler"
@@ -79,7 +80,7 @@ async def replica(server: Server, node: Node, name: str = "autoscaler-0") -> Asy
     """
     token = await node.admin.token(NAMESPACE, ACCOUNT)
     settings = ControllerSettings(
-        pod=name, namespace=NAMESPACE, proxy_image="queue-proxy:test", webhook_port=0, health_port=0, metrics_port=0
+        pod=name, namespace=NAMESPACE, proxy_image=IMAGE, webhook_port=0, health_port=0, metrics_port=0
     )
     async with Faulty(server.url, server.trust(admin=False)) as way:
         process = Process(

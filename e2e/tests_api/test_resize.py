@@ -11,11 +11,12 @@ from e2e.api.client import Client, Object
 from e2e.api.node import NAMESPACE, USER, a_node, pod_of
 from e2e.api.replica import our_client, replica
 from e2e.api.server import Server
-from knative_sponge.controller.cluster.pod import resize_body, view
+from knative_sponge.controller.cluster.pod import resize_body
 from knative_sponge.controller.kube.client import Patch
 from knative_sponge.controller.kube.resource import POD_RESIZE
 from tests.controller.admission_kit import container
 from tests.controller.revision_kit import until
+from tests.controller.sized_pod import viewed
 
 _LONGEST_S = 30.0
 
@@ -78,7 +79,7 @@ def test_every_kind_of_pod_takes_every_size_and_keeps_its_class(server: Server, 
             assert pod["status"]["qosClass"] == qos
             async with our_client(server, admin) as ours:
                 for cores, (request, limit) in sizes.items():
-                    change = resize_body(view(pod), cores)
+                    change = resize_body(viewed(pod), cores)
                     pod = await ours.patch(POD_RESIZE, "a", change, NAMESPACE, kind=Patch.STRATEGIC)
                     resources = container(pod, USER)["resources"]
                     assert resources["requests"]["cpu"] == request

@@ -13,12 +13,14 @@ from knative_sponge.controller.admission.rotation import Rotation, SecretSource
 from knative_sponge.controller.admission.stock_proxy_report import Reporter
 from knative_sponge.controller.admission.webhook import WebhookServer
 from knative_sponge.controller.cluster.node import start_room
+from knative_sponge.controller.cluster.ownership import Ownership
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
 from knative_sponge.controller.kube.lease import Elector
 from knative_sponge.controller.kube.watchdog import must_end
 from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.health import health_app, metrics_app
 from knative_sponge.controller.reporting.metrics import Metrics
@@ -66,9 +68,11 @@ class Process:
         self._end = end
         self._watches: Watches | None = None
         self._metrics = Metrics()
+        self.failures = Failures(self._metrics.failed)
+        """Of all loops, by object."""
         self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s, end)
-        self._profiles = ProfileStore(kube, settings.namespace)
-        self._nodes = Nodes(kube, rng)
+        self._profiles = ProfileStore(kube, settings.namespace, self.failures)
+        self._nodes = Nodes(kube, rng, self.failures)
         self.webhook = WebhookServer(
             settings,
             SecretSource(kube, settings),
@@ -124,13 +128,28 @@ class Process:
         """All that only one replica may do; every write of it is held back the moment that this replica leads no more."""
         settings, metrics = self._settings, self._metrics
         kube = self._kube.fenced(self._elector.fence)
-        self._watches = watches = Watches(kube, settings.system_namespace, self._rng, self._nodes)
-        recorder = Recorder(kube, settings.pod)
-        keeper = ProfileKeeper(kube, self._profiles, settings.namespace)
-        sizer = Sizer(
-            kube, watches, recorder, metrics, self._board, keeper, self._rng, port=self._admin_port, growth=self._growth
+        self._watches = watches = Watches(
+            kube, settings.system_namespace, self._rng, self._nodes, settings.namespace, self.failures
         )
-        activators = Activators(kube, settings.system_namespace, self._rng)
+        recorder = Recorder(kube, settings.pod)
+        keeper = ProfileKeeper(kube, self._profiles, settings.namespace, self.failures)
+        owners = Ownership(
+            watches.revisions, watches.deployments, watches.replica_sets, watches.limits, images=settings.proxy_images
+        )
+        sizer = Sizer(
+            kube,
+            watches,
+            owners,
+            recorder,
+            metrics,
+            self._board,
+            keeper,
+            self._rng,
+            port=self._admin_port,
+            growth=self._growth,
+            failures=self.failures,
+        )
+        activators = Activators(kube, settings.system_namespace, self._rng, failures=self.failures)
         reconciler = Reconciler(
             kube,
             watches,
@@ -139,10 +158,11 @@ class Process:
             cold_requests=activators,
             idle=sizer.idle_s,
             pods_wanted=sizer.counts.wanted,
+            failures=self.failures,
         )
         sizer.counts.subscribe(reconciler.wake)
-        reporter = Reporter(kube, watches, recorder, metrics)
-        rotation = Rotation(kube, settings)
+        reporter = Reporter(kube, watches, recorder, metrics, self.failures)
+        rotation = Rotation(kube, settings, failures=self.failures)
         metrics.leads(True)
         try:
             async with asyncio.TaskGroup() as group:

@@ -22,6 +22,9 @@ class ControllerSettings:
     """Where it runs; its Secret, Lease and webhook Service are here."""
     proxy_image: str
     """Image that the webhook puts into the `queue-proxy` container."""
+    former_proxy_images: tuple[str, ...] = ()
+    """Images of the queue-proxy that pods may still run and that come from another repository than `proxy_image`. Only pods
+    with our image are resized; of `proxy_image` any tag and digest is ours."""
     system_namespace: str = "knative-serving"
     webhook_port: int = 8443
     health_port: int = 8080
@@ -51,6 +54,11 @@ class ControllerSettings:
         if self.lease_duration_s < 3:
             raise SettingError("lease_duration_s", self.lease_duration_s, str(_lease_duration.__doc__))
 
+    @property
+    def proxy_images(self) -> tuple[str, ...]:
+        """The images of our queue-proxy."""
+        return (self.proxy_image, *self.former_proxy_images)
+
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> ControllerSettings:
         """From the process environment; unknown variables are ignored. Raises SettingError naming the variable."""
@@ -74,6 +82,11 @@ _RENEWAL_S: Final = 40.0
 def _name(text: str) -> str:
     """a name"""
     return text
+
+
+def _images(text: str) -> tuple[str, ...]:
+    """images, with commas between them"""
+    return tuple(one for each in text.split(",") if (one := each.strip()))
 
 
 def _port(text: str) -> int:
@@ -123,6 +136,7 @@ _REQUIRED: Final[Mapping[str, str]] = {
 }
 
 _OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
+    "SPONGE_FORMER_PROXY_IMAGES": ("former_proxy_images", _images),
     "SPONGE_SYSTEM_NAMESPACE": ("system_namespace", _name),
     "SPONGE_WEBHOOK_PORT": ("webhook_port", _port),
     "SPONGE_HEALTH_PORT": ("health_port", _port),

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, read_settings, sponge_annotations
+from knative_sponge.controller.cluster.ownership import Owned
+from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.errors import SettingError
+from knative_sponge.settings.serving import INTERNAL
 from tests.controller.admission.pod_kit import created
 from tests.controller.admission_kit import container, pod_with
 
@@ -87,3 +92,67 @@ def conditioned(pod: Any, kind: str, **fields: Any) -> Any:
 def status_of(pod: Any, name: str = "user-container") -> Any:
     (found,) = (one for one in pod["status"]["containerStatuses"] if one["name"] == name)
     return found
+
+
+def viewed(pod: Any) -> PodView:
+    """The pod as a value, with the settings that its annotations say: Knative copies them from the Revision."""
+    owned = Copied().owned(pod)
+    return view(pod, None if owned is None else owned.settings)
+
+
+class Copied:
+    """Stands in for `Ownership`, for pods whose owners are no matter: Knative copies a Revision's annotations to its pods."""
+
+    def owned(self, pod: Any) -> Owned | None:
+        annotations = {
+            key: value
+            for key, value in sponge_annotations(pod["metadata"].get("annotations") or {}).items()
+            if key not in INTERNAL
+        }
+        try:
+            return Owned(read_settings(annotations), (pod["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
+        except SettingError:
+            return None
+
+    def subscribe(self, _subscriber: Any) -> None:
+        pass
+
+
+def owners_of(pod: Any) -> dict[str, Any]:
+    """The ReplicaSet, Deployment and Revision of a pod, by plural; each names the next, and the Revision has the pod's
+    annotations. It changes the pod, so that it names the ReplicaSet."""
+    metadata = pod["metadata"]
+    namespace, revision = metadata["namespace"], metadata["labels"][REVISION_LABEL]
+    service = metadata["labels"].get(SERVICE_LABEL) or ""
+    labels = {REVISION_LABEL: revision, SERVICE_LABEL: service}
+    annotations = {
+        key: value
+        for key, value in sponge_annotations(metadata.get("annotations") or {}).items()
+        if key not in INTERNAL
+    }
+
+    def owner(kind: str, group: str, name: str) -> dict[str, Any]:
+        return {"apiVersion": group, "kind": kind, "name": name, "uid": f"u-{kind}-{name}", "controller": True}
+
+    above = [
+        ("replicasets", owner("ReplicaSet", "apps/v1", f"{revision}-deployment-6d")),
+        ("deployments", owner("Deployment", "apps/v1", f"{revision}-deployment")),
+        ("revisions", owner("Revision", "serving.knative.dev/v1", revision)),
+    ]
+    metadata["ownerReferences"] = [above[0][1]]
+    made: dict[str, Any] = {}
+    for number, (plural, one) in enumerate(above):
+        made[plural] = {
+            "apiVersion": one["apiVersion"],
+            "kind": one["kind"],
+            "metadata": {
+                "name": one["name"],
+                "namespace": namespace,
+                "uid": one["uid"],
+                "labels": labels,
+                "ownerReferences": [owner for _, owner in above[number + 1 : number + 2]],
+            },
+            "spec": {},
+        }
+    made["revisions"]["metadata"]["annotations"] = annotations
+    return made

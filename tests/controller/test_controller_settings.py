@@ -31,6 +31,7 @@ def test_every_variable_is_read() -> None:
     settings = ControllerSettings.from_env(
         NEEDED
         | {
+            "SPONGE_FORMER_PROXY_IMAGES": "old/queue-proxy, older/queue-proxy:1",
             "SPONGE_SYSTEM_NAMESPACE": "serving",
             "SPONGE_WEBHOOK_PORT": "9443",
             "SPONGE_HEALTH_PORT": "0",
@@ -48,6 +49,7 @@ def test_every_variable_is_read() -> None:
         pod="autoscaler-0",
         namespace="knative-sponge",
         proxy_image="queue-proxy:dev",
+        former_proxy_images=("old/queue-proxy", "older/queue-proxy:1"),
         system_namespace="serving",
         webhook_port=9443,
         health_port=0,

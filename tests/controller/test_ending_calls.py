@@ -17,7 +17,7 @@ import pytest
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.informer import key_of
 from knative_sponge.controller.kube.lease import HOLD_SHARE
-from knative_sponge.controller.kube.resource import NODES, PODS, REVISIONS
+from knative_sponge.controller.kube.resource import DEPLOYMENTS, NODES, PODS, REPLICA_SETS, REVISIONS
 from knative_sponge.controller.process import Process
 from knative_sponge.controller.sizing import sizer as sizer_module
 from knative_sponge.controller.sizing.cpsat import CLOSING_S, Refiner
@@ -27,7 +27,7 @@ from tests.controller.admission.webhook_kit import LOOPS
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.kube.wire_kit import LOCAL, Wire, run_on
 from tests.controller.revision_kit import run, until
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import owners_of, running
 from tests.controller.sizing.node_kit import a_node, sizing
 from tests.controller.sizing.test_cpsat import PATIENT, RULES, gone, unproven
 from tests.controller.sizing.test_memory_usage import Kubelet, serving
@@ -56,7 +56,8 @@ async def leader(hangs: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> A
         pod["status"]["podIP"] = LOCAL
         status = {"allocatable": {"cpu": "4", "memory": "8Gi"}, "addresses": [{"type": "InternalIP", "address": LOCAL}]}
         api.put(NODES, {"metadata": {"name": "n1"}, "status": status})
-        api.put(REVISIONS, {"metadata": {"name": "hello-00002", "namespace": "default"}})
+        for resource in (REVISIONS, DEPLOYMENTS, REPLICA_SETS):
+            api.put(resource, owners_of(pod)[resource.plural])
         api.put(PODS, pod)
         process = Process(
             settings("one"),

@@ -24,6 +24,7 @@ from knative_sponge.controller.kube.resource import (
     NODES,
     POD_AUTOSCALERS,
     PODS,
+    REPLICA_SETS,
     REVISIONS,
     SECRETS,
     SERVERLESS_SERVICES,
@@ -32,9 +33,10 @@ from knative_sponge.controller.kube.resource import (
 from knative_sponge.controller.process import Process
 from knative_sponge.errors import NotLeader
 from knative_sponge.settings import ControllerSettings
+from tests.controller.admission.pod_kit import IMAGE
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, pod, revision, run, until
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import owners_of, running
 
 SPACE = "knative-sponge"
 
@@ -43,7 +45,7 @@ def settings(pod: str) -> ControllerSettings:
     return ControllerSettings(
         pod=pod,
         namespace=SPACE,
-        proxy_image="queue-proxy:test",
+        proxy_image=IMAGE,
         webhook_port=0,
         health_port=0,
         metrics_port=0,
@@ -147,7 +149,10 @@ def test_nodes_are_followed_once_by_each_replica_however_often_it_leads() -> Non
 
             api.before = count
             api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
-            api.put(PODS, running())
+            pod = running()
+            for resource in (REVISIONS, DEPLOYMENTS, REPLICA_SETS):
+                api.put(resource, owners_of(pod)[resource.plural])
+            api.put(PODS, pod)
             async with replica(api) as (process, _):
                 await until(lambda: divides(process))
                 lease = api.get(LEASES, "autoscaler", SPACE)

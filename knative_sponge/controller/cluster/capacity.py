@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.node import NodeView, SchedulingConstraints
+from knative_sponge.controller.cluster.ownership import ALL, Owned
 from knative_sponge.controller.cluster.pod import PodView, view
 from knative_sponge.controller.cluster.pod_request import NO_REQUEST, PodRequest, of_revision
 from knative_sponge.controller.kube.informer import Changed, Informer, key_of
 from knative_sponge.controller.kube.resource import Key, Object
+from knative_sponge.controller.quarantine import Failures, text
 
 _log: Final = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
 """Cores are kept free for a waiting pod for so long. A pod that has not come by then waits for something else as well."""
+_MOST_WAITING: Final = 100
+"""Each waiting pod is compared with every node, before each division."""
 AGAIN_S: Final = 600.0
 """Time between two such periods for the pods of one controller, where none of its pods lands on a node. Without that limit
 cores would be kept free for ever for a pod that no node can take and whose controller makes it anew again and again."""
@@ -42,6 +48,14 @@ def managed(pod: PodView) -> bool:
         and pod.size > 0
         and pod.in_force is not None
     )
+
+
+class Owners(Protocol):
+    """Says which pods are a Revision's: `ownership.Ownership`."""
+
+    def owned(self, pod: Object) -> Owned | None: ...
+
+    def subscribe(self, subscriber: Callable[[Key], None]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,25 @@ class _Sums:
 _EMPTY: Final = _Sums()
 
 
+def _considered(needed: Mapping[Key, _RoomNeeded]) -> list[Key]:
+    """The pods to look for a node for, the largest first: at most _MOST_WAITING, of each namespace as many."""
+    largest_first = sorted(needed, key=lambda key: (-needed[key].cores, key))
+    if len(largest_first) <= _MOST_WAITING:
+        return largest_first
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int, Key]] = []
+    for place, key in enumerate(largest_first):
+        turns.append((seen[key[0]], place, key))
+        seen[key[0]] += 1
+    return [key for _, place, key in sorted(sorted(turns)[:_MOST_WAITING], key=lambda turn: turn[1])]
+
+
+def _kept(pod: PodView) -> float:
+    """Cores that a managed pod keeps although others wait."""
+    least = 0.0 if pod.settings is None else pod.settings.min_cores
+    return max(least, min(pod.admitted, pod.size))
+
+
 @dataclass(slots=True)
 class _NodeEntry:
     """One node: its object, if it has been seen, and the pods that are booked on it."""
@@ -102,8 +135,8 @@ class _NodeEntry:
 class ClusterCapacity:
     """Nodes, their pods and their cores.
 
-    pods: informer of all pods, kept by `kept_of_pod`. nodes: informer of nodes, kept by `kept_of_node`. changed: told the name
-    of each node whose division may have changed. clock: monotonic seconds.
+    pods: informer of all pods, kept by `kept_of_pod`. nodes: informer of nodes, kept by `kept_of_node`. owners: says which pods
+    are whose. changed: told the name of each node whose division may have changed. clock: monotonic seconds.
 
     An object that cannot be read harms no other one. A pod that cannot be read keeps its size and counts with what it took
     last. A node that cannot be read is not divided. A node is not divided either while a pod is on it of which was never
@@ -114,9 +147,14 @@ class ClusterCapacity:
         self,
         pods: Informer,
         nodes: Informer,
+        owners: Owners,
         changed: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        failures: Failures | None = None,
     ) -> None:
+        self._informer = pods
+        self._owners = owners
+        self._unreadable = (failures or Failures()).of("pod views")
         self._changed = changed
         self._clock = clock
         self._nodes: dict[str, _NodeEntry] = {}
@@ -132,6 +170,7 @@ class ClusterCapacity:
             self._take_node(Changed(key_of(item), None, item))
         nodes.subscribe(self._node_changed)
         pods.subscribe(self._pod_changed)
+        owners.subscribe(self._owner_changed)
 
     def subscribe(self, subscriber: Callable[[Changed[PodView]], None]) -> None:
         """Tell `subscriber` each change of a pod of a revision. A pod that cannot be read any more is gone for subscribers."""
@@ -169,7 +208,8 @@ class ClusterCapacity:
 
         A pod's nodes are those that meet its `SchedulingConstraints`. Its cores are kept free for PATIENCE_S from when it was
         first seen to wait, because what else keeps it off is not known. The pods of one controller share that time, until
-        one of them lands on a node or AGAIN_S have passed. No managed pod loses its `min-cores` to a waiting pod.
+        one of them lands on a node or AGAIN_S have passed. No managed pod loses to a waiting pod its `min-cores`, nor
+        what it has of the cores that it was admitted with.
         """
         late = self._clock() - PATIENCE_S
         needed = {
@@ -183,10 +223,10 @@ class ClusterCapacity:
         nodes: dict[str, NodeView] = {}
         for name in sorted(self._nodes):
             if (node := self.node(name)) is not None:
-                least = sum(pod.settings.min_cores for pod in self.managed_on(name) if pod.settings is not None)
+                least = sum(map(_kept, self.managed_on(name)))
                 room[name], nodes[name] = node.cores - self.reserved(name) - least, node
         placed: dict[str, float] = {}
-        for key in sorted(needed, key=lambda key: (-needed[key].cores, key)):
+        for key in _considered(needed):
             cores, constraints = needed[key].cores, needed[key].constraints
             possible = (name for name in room if room[name] >= cores and constraints.met_by(nodes[name]))
             best = max(possible, key=lambda name: room[name], default=None)
@@ -233,9 +273,12 @@ class ClusterCapacity:
         old, new, fault = pod.view, None, request.fault
         if after is not None and of_revision(after) and not fault:
             try:
-                new = view(after)
+                new = self._view(after)
             except ValueError as error:
-                fault = str(error)
+                fault = text(error)
+            except Exception as error:
+                fault = f"{type(error).__name__}: {text(error)}"
+                self._unreadable.failed(key, error)
         self._set_view(key, pod, new)
         if fault and not pod.told_unreadable:
             _log.warning("pod %s/%s: %s; it keeps its size", *key, fault)
@@ -251,9 +294,27 @@ class ClusterCapacity:
         if after is None:
             del self._pods[key]
         if old is not None or new is not None:
-            told = Changed(key, old, new)
+            told, failed = Changed(key, old, new), None
             for subscriber in self._subscribers:
-                subscriber(told)
+                try:
+                    subscriber(told)
+                except Exception as error:
+                    failed = error
+            if failed is not None:
+                raise failed  # the informer reports it, and tells of the pod again
+
+    def _view(self, pod: Object) -> PodView:
+        owned = self._owners.owned(pod)
+        if owned is None:
+            return view(pod, None)
+        return view(pod, owned.settings, service=owned.service, head_room=owned.head_room)
+
+    def _owner_changed(self, revision: Key) -> None:
+        """Look again at the pods of a revision, or of all."""
+        revisions = list(self._of_revision) if revision == ALL else [revision]
+        for key in [key for each in revisions for key in self._of_revision.get(each, ())]:
+            if (pod := self._informer.objects.get(key)) is not None:
+                self._unreadable.run(key, partial(self._pod_changed, Changed(key, pod, pod)))
 
     def _set_view(self, key: Key, pod: _PodEntry, new: PodView | None) -> None:
         if pod.view is not None:

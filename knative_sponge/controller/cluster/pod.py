@@ -5,21 +5,22 @@ All functions give the same result for a pod as the API server has it and for it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, read_settings, sponge_annotations
+from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.core.resizing.events import Seen
-from knative_sponge.errors import SettingError
-from knative_sponge.settings.serving import INTERNAL, PROXY, CpuLimit, ServingSettings
+from knative_sponge.settings.serving import PROXY, CpuLimit, ServingSettings
 
 PROXY_CONTAINER: Final = "queue-proxy"
 USER_PORT: Final = "user-port"
 TOKEN: Final = "SPONGE_CONTROL_TOKEN"
+START: Final = "SPONGE_CORES"
+"""The size with which a pod was admitted. A variable of a running container cannot be changed."""
 _EDGE: Final = 0.001
 """Cores by which a limit stays above its request where equality would change the QoS class: one millicore."""
 _ROUNDING: Final = 0.011
@@ -71,10 +72,14 @@ class PodView:
     others: float
     """Cores requested by the other containers that run all the time, and for the pod's sandbox (`spec.overhead`)."""
     settings: ServingSettings | None
-    """As the annotations say; None when they cannot be read."""
+    """As its Revision says; None where no Revision vouches for the pod, or its annotations cannot be read."""
     qos: str
     others_even: bool
     """Do all other containers have requests and limits that are equal, as in a Guaranteed pod?"""
+    admitted: float = 0.0
+    """Cores with which the pod was admitted; 0 where that is not known."""
+    head_room: float = math.inf
+    """Cores that it may be given ahead of need."""
 
     @property
     def size(self) -> float:
@@ -107,15 +112,17 @@ class PodView:
         )
 
 
-def view(pod: Object) -> PodView:
-    """The pod as a value. Raises ValueError where a quantity cannot be read."""
+def view(
+    pod: Object, settings: ServingSettings | None, *, service: str | None = None, head_room: float = math.inf
+) -> PodView:
+    """The pod as a value. settings, service, head_room: what its Revision says (`ownership`); its own word counts for none of
+    them. Raises ValueError where a quantity cannot be read."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     containers: Sequence[Object] = spec["containers"]
     serving = next((one for one in containers if is_serving(one)), {})
     seen: Object = next((one for one in status_of(status) if one["name"] == serving.get("name")), {})
     requests, limits = amounts(serving, "requests"), amounts(serving, "limits")
-    settings = _settings(annotations)
     generation = metadata.get("generation") or 0
     pending, why_pending = _condition(status, "PodResizePending", generation)
     progress, why_progress = _condition(status, "PodResizeInProgress", generation)
@@ -126,10 +133,10 @@ def view(pod: Object) -> PodView:
         key=(metadata["namespace"], metadata["name"]),
         uid=metadata.get("uid") or "",
         revision=labels.get(REVISION_LABEL) or "",
-        service=labels.get(SERVICE_LABEL) or "",
+        service=(labels.get(SERVICE_LABEL) or "") if service is None else service,
         node=spec.get("nodeName") or "",
         ip=status.get("podIP") or "",
-        token=_token(containers),
+        token=_proxy_variable(containers, TOKEN),
         sponge=annotations.get(PROXY) == "sponge",
         container=serving.get("name") or "",
         image=serving.get("image") or "",
@@ -153,6 +160,8 @@ def view(pod: Object) -> PodView:
         settings=settings,
         qos=status.get("qosClass") or "",
         others_even=all(_is_even(one, "cpu") and _is_even(one, "memory") for one in (*others, *starting)),
+        admitted=_admitted(containers),
+        head_room=head_room,
     )
 
 
@@ -251,23 +260,16 @@ def _condition(status: Object, kind: str, generation: int) -> tuple[str, str | N
     return "", None
 
 
-def _settings(annotations: Mapping[str, str]) -> ServingSettings | None:
-    return _read(tuple((key, value) for key, value in sponge_annotations(annotations).items() if key not in INTERNAL))
-
-
-@lru_cache(maxsize=512)
-def _read(annotations: tuple[tuple[str, str], ...]) -> ServingSettings | None:
-    """Cached: pods change all the time, and the pods of a revision have the same annotations."""
-    try:
-        return read_settings(dict(annotations))
-    except SettingError:
-        return None
-
-
-def _token(containers: Sequence[Object]) -> str:
+def _proxy_variable(containers: Sequence[Object], name: str) -> str:
+    """Of the queue-proxy's environment; empty where it is not there."""
     proxies = (container for container in containers if container["name"] == PROXY_CONTAINER)
     env = (variable for proxy in proxies for variable in proxy.get("env") or ())
-    return next((variable.get("value") or "" for variable in env if variable["name"] == TOKEN), "")
+    return next((variable.get("value") or "" for variable in env if variable["name"] == name), "")
+
+
+def _admitted(containers: Sequence[Object]) -> float:
+    text = _proxy_variable(containers, START)
+    return parse_quantity(text) if text else 0.0
 
 
 def _is_sidecar(init_container: Object) -> bool:

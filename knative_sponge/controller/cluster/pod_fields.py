@@ -5,13 +5,13 @@ Environment, probes, volumes and managed fields are nine tenths of a pod, and a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 import msgspec
 
 from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, SLO_ANNOTATION, sponge_annotations
-from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, TOKEN, USER_PORT, is_serving
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, START, TOKEN, USER_PORT, is_serving
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.settings.serving import EFFECTIVE, PROXY
 
@@ -19,6 +19,7 @@ _METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "generation",
 _LABELS: Final = (REVISION_LABEL, SERVICE_LABEL)
 _CONDITIONS: Final = ("Ready", "PodResizePending", "PodResizeInProgress")
 _CONDITION: Final = ("type", "status", "reason", "message", "observedGeneration")
+_OWNER: Final = ("apiVersion", "kind", "name", "uid", "controller")
 _RESOURCES: Final = ("cpu", "memory")
 
 
@@ -77,7 +78,8 @@ def kept_fields(pod: Object) -> Object:
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     kept = {
         "metadata": _part(metadata, *_METADATA)
-        | {"labels": _part(metadata.get("labels"), *_LABELS), "annotations": _annotations(metadata.get("annotations"))},
+        | {"labels": _part(metadata.get("labels"), *_LABELS), "annotations": _annotations(metadata.get("annotations"))}
+        | _filled("ownerReferences", _controller(metadata.get("ownerReferences"))),
         "spec": _part(spec, "nodeName")
         | _filled("overhead", _part(spec.get("overhead"), *_RESOURCES))
         | _resources(spec)
@@ -92,6 +94,11 @@ def kept_fields(pod: Object) -> Object:
     return kept
 
 
+def _controller(references: Sequence[Object] | None) -> list[Object]:
+    """The owner that controls the pod. There is one at most."""
+    return [_part(one, *_OWNER) for one in references or () if one.get("controller")]
+
+
 def _annotations(annotations: Mapping[str, str] | None) -> Object:
     kept = sponge_annotations(annotations or {})
     if kept.get(PROXY) == "sponge" or SLO_ANNOTATION not in kept:
@@ -104,7 +111,8 @@ def _container(container: Object) -> Object:
     if is_serving(container):
         kept |= {"ports": [{"name": USER_PORT}]} | _part(container, "image", "resizePolicy")
     if container["name"] == PROXY_CONTAINER:
-        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] == TOKEN])
+        kept |= _part(container, "image")
+        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] in (TOKEN, START)])
     return kept
 
 

@@ -12,6 +12,7 @@ from knative_sponge.controller.cluster.pod_fields import kept_fields
 from knative_sponge.controller.kube.resource import Object
 
 _ENDED: Final = ("Succeeded", "Failed")
+_LONGEST_FAULT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def pod_request(pod: Object) -> PodRequest:
     try:
         cores, memory = requested(pod), requested(pod, "memory")
     except ValueError as error:
-        return PodRequest(node, fault=str(error))
+        return PodRequest(node, fault=str(error)[:_LONGEST_FAULT])
     if node:
         return PodRequest(node, cores, memory)
     return PodRequest(

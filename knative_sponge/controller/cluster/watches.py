@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from functools import partial
 
 from knative_sponge.controller.annotations import REVISION_LABEL
 from knative_sponge.controller.cluster.node import kept_of_node
+from knative_sponge.controller.cluster.ownership import kept_of_owner, read_owner
 from knative_sponge.controller.cluster.pod_fields import read_pod
 from knative_sponge.controller.cluster.pod_request import kept_of_pod
 from knative_sponge.controller.kube.client import Kube
@@ -19,13 +21,16 @@ from knative_sponge.controller.kube.informer import Informer, without_managed_fi
 from knative_sponge.controller.kube.resource import (
     AUTOSCALER_CONFIG,
     DEPLOYMENTS,
+    LIMITS,
     NODES,
     POD_AUTOSCALERS,
     PODS,
+    REPLICA_SETS,
     REVISIONS,
     SERVERLESS_SERVICES,
     Object,
 )
+from knative_sponge.controller.quarantine import Failures
 
 
 def kept_of_revision(item: Object) -> Object:
@@ -42,8 +47,8 @@ def kept_of_deployment(item: Object) -> Object:
 class Nodes(Informer):
     """The informer of all nodes. It runs as long as the process; its subscribers are the leader's parts, and go with them."""
 
-    def __init__(self, kube: Kube, rng: random.Random) -> None:
-        super().__init__(kube, NODES, rng=rng, keep=kept_of_node)
+    def __init__(self, kube: Kube, rng: random.Random, failures: Failures | None = None) -> None:
+        super().__init__(kube, NODES, rng=rng, keep=kept_of_node, failures=failures)
 
     def forget_subscribers(self) -> None:
         """Tell the present subscribers nothing any more: this replica leads no longer."""
@@ -51,19 +56,42 @@ class Nodes(Informer):
 
 
 class Watches:
-    """All that the leader watches. Only Deployments of revisions are among it. nodes: the caller runs this informer."""
+    """All that the leader watches. Only Deployments and ReplicaSets of revisions are among it.
 
-    def __init__(self, kube: Kube, system_namespace: str, rng: random.Random, nodes: Nodes) -> None:
-        self.autoscalers = Informer(kube, POD_AUTOSCALERS, rng=rng)
-        self.revisions = Informer(kube, REVISIONS, rng=rng, keep=kept_of_revision)
-        self.services = Informer(kube, SERVERLESS_SERVICES, rng=rng)
-        self.deployments = Informer(kube, DEPLOYMENTS, rng=rng, labels=REVISION_LABEL, keep=kept_of_deployment)
-        self.pods = Informer(kube, PODS, rng=rng, read=read_pod, keep=kept_of_pod)
+    nodes: the caller runs this informer. namespace: the controller's own. failures: where objects that fail are reported.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        system_namespace: str,
+        rng: random.Random,
+        nodes: Nodes,
+        namespace: str = "knative-sponge",
+        failures: Failures | None = None,
+    ) -> None:
+        follow = partial(Informer, kube, rng=rng, failures=failures)
+        self.autoscalers = follow(POD_AUTOSCALERS)
+        self.revisions = follow(REVISIONS, keep=kept_of_revision)
+        self.services = follow(SERVERLESS_SERVICES)
+        self.deployments = follow(DEPLOYMENTS, labels=REVISION_LABEL, keep=kept_of_deployment)
+        self.replica_sets = follow(REPLICA_SETS, labels=REVISION_LABEL, read=read_owner, keep=kept_of_owner)
+        self.pods = follow(PODS, read=read_pod, keep=kept_of_pod)
         self.nodes = nodes
-        self.config = Informer(
-            kube, AUTOSCALER_CONFIG, rng=rng, namespace=system_namespace, fields="metadata.name=config-autoscaler"
+        self.config = follow(
+            AUTOSCALER_CONFIG, namespace=system_namespace, fields=f"metadata.name={AUTOSCALER_CONFIG.names[0]}"
         )
-        self._own = (self.autoscalers, self.revisions, self.services, self.deployments, self.pods, self.config)
+        self.limits = follow(LIMITS, namespace=namespace, fields=f"metadata.name={LIMITS.names[0]}")
+        self._own = (
+            self.autoscalers,
+            self.revisions,
+            self.services,
+            self.deployments,
+            self.replica_sets,
+            self.pods,
+            self.config,
+            self.limits,
+        )
 
     @property
     def synced(self) -> bool:

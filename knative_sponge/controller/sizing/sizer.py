@@ -8,9 +8,11 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity
+from knative_sponge.controller.cluster.ownership import Ownership
 from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import Kube
@@ -21,6 +23,7 @@ from knative_sponge.controller.profiles.profile import key_of
 from knative_sponge.controller.profiles.store import ProfileKeeper
 from knative_sponge.controller.proxies.cores_client import CoresClient
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics, ResizeOutcome
 from knative_sponge.controller.sizing.cpsat import Refiner
@@ -30,6 +33,7 @@ from knative_sponge.controller.sizing.memory import MemorySizer
 from knative_sponge.controller.sizing.memory_usage import Kubelets
 from knative_sponge.controller.sizing.overview import Overviews
 from knative_sponge.controller.sizing.pod_resizer import Patched, PhaseChanged, PodResizer, Refused
+from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import QuotaFreed, Report, ReportKind
@@ -39,6 +43,8 @@ from knative_sponge.wire.http import ADMIN_PORT
 
 _log: Final = logging.getLogger(__name__)
 
+_ROUND: Final = ("", "")
+"""Stands for no object: what a round does for all of them."""
 _PUBLISH_S: Final = 1.0
 _LEARN_S: Final = 15.0
 _SILENT_S: Final = 30.0
@@ -57,13 +63,15 @@ _OUTCOMES: Final[dict[ResizePhase, ResizeOutcome]] = {
 class Sizer:
     """`run` it on the leader only, beside `Watches.run`. Satisfies `pod_resizer.ResizeEffects`.
 
-    port: of the proxies' admin server. growth: see `GrowthRules`. clock: monotonic seconds.
+    owners: says which pods are whose. port: of the proxies' admin server. growth: see `GrowthRules`. failures: where objects
+    that fail are reported. clock: monotonic seconds.
     """
 
     def __init__(
         self,
         kube: Kube,
         watches: Watches,
+        owners: Ownership,
         recorder: Recorder,
         metrics: Metrics,
         board: Board,
@@ -72,6 +80,7 @@ class Sizer:
         *,
         port: int = ADMIN_PORT,
         growth: GrowthRules | None = None,
+        failures: Failures | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kube = kube
@@ -84,24 +93,30 @@ class Sizer:
         self._reported: dict[tuple[str, str, str], float] = {}
         """When people were told last, by namespace, revision and reason."""
         self._recording: set[asyncio.Task[object]] = set()
-        self.cluster = ClusterCapacity(watches.pods, watches.nodes, self._touch, clock)
+        failures = failures or Failures()
+        self._owners = owners
+        self._steps = failures.of("sizes")
+        self.cluster = ClusterCapacity(watches.pods, watches.nodes, owners, self._touch, clock, failures)
         self._quotas = QuotaRefusals()
         self.divider = Divider(
             self.cluster,
-            lambda pod: PodResizer(pod, self, clock),
-            lambda heard: DemandStreams(rng, heard, port=port),
+            lambda pod: PodResizer(pod, self, clock, failures),
+            lambda heard: DemandStreams(rng, heard, port=port, failures=failures),
             self._refiner,
             metrics,
             self._quotas,
             growth=growth,
             clock=clock,
+            failures=failures,
         )
-        self.counts = PodCounts()
+        self.counts = PodCounts(failures)
         self._kubelets = Kubelets()
-        self._memory = MemorySizer(self.cluster, self.divider.pods, self._kubelets, self.report, clock=clock)
-        self._overviews = Overviews(self.divider, watches, metrics, board, clock)
+        self._memory = MemorySizer(
+            self.cluster, self.divider.pods, self._kubelets, self.report, clock=clock, failures=failures
+        )
+        self._overviews = Overviews(self.divider, watches, metrics, board, clock, failures)
         self._keeper = keeper
-        self._collector = ModelCollector(keeper, port=port)
+        self._collector = ModelCollector(keeper, port=port, failures=failures)
 
     async def run(self) -> None:
         """Until cancelled. Nothing is divided before everything was listed, or the cores of unseen pods would be given away."""
@@ -179,6 +194,7 @@ class Sizer:
         counted_s = float("-inf")
         while True:
             self._overviews.publish()
+            self._metrics.broken_limits(len(self._owners.faults))
             now = self._clock()
             if now - counted_s >= PERIOD_S:
                 counted_s = now
@@ -188,30 +204,36 @@ class Sizer:
 
     def _report_silent_pods(self, now: float) -> None:
         self._reported = {key: at_s for key, at_s in self._reported.items() if now - at_s < _SILENT_AGAIN_S}
-        for pod in self.divider.pods.values():
-            view, silent_s = pod.resizer.pod, pod.silent_s(now)
-            if silent_s >= _SILENT_S and view.ready:
-                note = f"nothing was heard from its proxy for {silent_s:.0f} s; it keeps its size"
-                self._report(view, "NoNews", note, _SILENT_AGAIN_S)
+        for key, pod in self.divider.pods.items():
+            self._steps.run(key, partial(self._report_silence, pod, now))
+
+    def _report_silence(self, pod: PodState, now: float) -> None:
+        view, silent_s = pod.resizer.pod, pod.silent_s(now)
+        if silent_s >= _SILENT_S and view.ready:
+            note = f"nothing was heard from its proxy for {silent_s:.0f} s; it keeps its size"
+            self._report(view, "NoNews", note, _SILENT_AGAIN_S)
 
     async def _learn(self) -> None:
         while True:
             await asyncio.sleep(_LEARN_S)
-            await self._collector.collect(self._teachers())
-            await self._keeper.flush(time.time())
+            await self._steps.wait_for(_ROUND, self._learn_once)
+
+    async def _learn_once(self) -> None:
+        await self._collector.collect(self._teachers())
+        await self._keeper.flush(time.time())
 
     def _teachers(self) -> dict[str, str]:
         """For each image whose latency model is worth asking for, the address of the pod that has learned from most calls."""
         best: dict[str, tuple[int, str, Key]] = {}
-        for pod in self.divider.pods.values():
-            if (demand := pod.demand) is not None:
-                view = pod.resizer.pod
+        for name, pod in self.divider.pods.items():
+            if pod.demand is not None and not self._steps.holds(name):
+                view, samples = pod.resizer.pod, pod.demand.line.samples
                 key = key_of(view.image, view.key[0], view.service)
-                best[key] = max(best.get(key, (0, "", ("", ""))), (demand.line.samples, view.ip, view.key))
+                best[key] = max(best.get(key, (0, "", ("", ""))), (samples, view.ip, view.key))
         now, found = time.time(), {}
         for key, (_, ip, name) in best.items():
             demand = self.divider.pods[name].demand if ip else None
-            if demand is not None and self._keeper.lacks(key, demand.line, now):
+            if demand is not None and self._steps.run(name, partial(self._keeper.lacks, key, demand.line, now)):
                 found[key] = ip
         return found
 

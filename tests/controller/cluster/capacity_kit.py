@@ -12,7 +12,7 @@ from knative_sponge.controller.cluster.pod_request import kept_of_pod
 from knative_sponge.controller.kube.informer import Changed, key_of
 from knative_sponge.controller.kube.resource import Object
 from tests.controller.admission_kit import container
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import Copied, running
 
 
 class Feed:
@@ -25,6 +25,9 @@ class Feed:
 
     def subscribe(self, subscriber: Any) -> None:
         self._tell = subscriber
+
+    def get(self, key: Any) -> Object | None:
+        return self.objects.get(key)
 
     def put(self, item: Object) -> None:
         key = key_of(item)
@@ -41,7 +44,7 @@ class World:
         self.pods, self.nodes = Feed(kept_of_pod), Feed(kept_of_node)
         self.changed: list[str] = []
         self.now = 1000.0
-        self.cluster = ClusterCapacity(self.pods, self.nodes, self.changed.append, lambda: self.now)  # type: ignore[arg-type]
+        self.cluster = ClusterCapacity(self.pods, self.nodes, Copied(), self.changed.append, lambda: self.now)  # type: ignore[arg-type]
 
 
 def node(name: str = "n1", cpu: str = "4", *, memory: str = "8Gi", labels: Any = None, **spec: Any) -> Object:

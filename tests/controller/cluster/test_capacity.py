@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from knative_sponge.controller.cluster.node import kept_of_node
-from knative_sponge.controller.cluster.pod import PodView, requested, view
+from knative_sponge.controller.cluster.pod import PodView, requested
 from knative_sponge.controller.kube.informer import Changed
 from tests.controller.cluster.capacity_kit import World, node, ours, theirs, waits
+from tests.controller.sized_pod import viewed
 
 
 def test_what_is_not_managed_is_reserved_and_so_are_sidecars() -> None:
@@ -175,7 +176,7 @@ def test_the_books_are_those_of_the_last_state_whatever_came_before(steps: list[
         here = [
             pod for pod in last.values() if pod["spec"]["nodeName"] == where and pod["status"]["phase"] == "Running"
         ]
-        sized = [view(pod) for pod in here if "knative-sponge.dev/proxy" in pod["metadata"]["annotations"]]
+        sized = [viewed(pod) for pod in here if "knative-sponge.dev/proxy" in pod["metadata"]["annotations"]]
         reserved = sum(requested(pod) for pod in here) - sum(pod.request for pod in sized)
         assert {pod.key for pod in world.cluster.managed_on(where)} == {pod.key for pod in sized}
         assert abs(world.cluster.reserved(where) - reserved) < 1e-9

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from knative_sponge.controller.cluster.capacity import AGAIN_S, PATIENCE_S
+from tests.controller.admission_kit import container
 from tests.controller.cluster.capacity_kit import World, node, ours, theirs, waits
 
 
@@ -129,3 +131,32 @@ def test_a_pod_of_a_revision_that_waits_is_waited_for_as_well() -> None:
     new["status"] = waits("x")["status"]
     world.pods.put(new)
     assert world.cluster.waiting() == {"n1": pytest.approx(1.025)}
+
+
+def test_a_pod_keeps_what_it_has_of_its_admitted_size_although_others_wait() -> None:
+    world = World()
+    world.nodes.put(node(cpu="4"))
+    pod = ours("a", "2")
+    (admitted,) = (one for one in container(pod, "queue-proxy")["env"] if one["name"] == "SPONGE_CORES")
+    world.pods.put(pod)
+    world.pods.put(waits("next", "3"))
+    assert world.cluster.waiting() == {"n1": 3.0}, "it was admitted with 100m"
+    admitted["value"] = "2"
+    world.pods.put(pod | {"metadata": pod["metadata"] | {"resourceVersion": "78"}})
+    assert world.cluster.waiting() == {}
+
+
+def test_no_namespace_crowds_out_anothers_waiting_pods_and_each_look_is_bounded() -> None:
+    """Before each division all of them were compared with all nodes: 90 ms."""
+    world = World()
+    for number in range(100):
+        world.nodes.put(node(f"n{number}", cpu="80"))
+    world.nodes.put(node("large", cpu="96"))
+    for number in range(2000):
+        world.pods.put(waits(f"many-{number}", "64", nodeSelector={"none": "such"}))
+    few = waits("few", "4")
+    few["metadata"]["namespace"] = "quiet"
+    world.pods.put(few)
+    begun = time.process_time()
+    assert world.cluster.waiting() == {"large": 4.0}
+    assert time.process_time() - begun < 0.03

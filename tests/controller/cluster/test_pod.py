@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.cluster.pod import resize_body, view
+from knative_sponge.controller.cluster.pod import resize_body
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import Seen
 from tests.controller.admission_kit import container
-from tests.controller.sized_pod import IMAGE, conditioned, resized, running, status_of
+from tests.controller.sized_pod import IMAGE, conditioned, resized, running, status_of, viewed
 
 MI = 2**20
 
 
 def test_a_running_pod_says_who_it_is_and_how_large() -> None:
-    seen = view(running())
+    seen = viewed(running())
     assert seen.key == ("default", "hello-00002-deployment-6dc68d6444-wt42v")
     assert (seen.uid, seen.revision, seen.service) == ("u-1", "hello-00002", "hello")
     assert (seen.node, seen.ip, seen.token, seen.sponge) == ("n1", "10.0.0.7", "t-1", True)
@@ -35,13 +35,13 @@ def test_a_running_pod_says_who_it_is_and_how_large() -> None:
 
 
 def test_a_pod_that_is_printed_does_not_show_its_token() -> None:
-    assert "t-1" not in repr(view(running()))
+    assert "t-1" not in repr(viewed(running()))
 
 
 def test_a_pod_that_was_just_made_says_what_it_can() -> None:
     pod = running()
     del pod["status"], pod["spec"]["nodeName"]
-    seen = view(pod)
+    seen = viewed(pod)
     assert (seen.node, seen.ip, seen.phase, seen.ready, seen.qos) == ("", "", "", False, "")
     assert (seen.in_force, seen.allocated, seen.memory_in_force) == (None, None, None)
     assert seen.observed_generation == 0
@@ -52,7 +52,7 @@ def test_a_pod_of_somebody_else_is_none_of_ours() -> None:
         "metadata": {"namespace": "kube-system", "name": "dns"},
         "spec": {"containers": [{"name": "dns", "resources": {"requests": {"cpu": "1"}}}]},
     }
-    seen = view(pod)
+    seen = viewed(pod)
     assert (seen.sponge, seen.container, seen.token, seen.revision) == (False, "", "", "")
     assert (seen.request, seen.others) == (0.0, 1.0)
 
@@ -60,7 +60,7 @@ def test_a_pod_of_somebody_else_is_none_of_ours() -> None:
 def test_settings_that_cannot_be_read_are_none() -> None:
     pod = running()
     pod["metadata"]["annotations"]["knative-sponge.dev/max-batch"] = "many"
-    assert view(pod).settings is None
+    assert viewed(pod).settings is None
 
 
 def test_sidecars_count_among_the_others_and_what_only_starts_does_not() -> None:
@@ -70,55 +70,55 @@ def test_sidecars_count_among_the_others_and_what_only_starts_does_not() -> None
         {"name": "mesh", "restartPolicy": "Always"} | asks,
         {"name": "fetch"} | asks,
     ]
-    assert view(pod).others == pytest.approx(0.225)
+    assert viewed(pod).others == pytest.approx(0.225)
 
 
 @pytest.mark.parametrize("reason", ["Deferred", "Infeasible"])
 def test_a_pending_resize_shows_with_its_message(reason: str) -> None:
-    seen = view(conditioned(running(), "PodResizePending", reason=reason, message="no room", observedGeneration=3))
+    seen = viewed(conditioned(running(), "PodResizePending", reason=reason, message="no room", observedGeneration=3))
     assert (seen.pending, seen.progress, seen.message) == (reason, "", "no room")
 
 
 @pytest.mark.parametrize(("reason", "progress"), [(None, "InProgress"), ("", "InProgress"), ("Error", "Error")])
 def test_a_resize_in_progress_shows_and_so_does_its_error(reason: str | None, progress: str) -> None:
     more = {} if reason is None else {"reason": reason, "message": "runc says no"}
-    seen = view(conditioned(running(), "PodResizeInProgress", **more))
+    seen = viewed(conditioned(running(), "PodResizeInProgress", **more))
     assert (seen.pending, seen.progress) == ("", progress)
     assert seen.message == more.get("message", "")
 
 
 def test_conditions_of_an_older_spec_and_those_that_do_not_hold_do_not_count() -> None:
-    assert view(conditioned(running(), "PodResizePending", reason="Infeasible", observedGeneration=2)).pending == ""
-    assert view(conditioned(running(), "PodResizeInProgress", status="False")).progress == ""
+    assert viewed(conditioned(running(), "PodResizePending", reason="Infeasible", observedGeneration=2)).pending == ""
+    assert viewed(conditioned(running(), "PodResizeInProgress", status="False")).progress == ""
 
 
 def test_the_size_in_force_is_the_limit_and_where_only_the_request_moves_the_request() -> None:
     pod = running()
     status_of(pod)["resources"] = {"requests": {"cpu": "300m"}, "limits": {"cpu": "2"}}
-    assert view(pod).in_force == 2.0
+    assert viewed(pod).in_force == 2.0
     del status_of(pod)["resources"]["limits"]
-    assert view(pod).in_force == 0.3
+    assert viewed(pod).in_force == 0.3
     burst = running(cpu_limit="burst", max_cores="2")
     status_of(burst)["resources"] = {"requests": {"cpu": "300m"}, "limits": {"cpu": "2"}}
-    assert (view(burst).in_force, view(burst).size) == (0.3, 0.1)
+    assert (viewed(burst).in_force, viewed(burst).size) == (0.3, 0.1)
 
 
 def test_a_limit_that_somebody_set_apart_from_the_request_is_the_size_that_counts() -> None:
     pod = running()
     container(pod, "user-container")["resources"]["limits"]["cpu"] = "2"
-    assert view(pod).size == 2.0
+    assert viewed(pod).size == 2.0
 
 
 def test_the_resize_is_told_what_the_pod_shows() -> None:
     pod = conditioned(running(), "PodResizePending", reason="Deferred", message="later")
-    assert view(pod).seen() == Seen(0.1, 0.1, "Deferred", "", "later", 3, 3, 0.1)
+    assert viewed(pod).seen() == Seen(0.1, 0.1, "Deferred", "", "later", 3, 3, 0.1)
 
 
 # The patch
 
 
 def test_request_and_limit_move_together() -> None:
-    assert resize_body(view(running()), 1.5) == {
+    assert resize_body(viewed(running()), 1.5) == {
         "spec": {
             "containers": [
                 {"name": "user-container", "resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1500m"}}}
@@ -128,7 +128,7 @@ def test_request_and_limit_move_together() -> None:
 
 
 def resources_after(pod: Any, cores: float, memory: int | None = None) -> Any:
-    return container(resized(pod, resize_body(view(pod), cores, memory)), "user-container")["resources"]
+    return container(resized(pod, resize_body(viewed(pod), cores, memory)), "user-container")["resources"]
 
 
 def test_a_missing_limit_is_added() -> None:
@@ -164,18 +164,18 @@ def test_memory_moves_only_when_asked_and_a_limit_only_where_there_is_one() -> N
 
 def test_the_memory_that_counts_is_the_limit_and_without_one_the_request() -> None:
     pod = running()
-    assert (view(pod).memory, view(pod).memory_in_force) == (128 * MI, 128 * MI)
+    assert (viewed(pod).memory, viewed(pod).memory_in_force) == (128 * MI, 128 * MI)
     del container(pod, "user-container")["resources"]["limits"]["memory"]
-    assert (view(pod).memory, view(pod).memory_in_force) == (64 * MI, 64 * MI)
+    assert (viewed(pod).memory, viewed(pod).memory_in_force) == (64 * MI, 64 * MI)
     del container(pod, "user-container")["resources"]["requests"]["memory"]
-    assert view(pod).memory is None
+    assert viewed(pod).memory is None
 
 
 def test_a_container_that_restarts_for_memory_says_so() -> None:
     pod = running()
-    assert not view(pod).memory_restarts
+    assert not viewed(pod).memory_restarts
     container(pod, "user-container")["resizePolicy"][1]["restartPolicy"] = "RestartContainer"
-    assert view(pod).memory_restarts
+    assert viewed(pod).memory_restarts
 
 
 def qos(pod: Any) -> str:
@@ -214,12 +214,12 @@ def test_no_resize_changes_the_qos_class(
     if even:
         container(pod, "queue-proxy")["resources"] = EVEN
     before = pod["status"]["qosClass"] = qos(pod)
-    resized(pod, resize_body(view(pod), cores, memory))
+    resized(pod, resize_body(viewed(pod), cores, memory))
     assert qos(pod) == before
     found = container(pod, "user-container")["resources"]
     assert parse_quantity(found["requests"]["cpu"]) == cores
     assert parse_quantity(found["limits"].get("cpu", "99")) >= cores
-    assert view(pod).size == cores
+    assert viewed(pod).size == cores
 
 
 def test_a_guaranteed_pod_stays_so_even_where_only_the_request_should_move() -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from knative_sponge.controller.admission.stock_proxy_report import stock_proxy
 from knative_sponge.controller.cluster.node import SchedulingConstraints
-from knative_sponge.controller.cluster.pod import requested, view
+from knative_sponge.controller.cluster.pod import requested
 from knative_sponge.controller.cluster.pod_fields import kept_fields, read_pod
 from knative_sponge.controller.cluster.pod_request import kept_of_pod, pod_request
 from tests.controller.admission.pod_kit import created
 from tests.controller.admission_kit import container, pod_with
-from tests.controller.sized_pod import conditioned, running
+from tests.controller.sized_pod import conditioned, running, viewed
 
 LACKS_CPU = {
     "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "3 Insufficient cpu.",
@@ -56,7 +56,7 @@ def test_the_kept_fields_of_a_pod_say_what_all_of_it_says(name: str) -> None:
     kept = copy.deepcopy(pod)
     held = kept_fields(pod)
     assert pod == kept
-    assert view(held) == view(pod)
+    assert viewed(held) == viewed(pod)
     assert requested(held) == requested(pod)
     assert requested(held, "memory") == requested(pod, "memory")
     assert stock_proxy(held) == stock_proxy(pod)

@@ -17,7 +17,7 @@ from tests.controller.admission_kit import pod_with
 from tests.controller.apiserver import FakeApi
 from tests.controller.kube.test_lease import ended
 from tests.controller.revision_kit import deployment, revision, run, until
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import Copied, running
 
 A_NODE = {"allocatable": {"cpu": "4", "memory": "8Gi"}}
 LABELS = {f"feature.node.kubernetes.io/cpu-cpuid.{name}": f"level {name}" for name in ("AVX512VNNI", "AMXBF16")}
@@ -57,7 +57,8 @@ def test_of_pods_deployments_and_revisions_only_what_is_read_is_held() -> None:
             ]
             text = json.dumps(held, default=repr)
             assert "managedFields" not in text
-            assert text.count('"image"') == 1  # the serving container's, by which profiles are known
+            # The serving container's, by which profiles are known, and the queue-proxy's, which has to be ours.
+            assert text.count('"image"') == 2
             assert '"env"' not in text
             _, seen_deployment, seen_pod = held
             assert seen_deployment["spec"]["replicas"] == seen_deployment["status"]["readyReplicas"] == 1
@@ -77,7 +78,7 @@ def test_an_object_that_cannot_be_read_costs_the_others_nothing() -> None:
         async with FakeApi() as api:
             kube = Kube.at(api.url)
             watches = Watches(kube, "knative-serving", random.Random(1), Nodes(kube, random.Random(1)))
-            cluster = ClusterCapacity(watches.pods, watches.nodes, lambda _node: None)
+            cluster = ClusterCapacity(watches.pods, watches.nodes, Copied(), lambda _node: None)
             put_broken(api, "listed")
             tasks = [asyncio.create_task(part.run()) for part in (watches.nodes, watches)]
             await watches.wait()
@@ -106,7 +107,7 @@ def test_nodes_are_known_to_who_comes_late_and_not_told_to_who_has_gone() -> Non
             await nodes.synced.wait()
             touched: list[str] = []
             watches = Watches(kube, "knative-serving", random.Random(1), nodes)
-            cluster = ClusterCapacity(watches.pods, watches.nodes, touched.append)
+            cluster = ClusterCapacity(watches.pods, watches.nodes, Copied(), touched.append)
             assert cluster.node("n1") is not None
             put_node(api, "n2")
             await until(lambda: cluster.node("n2"))

@@ -23,7 +23,7 @@ from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeError
 from tests.controller.admission_kit import container
-from tests.controller.sized_pod import resized, running
+from tests.controller.sized_pod import Copied, resized, running
 
 MI = 2**20
 ADDRESS = "198.51.100.7"
@@ -66,7 +66,7 @@ class World:
         rng = random.Random(1)
         self._pods = _Fed(self.kube, PODS, rng=rng, keep=kept_of_pod)
         self._nodes = _Fed(self.kube, NODES, rng=rng, keep=kept_of_node)
-        self.cluster = ClusterCapacity(self._pods, self._nodes, lambda _node: None)
+        self.cluster = ClusterCapacity(self._pods, self._nodes, Copied(), lambda _node: None)
         self.cluster.subscribe(self._seen)
         self.sizer = MemorySizer(self.cluster, self.pods, self, self.report, clock=loop.time)
         self.put_node(memory)

@@ -8,19 +8,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from knative_sponge.controller.cluster.ownership import Ownership
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
-from knative_sponge.controller.kube.resource import NODES, PODS, REVISIONS, Object
+from knative_sponge.controller.kube.resource import DEPLOYMENTS, NODES, PODS, REPLICA_SETS, REVISIONS, Object
 from knative_sponge.controller.profiles.store import ProfileKeeper, ProfileStore
 from knative_sponge.controller.reporting.board import Board
 from knative_sponge.controller.reporting.metrics import Metrics
 from knative_sponge.controller.sizing.sizer import Sizer
 from knative_sponge.core.quantity import parse_quantity
+from tests.controller.admission.pod_kit import IMAGE
 from tests.controller.admission_kit import container
 from tests.controller.apiserver import FakeApi
 from tests.controller.revision_kit import run, until
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import owners_of, running
 from tests.local.fake_proxy import Event, FakeProxy
 
 NAMESPACE = "default"
@@ -73,9 +75,16 @@ class Node:
         return round(sum(parse_quantity(one["resources"].get("requests", {}).get("cpu", "0")) for one in containers), 3)
 
     async def add(
-        self, name: str, cores: float, *, ip: str, revision: str = "hello-00002", **annotations: str
+        self,
+        name: str,
+        cores: float,
+        *,
+        ip: str,
+        revision: str = "hello-00002",
+        namespace: str = NAMESPACE,
+        **annotations: str,
     ) -> FakeProxy:
-        """A pod that runs, whose proxy wants what it has."""
+        """A pod that runs, whose proxy wants what it has. Pods with other annotations are of another revision."""
         told = self.told[name] = []
         proxy = self.proxies[name] = FakeProxy("t-1", told.append, cores=cores)
         await proxy.start(self.port, ip)
@@ -84,13 +93,22 @@ class Node:
         pod = running(cpu=text, **annotations)  # type: ignore[arg-type]
         for amounts in container(pod, "user-container")["resources"].values():
             amounts["cpu"] = text
-        pod["metadata"] |= {"name": name, "uid": f"u-{name}"}
-        pod["metadata"]["labels"]["serving.knative.dev/revision"] = revision
+        pod["metadata"] |= {"name": name, "uid": f"u-{name}", "namespace": namespace}
         pod["status"]["podIP"] = ip
+        labels = pod["metadata"]["labels"]
+        labels["serving.knative.dev/revision"] = revision
+        stored = self.api.get(REVISIONS, revision, namespace)
+        if (
+            stored is not None
+            and stored["metadata"]["annotations"] != owners_of(pod)["revisions"]["metadata"]["annotations"]
+        ):
+            labels["serving.knative.dev/revision"] = f"{name}-00001"
+        owners = owners_of(pod)
+        for resource in (REVISIONS, DEPLOYMENTS, REPLICA_SETS):
+            owner = owners[resource.plural]
+            if self.api.get(resource, owner["metadata"]["name"], namespace) is None:
+                self.api.put(resource, owner)
         self.api.put(PODS, pod)
-        if self.api.get(REVISIONS, revision, NAMESPACE) is None:
-            metadata = {"name": revision, "namespace": NAMESPACE, "uid": f"u-{revision}"}
-            self.api.put(REVISIONS, {"metadata": metadata})
         return proxy
 
     def put_node(self, cores: float, name: str = "n1") -> None:
@@ -149,6 +167,13 @@ async def sizing(node: Node) -> AsyncIterator[Sizer]:
     node.sizer = Sizer(
         node.kube,
         node.watches,
+        Ownership(
+            node.watches.revisions,
+            node.watches.deployments,
+            node.watches.replica_sets,
+            node.watches.limits,
+            images=[IMAGE],
+        ),
         Recorder(node.kube, "autoscaler-0"),
         node.metrics,
         node.board,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.sizing.actuation import actuate
 from knative_sponge.controller.sizing.pod_state import PodState
 from knative_sponge.controller.sizing.quota_refusals import QuotaRefusals
@@ -15,7 +14,7 @@ from knative_sponge.core.allocation.divide import Claim, DivideRules, Problem
 from knative_sponge.core.allocation.growth import GrowthRules
 from knative_sponge.core.resizing.events import PatchFailed, Target, Tick
 from knative_sponge.core.resizing.machine import PodResize
-from tests.controller.sized_pod import running, sized
+from tests.controller.sized_pod import running, sized, viewed
 
 NOW = 1000.0
 
@@ -27,7 +26,7 @@ class Given:
         pod = running()
         pod["metadata"] |= {"name": name, "uid": f"u-{name}"}
         sized(pod, cores)
-        self.pod = view(pod)
+        self.pod = viewed(pod)
         self.machine = PodResize(0.0)
         self.machine.handle(self.pod.seen(), 0.0)
         self.sized_s = -1e9

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.sizing.claims import STALE_S, PodDemand, bounds, claim
 from knative_sponge.core.allocation.divide import Claim
 from knative_sponge.wire.demand import DemandLine
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import running, viewed
 
 Curve = tuple[tuple[float, float], ...]
 
@@ -24,7 +23,7 @@ def machine(floor: float | None = None, ceiling: float | None = None, asked: flo
 
 def claimed(curve: Curve = (), cores: float | None = 0.8, **annotations: Any) -> Claim:
     demand = PodDemand(DemandLine(cores=0.5, want=0.8, curve=curve), 0.8, 10.0)
-    return claim(view(running(**annotations)), machine(), demand, cores, 4.0, 10.0)
+    return claim(viewed(running(**annotations)), machine(), demand, cores, 4.0, 10.0)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +43,7 @@ def claimed(curve: Curve = (), cores: float | None = 0.8, **annotations: Any) ->
 def test_a_pod_stays_within_its_settings_and_what_was_not_refused(
     annotations: dict[str, Any], refused: dict[str, float], found: tuple[float, float]
 ) -> None:
-    assert bounds(view(running(**annotations)), machine(**refused), 4.0, 10.0) == found
+    assert bounds(viewed(running(**annotations)), machine(**refused), 4.0, 10.0) == found
 
 
 @pytest.mark.parametrize(("priority", "weight"), [("5", 1.0), ("6", 2.0), ("4", 0.5), ("9", 16.0)])
@@ -53,7 +52,7 @@ def test_each_step_of_priority_makes_a_missed_row_count_twice(priority: str, wei
 
 
 def test_without_cores_or_demand_a_pod_keeps_its_size() -> None:
-    pod = view(running())
+    pod = viewed(running())
     for demand, cores in ((None, 0.8), (PodDemand(DemandLine(cores=0.5, want=0.8), 0.8, 10.0), None)):
         kept = claim(pod, machine(), demand, cores, 4.0, 10.0)
         assert (kept.want, kept.cores, kept.curve, kept.shrinkable) == (0.5, 0.5, (), False)

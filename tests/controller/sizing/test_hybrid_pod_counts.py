@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.reporting.rows import NodeRow
 from knative_sponge.controller.sizing.claims import PodDemand
 from knative_sponge.controller.sizing.hybrid_pod_counts import PERIOD_S, PodCounts
 from knative_sponge.wire.demand import DemandLine
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import running, viewed
 
 REVISION = ("default", "hello-00002")
 YOLO = (0.14, 0.025, 0.0, 0.022)
@@ -47,7 +46,7 @@ class World:
             for number in range(self.pods):
                 pod = running(cpu="1", scaling=self.scaling, max_cores="4")
                 pod["metadata"]["name"] = f"p{number}"
-                seen = view(pod)
+                seen = viewed(pod)
                 resizer = SimpleNamespace(pod=seen, machine=SimpleNamespace(target=1.0))
                 line = DemandLine(
                     cores=1.0,

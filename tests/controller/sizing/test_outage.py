@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from itertools import pairwise
 
-from knative_sponge.controller.cluster.pod import PodView, view
+from knative_sponge.controller.cluster.pod import PodView
 from knative_sponge.controller.kube.api_json import Text, read_object
 from knative_sponge.controller.kube.client import Kube, Listing, Patch, WatchEventType
 from knative_sponge.controller.kube.informer import Informer
@@ -17,7 +17,7 @@ from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import Report
 from knative_sponge.errors import KubeGone, KubeUnreachable
 from tests.controller.admission_kit import container
-from tests.controller.sized_pod import resized, running
+from tests.controller.sized_pod import resized, running, viewed
 from tests.virtual_time import run_virtual
 
 _HOUR_S = 3600.0
@@ -108,7 +108,7 @@ class FakeEffects:
         return True
 
     def patched(self, resizer: PodResizer, event: Patched) -> None:
-        resizer.see(view(event.answer))
+        resizer.see(viewed(event.answer))
 
     def report(self, resizer: PodResizer, report: Report) -> None:
         pass
@@ -146,7 +146,7 @@ def test_after_an_hour_without_api_server_a_pod_gets_the_size_that_is_wanted_the
     async def body() -> None:
         store = Store()
         effects = FakeEffects(store)
-        resizer = PodResizer(view(store.pods["a"]), effects, _now)
+        resizer = PodResizer(viewed(store.pods["a"]), effects, _now)
         resizer.see(resizer.pod)
         await asyncio.sleep(10.0)
         store.away = True

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller.cluster.pod import view
 from knative_sponge.controller.kube.resource import PODS
 from knative_sponge.controller.sizing import claims, divider
 from knative_sponge.controller.sizing import pod_resizer as resizer
@@ -20,7 +19,7 @@ from knative_sponge.controller.sizing.pod_resizer import PodResizer
 from knative_sponge.core.resizing.events import Connected, NodeChanged, Target
 from knative_sponge.wire.demand import DemandLine
 from tests.controller.revision_kit import run, until
-from tests.controller.sized_pod import running
+from tests.controller.sized_pod import running, viewed
 from tests.controller.sizing.node_kit import NAMESPACE, Node, a_node, sizing
 from tests.controller.sizing.test_cpsat import RULES, unproven
 
@@ -134,7 +133,7 @@ class _Broken:
 
 def test_a_resizer_that_was_closed_does_nothing_more() -> None:
     async def body() -> None:
-        pod = view(running(cpu="1"))
+        pod = viewed(running(cpu="1"))
         effects: Any = SimpleNamespace(phase_changed=lambda _event: None)
         one = PodResizer(pod, effects, asyncio.get_running_loop().time)
         one.close()
@@ -206,13 +205,13 @@ def test_nodes_that_cannot_wait_for_their_turn_do_not_cost_the_solver_its_proces
 
 def test_what_a_pods_sandbox_takes_is_not_divided() -> None:
     pod = running()
-    plain = view(pod).others
+    plain = viewed(pod).others
     pod["spec"]["overhead"] = {"cpu": "250m"}
-    assert view(pod).others == pytest.approx(plain + 0.25)
+    assert viewed(pod).others == pytest.approx(plain + 0.25)
 
 
 def test_a_model_that_cannot_be_stops_no_count() -> None:
-    pod = view(running(cpu="1", scaling="hybrid", max_cores="4"))
+    pod = viewed(running(cpu="1", scaling="hybrid", max_cores="4"))
     line = DemandLine(cores=1.0, want=1.0, rate=2.0, slack=1.0, params=(0.0, 0.0, 0.0, 0.0), samples=50)
     resizer = SimpleNamespace(pod=pod, machine=SimpleNamespace(target=1.0))
     pods: Any = {pod.key: SimpleNamespace(resizer=resizer, demand=PodDemand(line, 1.0, 0.0))}
