@@ -9,10 +9,13 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from knative_sponge.controller.admission.control_keys import ControlKeys, KeyRotation
 from knative_sponge.controller.admission.rotation import Rotation, SecretSource
 from knative_sponge.controller.admission.stock_proxy_report import Reporter
 from knative_sponge.controller.admission.webhook import WebhookServer
+from knative_sponge.controller.cluster.control_token import key_named
 from knative_sponge.controller.cluster.node import start_room
+from knative_sponge.controller.cluster.pod import PodView, control_reference
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
@@ -68,16 +71,22 @@ class Process:
         self._metrics = Metrics()
         self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s, end)
         self._profiles = ProfileStore(kube, settings.namespace)
+        self._keys = ControlKeys(kube, settings)
         self._nodes = Nodes(kube, rng)
         self.webhook = WebhookServer(
             settings,
             SecretSource(kube, settings),
             self._metrics.registry,
+            self._keys.mint,
             lookup=self._profiles.get,
             room=self._room,
             host=host,
         )
-        checks = {"the webhook has no certificate": self._serves, "the leader has not listed everything": self._synced}
+        checks = {
+            "the webhook has no certificate": self._serves,
+            "the webhook has no control key": lambda: self._keys.ready,
+            "the leader has not listed everything": self._synced,
+        }
         self.health = Listener(health_app(checks), host, settings.health_port)
         self._board = Board()
         self._admin_port = admin_port
@@ -96,6 +105,7 @@ class Process:
         endless = (
             asyncio.create_task(self._elector.run(self._lead), name="election"),
             asyncio.create_task(self._profiles.run(), name="profiles"),
+            asyncio.create_task(self._keys.run(), name="control keys"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
         )
         stopping = asyncio.create_task(stop.wait())
@@ -128,7 +138,16 @@ class Process:
         recorder = Recorder(kube, settings.pod)
         keeper = ProfileKeeper(kube, self._profiles, settings.namespace)
         sizer = Sizer(
-            kube, watches, recorder, metrics, self._board, keeper, self._rng, port=self._admin_port, growth=self._growth
+            kube,
+            watches,
+            recorder,
+            metrics,
+            self._board,
+            keeper,
+            self._rng,
+            port=self._admin_port,
+            token=self._token,
+            growth=self._growth,
         )
         activators = Activators(kube, settings.system_namespace, self._rng)
         reconciler = Reconciler(
@@ -143,12 +162,15 @@ class Process:
         sizer.counts.subscribe(reconciler.wake)
         reporter = Reporter(kube, watches, recorder, metrics)
         rotation = Rotation(kube, settings)
+        key_rotation = KeyRotation(kube, settings, self._keys_in_use)
+        unsubscribe = self._keys.subscribe(sizer.divider.tokens_changed)
         metrics.leads(True)
         try:
             async with asyncio.TaskGroup() as group:
-                for part in (watches, sizer, activators, reconciler, reporter, rotation):
+                for part in (watches, sizer, activators, reconciler, reporter, rotation, key_rotation):
                     group.create_task(part.run(), name=type(part).__name__)
         finally:
+            unsubscribe()
             self._watches = None
             self._nodes.forget_subscribers()
             metrics.leads(False)
@@ -157,6 +179,17 @@ class Process:
         """What the nodes that are known have for a new pod. The webhook of each replica asks, so each replica knows nodes."""
         views = (item["view"] for item in self._nodes.objects.values())
         return start_room(pod, (view for view in views if view is not None))
+
+    def _token(self, pod: PodView) -> str:
+        return self._keys.token(pod.key[0], pod.control) if pod.control else pod.token
+
+    def _keys_in_use(self) -> set[int] | None:
+        """The control keys that pods name; None while not all pods are known."""
+        watches = self._watches
+        if watches is None or not watches.synced:
+            return None
+        named = (key_named(control_reference(pod)) for pod in watches.pods.objects.values())
+        return {key for key in named if key is not None}
 
     def _serves(self) -> bool:
         return self.webhook.ready

@@ -108,7 +108,7 @@ def test_the_roles_grant_what_the_code_declares_and_nothing_else() -> None:
 
 
 def test_names_that_the_roles_are_limited_to_are_the_settings() -> None:
-    assert SECRETS.names == (DEFAULTS["cert_secret"],)
+    assert SECRETS.names == (DEFAULTS["cert_secret"], DEFAULTS["control_secret"])
     assert LEASES.names == (DEFAULTS["lease"],)
     for resource, kind in ((MUTATING_WEBHOOKS, "Mutating"), (VALIDATING_WEBHOOKS, "Validating")):
         assert resource.names == (CONFIGURATION,) == (one(f"{kind}WebhookConfiguration")["metadata"]["name"],)
@@ -184,7 +184,7 @@ def webhooks() -> list[Object]:
 
 def test_webhooks_call_the_paths_that_are_served() -> None:
     paths = [webhook["clientConfig"]["service"].pop("path") for webhook in webhooks()]
-    assert sorted(paths) == sorted(rules("image", lambda: "token"))
+    assert sorted(paths) == sorted(rules("image", lambda _namespace: None))
 
 
 @pytest.mark.parametrize("webhook", webhooks(), ids=lambda webhook: webhook["clientConfig"]["service"]["path"])

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from starlette.routing import Route
 
 from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
-from knative_sponge.controller.admission.pod import Room, no_profile, review_pod, unlimited
+from knative_sponge.controller.admission.pod import Mint, Room, no_profile, review_pod, unlimited
 from knative_sponge.controller.admission.service import mutate_service, validate_service
 from knative_sponge.controller.profiles.store import Lookup
 from knative_sponge.errors import KubeError
@@ -56,19 +55,19 @@ class WebhookServer:
         settings: ControllerSettings,
         certificates: CertificateSource,
         registry: CollectorRegistry,
+        mint: Mint,
         *,
         lookup: Lookup = no_profile,
         room: Room = unlimited,
         host: str | None = None,
-        new_token: Callable[[], str] = secrets.token_urlsafe,  # of 32 random bytes
         now: Callable[[], float] = time.time,
     ) -> None:
-        """lookup: profiles by image. room: cores that nodes have for a new pod. host: None is all interfaces. new_token: makes
-        the control token of a pod. now: wall clock in Unix seconds."""
+        """mint: see `pod.Mint`. lookup: profiles by image. room: cores that nodes have for a new pod. host: None is all
+        interfaces. now: wall clock in Unix seconds."""
         self._certificates = certificates
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        app = webhook_app(rules(settings.proxy_image, new_token, lookup, room), registry)
+        app = webhook_app(rules(settings.proxy_image, mint, lookup, room), registry)
         self._listener = Listener(app, host, settings.webhook_port, tls=self._tls)
         self._expiry = Gauge(
             "sponge_webhook_certificate_expiry_seconds",
@@ -139,15 +138,13 @@ def _tell_failure(following: asyncio.Task[None]) -> None:
         log.error("webhook: certificates are not followed any more, this replica gets unready", exc_info=error)
 
 
-def rules(
-    image: str, new_token: Callable[[], str], lookup: Lookup = no_profile, room: Room = unlimited
-) -> Mapping[str, Rule]:
+def rules(image: str, mint: Mint, lookup: Lookup = no_profile, room: Room = unlimited) -> Mapping[str, Rule]:
     """The rule behind each path."""
 
     def mutate_pod(review: Review) -> Verdict:
         if review.operation != "CREATE" or review.new is None:
             return Verdict("untouched")
-        return review_pod(review.new, image, new_token, lookup, review.namespace, room)
+        return review_pod(review.new, image, mint, lookup, review.namespace, room)
 
     return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate_service}
 

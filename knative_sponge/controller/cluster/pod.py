@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, read_settings, sponge_annotations
+from knative_sponge.controller.annotations import (
+    OWNER_UID_LABEL,
+    REVISION_LABEL,
+    SERVICE_LABEL,
+    read_settings,
+    sponge_annotations,
+)
+from knative_sponge.controller.cluster.control_token import PLAIN, REFERENCE
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.core.resizing.events import Seen
@@ -19,7 +26,6 @@ from knative_sponge.settings.serving import INTERNAL, PROXY, CpuLimit, ServingSe
 
 PROXY_CONTAINER: Final = "queue-proxy"
 USER_PORT: Final = "user-port"
-TOKEN: Final = "SPONGE_CONTROL_TOKEN"
 _EDGE: Final = 0.001
 """Cores by which a limit stays above its request where equality would change the QoS class: one millicore."""
 _ROUNDING: Final = 0.011
@@ -35,10 +41,14 @@ class PodView:
     uid: str
     revision: str
     service: str
+    owner: str
+    """uid of the Configuration that its revision comes from."""
     node: str
     ip: str
     token: str = field(repr=False)
-    """Bearer token of its proxy's control routes."""
+    """Bearer token of its proxy's control routes, where an older version has put it into the pod itself."""
+    control: str
+    """Which token its proxy asks for (`control_token.REFERENCE`)."""
     sponge: bool
     """Does it run our proxy?"""
     container: str
@@ -127,9 +137,11 @@ def view(pod: Object) -> PodView:
         uid=metadata.get("uid") or "",
         revision=labels.get(REVISION_LABEL) or "",
         service=labels.get(SERVICE_LABEL) or "",
+        owner=labels.get(OWNER_UID_LABEL) or "",
         node=spec.get("nodeName") or "",
         ip=status.get("podIP") or "",
-        token=_token(containers),
+        token=_proxy_variable(containers, PLAIN),
+        control=_proxy_variable(containers, REFERENCE),
         sponge=annotations.get(PROXY) == "sponge",
         container=serving.get("name") or "",
         image=serving.get("image") or "",
@@ -154,6 +166,16 @@ def view(pod: Object) -> PodView:
         qos=status.get("qosClass") or "",
         others_even=all(_is_even(one, "cpu") and _is_even(one, "memory") for one in (*others, *starting)),
     )
+
+
+def control_reference(pod: Object) -> str:
+    """Which token the pod's proxy asks for (`control_token.REFERENCE`); empty where it does not say."""
+    return _proxy_variable((pod.get("spec") or {}).get("containers") or (), REFERENCE)
+
+
+def own_token(pod: PodView) -> str:
+    """The token in the pod itself; empty where the controller has to derive it."""
+    return pod.token
 
 
 def resize_body(pod: PodView, cores: float, memory: int | None = None) -> Object:
@@ -264,10 +286,10 @@ def _read(annotations: tuple[tuple[str, str], ...]) -> ServingSettings | None:
         return None
 
 
-def _token(containers: Sequence[Object]) -> str:
+def _proxy_variable(containers: Sequence[Object], name: str) -> str:
     proxies = (container for container in containers if container["name"] == PROXY_CONTAINER)
     env = (variable for proxy in proxies for variable in proxy.get("env") or ())
-    return next((variable.get("value") or "" for variable in env if variable["name"] == TOKEN), "")
+    return next((variable.get("value") or "" for variable in env if variable["name"] == name), "")
 
 
 def _is_sidecar(init_container: Object) -> bool:

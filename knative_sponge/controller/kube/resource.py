@@ -128,8 +128,14 @@ PROFILES: Final = Resource(
 )
 """The latency models that pods of each image have learned."""
 SECRETS: Final = Resource(
-    "", "v1", "secrets", _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE), scope=Scope.OWN, names=("webhook-certs",)
+    "",
+    "v1",
+    "secrets",
+    _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE),
+    scope=Scope.OWN,
+    names=("webhook-certs", "control-keys"),
 )
+"""The webhook's certificates, and the keys of the pods' control tokens."""
 LEASES: Final = Resource(
     "coordination.k8s.io",
     "v1",

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
-from knative_sponge.controller.cluster.pod import PodView
+from knative_sponge.controller.cluster.pod import PodView, own_token
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
@@ -65,7 +65,7 @@ class Divider:
     """All nodes' divisions. `run` it on the leader only.
 
     new_resizer: makes the resizer of a pod that is seen for the first time. streams: makes the streams that tell their argument
-    each line. quotas: what the API server has refused so far.
+    each line. quotas: what the API server has refused so far. token: of a pod's control routes; empty is not known.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Divider:
         metrics: Metrics,
         quotas: QuotaRefusals,
         *,
+        token: Callable[[PodView], str] = own_token,
         growth: GrowthRules | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,6 +90,7 @@ class Divider:
         self._optimizer = optimizer
         self._metrics = metrics
         self._quotas = quotas
+        self._token = token
         self._clock = clock
         self._rules = DivideRules(tolerance=_WORTH)
         self._growth = growth or GrowthRules()
@@ -115,6 +117,11 @@ class Divider:
         self._dirty.add(node)
         self._wake.set()
 
+    def tokens_changed(self) -> None:
+        """Other tokens are known than before: streams that used the former begin anew."""
+        self._pods_changed = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         ticked_s, took_s = float("-inf"), 0.0
@@ -135,7 +142,7 @@ class Divider:
                 self._dirty.update(name for name in turns if not self._rests(name, now))
                 if self._pods_changed:
                     self._pods_changed = False
-                    self._streams.follow({key: _address(pod.resizer.pod) for key, pod in self._pods.items()})
+                    self._streams.follow({key: self._address(pod.resizer.pod) for key, pod in self._pods.items()})
                 dirty, self._dirty = self._dirty, set()
                 if dirty:
                     took_s = await self._divide_all(dirty)
@@ -167,7 +174,7 @@ class Divider:
         if known is None:
             known = self._pods[key] = PodState(self._new_resizer(after), self._growth, self._clock())
             self._pods_changed = True
-        elif _address(after) != _address(known.resizer.pod):
+        elif self._address(after) != self._address(known.resizer.pod):
             self._pods_changed = True
         known.resizer.see(after)
 
@@ -277,6 +284,5 @@ class Divider:
         machine, cores = resizer.machine, self._cores(pod, "size", now)
         return machine, machine.asked, cores, bounds(resizer.pod, machine, capacity, now)
 
-
-def _address(pod: PodView) -> Address:
-    return Address(pod.ip, pod.token, pod.uid)
+    def _address(self, pod: PodView) -> Address:
+        return Address(pod.ip, self._token(pod), pod.uid)
