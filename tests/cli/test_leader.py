@@ -64,7 +64,7 @@ def test_why_the_leader_cannot_be_asked_is_told() -> None:
             cluster.pods["a-1"] = OVERVIEW
             kube = Kube.at(cluster.url)
             cluster.refused = 403
-            with pytest.raises(KubeError, match="the leader a-1 cannot be asked: .*portforward: 403") as caught:
+            with pytest.raises(KubeError, match=r"the leader a-1 cannot be asked: .*portforward: 403") as caught:
                 await Leader(kube).overview()
             assert caught.value.status == 403
             cluster.refused, cluster.deaf = 0, True

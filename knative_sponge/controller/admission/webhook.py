@@ -21,7 +21,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
+from knative_sponge.controller.admission.bodies import LARGEST_REVIEW, READ_S, Bodies, BodiesTooLarge, BodyTooLarge
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
+from knative_sponge.controller.admission.loop_share import BusyCaller, LoopShare
 from knative_sponge.controller.admission.pod import Mint, Room, no_profile, review_pod, unlimited
 from knative_sponge.controller.admission.service import mutate_service, validate_service
 from knative_sponge.controller.profiles.store import Lookup
@@ -29,8 +31,6 @@ from knative_sponge.errors import KubeError
 from knative_sponge.listener import Listener
 from knative_sponge.settings.controller import ControllerSettings
 
-LARGEST_REVIEW: Final = 4 * 2**20
-"""Bytes: the API server stores objects of up to 1.5 MiB, and the review of an update has two of them and some fields around."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
 
@@ -150,7 +150,12 @@ def rules(image: str, mint: Mint, lookup: Lookup = no_profile, room: Room = unli
 
 
 def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starlette:
-    """The ASGI application of these rules. Status 400 or 413: the body is no AdmissionReview. 500: a rule raised."""
+    """The ASGI application of these rules.
+
+    Status 400 or 413: the body is no AdmissionReview. 408: it came too slowly. 503: the caller sends more than its share, or
+    all together more than fits. 500: a rule raised.
+    """
+    share, bodies = LoopShare(), Bodies()
     reviews = Counter(
         "sponge_webhook_reviews", "Admission reviews by webhook and outcome.", ["webhook", "outcome"], registry=registry
     )
@@ -158,15 +163,28 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
     def endpoint(path: str, rule: Rule) -> Callable[[Request], object]:
         async def answer(request: Request) -> Response:
             outcome = "error"
+            caller = "" if request.client is None else request.client.host
             try:
-                review = read_review(await _body(request))
-                verdict = rule(review)
-                outcome = verdict.outcome
-                log.debug("%s %s/%s: %s", path, review.namespace, review.name, outcome)
-                return Response(write_review(review, verdict), media_type="application/json")
-            except _TooLarge:
+                await share.turn(caller)
+                async with bodies.one(request) as body:
+                    begun_s = time.thread_time()
+                    try:
+                        review = read_review(body)
+                        verdict = rule(review)
+                        outcome = verdict.outcome
+                        log.debug("%s %s/%s: %s", path, review.namespace, review.name, outcome)
+                        return Response(write_review(review, verdict), media_type="application/json")
+                    finally:
+                        share.spent(caller, time.thread_time() - begun_s)
+            except BodyTooLarge:
                 outcome = "too-large"
                 return PlainTextResponse(f"a review has at most {LARGEST_REVIEW} bytes\n", 413)
+            except TimeoutError:
+                outcome = "too-slow"
+                return PlainTextResponse(f"a review comes within {READ_S:g} s\n", 408, {"connection": "close"})
+            except (BusyCaller, BodiesTooLarge) as error:
+                outcome = "busy"
+                return PlainTextResponse(f"{error}\n", 503)
             except BadReview as error:
                 outcome = "bad-review"
                 return PlainTextResponse(f"{error}\n", 400)
@@ -176,19 +194,6 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
         return answer
 
     return Starlette(routes=[Route(path, endpoint(path, rule), methods=["POST"]) for path, rule in paths.items()])
-
-
-class _TooLarge(Exception):
-    """The body is larger than LARGEST_REVIEW."""
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_REVIEW:
-            raise _TooLarge
-    return bytes(body)
 
 
 def _load(context: ssl.SSLContext, certificates: Certificates) -> None:

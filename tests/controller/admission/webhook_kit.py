@@ -72,14 +72,14 @@ class Serving:
     registry: CollectorRegistry
     connections: list[Connection] = field(default_factory=list)
 
-    async def connect(self, authorities: bytes | None = None) -> Connection:
-        """A connection as the API server makes it: the name is checked against what it trusts."""
+    async def connect(self, authorities: bytes | None = None, local: str = LOCAL) -> Connection:
+        """A connection as the API server makes it: the name is checked against what it trusts. local: whence it comes."""
         if authorities is None:
             assert self.source.certificates is not None
             authorities = self.source.certificates.authorities
         context = ssl.create_default_context(cadata=authorities.decode())
         reader, writer = await asyncio.open_connection(
-            LOCAL, self.server.port, ssl=context, server_hostname=NAMES[0], limit=2**24
+            LOCAL, self.server.port, ssl=context, server_hostname=NAMES[0], limit=2**24, local_addr=(local, 0)
         )
         self.connections.append(Connection(reader, writer))
         return self.connections[-1]

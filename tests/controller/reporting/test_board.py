@@ -105,10 +105,10 @@ def test_other_pods_are_not_told_who_runs_what() -> None:
         try:
             for own, host in (("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "127.0.0.2"), ("127.0.0.6", "127.0.0.1")):
                 connector = aiohttp.TCPConnector(local_addr=(own, 0))
-                async with aiohttp.ClientSession(f"http://{host}:{listener.port}", connector=connector) as session:
-                    async with session.get(PATH) as answer:
-                        statuses.append(answer.status)
-                        assert (REVISION.name in await answer.text()) == (answer.status == 200)
+                url = f"http://{host}:{listener.port}{PATH}"
+                async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
+                    statuses.append(answer.status)
+                    assert (REVISION.name in await answer.text()) == (answer.status == 200)
         finally:
             await listener.stop()
         assert statuses == [200, 403, 403]
