@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from knative_sponge.controller.admission import loop_share
 from knative_sponge.controller.admission.loop_share import BURST_S, SHARE, BusyCaller, LoopShare
 
 
@@ -17,7 +16,7 @@ class Clock:
         self.now = 1000.0
         self.begun_s = self.now
         self._real = asyncio.sleep
-        monkeypatch.setattr(loop_share.asyncio, "sleep", self._sleep)
+        monkeypatch.setattr(asyncio, "sleep", self._sleep)
 
     def __call__(self) -> float:
         return self.now

@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from knative_sponge.asgi import Message
 from knative_sponge.controller.admission.admission_review import Verdict
-from knative_sponge.controller.admission.webhook import LARGEST_REVIEW, webhook_app
+from knative_sponge.controller.admission.bodies import LARGEST_REVIEW
+from knative_sponge.controller.admission.webhook import webhook_app
 from tests.controller.admission.fake_store import SETTINGS
 from tests.controller.admission.webhook_kit import DIGEST, Held, fresh, on_loops, serving
 from tests.controller.admission_kit import container, env_of, pod_with, question, stored, stored_after
