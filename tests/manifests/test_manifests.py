@@ -146,8 +146,28 @@ def test_ports_are_those_the_program_listens_on_and_all_let_in() -> None:
     assert (webhook["port"], ports[webhook["targetPort"]]) == (443, DEFAULTS["webhook_port"])
     (metrics,) = one("Service", "autoscaler")["spec"]["ports"]
     assert (metrics["port"], ports[metrics["targetPort"]]) == (9090, DEFAULTS["metrics_port"])
-    (ingress,) = one("NetworkPolicy")["spec"]["ingress"]
-    assert {entry["port"] for entry in ingress["ports"]} == set(ports.values())
+    policy = one("NetworkPolicy")["spec"]["ingress"]
+    assert {entry["port"] for rule in policy for entry in rule["ports"]} == set(ports.values())
+
+
+def test_the_metrics_are_let_out_to_who_collects_them_and_to_no_other_pod() -> None:
+    """They name the revisions of all tenants. The API server and the kubelet come from addresses that no selector names."""
+    open_ports, metrics = one("NetworkPolicy")["spec"]["ingress"]
+    assert "from" not in open_ports
+    assert {entry["port"] for entry in open_ports["ports"]} == {DEFAULTS["webhook_port"], DEFAULTS["health_port"]}
+    assert [entry["port"] for entry in metrics["ports"]] == [DEFAULTS["metrics_port"]]
+    namespaces = [place["namespaceSelector"]["matchLabels"] for place in metrics["from"]]
+    assert namespaces == [{"kubernetes.io/metadata.name": "monitoring"}, {"knative-sponge.dev/metrics": "read"}]
+
+
+def test_only_the_api_server_and_kubelets_are_reached_at_any_address() -> None:
+    rules = one("NetworkPolicy")["spec"]["egress"]
+    assert one("NetworkPolicy")["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    anywhere = {entry["port"] for rule in rules if "to" not in rule for entry in rule["ports"]}
+    assert anywhere == {443, 6443, 8443, 16443, 10250}
+    for rule in rules:
+        for place in rule.get("to", ()):
+            assert "ipBlock" in place or place.get("podSelector"), "a whole namespace is no destination"
 
 
 def test_a_drain_leaves_a_replica_that_works_and_waits_for_none_that_does_not() -> None:

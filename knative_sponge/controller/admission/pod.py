@@ -60,7 +60,7 @@ def review_pod(
 ) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
-    image: of our queue-proxy. lookup: the profile of an image in a Service, by `profile.key_of`; it must not wait. namespace:
+    image: of our queue-proxy. lookup: the profile of an image in a Service, by `key_of`; it must not wait. namespace:
     of the pod, which a new pod's own metadata need not name. room: bounds a learned size, but not below what the pod requests;
     a learned size is not used where the room is not known. For the nodes on which it was learned may be gone, and a pod that
     fits on no node never starts.
