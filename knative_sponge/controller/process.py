@@ -161,13 +161,13 @@ class Process:
         )
         sizer.counts.subscribe(reconciler.wake)
         reporter = Reporter(kube, watches, recorder, metrics)
-        rotation = Rotation(kube, settings)
         key_rotation = KeyRotation(kube, settings, self._keys_in_use)
+        rotations = (key_rotation, Rotation(kube, settings)) if settings.cert_source == "own" else (key_rotation,)
         unsubscribe = self._keys.subscribe(sizer.divider.tokens_changed)
         metrics.leads(True)
         try:
             async with asyncio.TaskGroup() as group:
-                for part in (watches, sizer, activators, reconciler, reporter, rotation, key_rotation):
+                for part in (watches, sizer, activators, reconciler, reporter, *rotations):
                     group.create_task(part.run(), name=type(part).__name__)
         finally:
             unsubscribe()

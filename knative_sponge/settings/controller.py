@@ -10,6 +10,7 @@ from knative_sponge.core.quantity import parse_duration_s
 from knative_sponge.errors import SettingError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+CertSource = Literal["own", "external"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class ControllerSettings:
     webhook_service: str = "webhook"
     """Service that the API server calls; the certificate is made for its DNS names."""
     cert_secret: str = "webhook-certs"
+    cert_source: CertSource = "own"
+    """`external`: somebody else, such as cert-manager, makes the certificates and writes caBundle; they are only read."""
     cert_lifetime_s: float = 2160 * 3600.0
     cert_renew_share: float = 0.33
     """A certificate is renewed when this share of its lifetime is left: a month of three, time to notice a failure."""
@@ -116,6 +119,14 @@ def _share(text: str) -> float:
     return number
 
 
+def _cert_source(text: str) -> CertSource:
+    """own or external"""
+    match text:
+        case "own" | "external":
+            return text
+    raise ValueError
+
+
 def _log_level(text: str) -> LogLevel:
     """debug, info, warning or error"""
     level = text.lower()
@@ -137,6 +148,7 @@ _OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "SPONGE_METRICS_PORT": ("metrics_port", _port),
     "SPONGE_WEBHOOK_SERVICE": ("webhook_service", _name),
     "SPONGE_CERT_SECRET": ("cert_secret", _name),
+    "SPONGE_CERT_SOURCE": ("cert_source", _cert_source),
     "SPONGE_CERT_LIFETIME": ("cert_lifetime_s", _lifetime),
     "SPONGE_CERT_RENEW_SHARE": ("cert_renew_share", _share),
     "SPONGE_CONTROL_SECRET": ("control_secret", _name),

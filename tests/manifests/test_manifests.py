@@ -15,6 +15,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from knative_sponge.controller.admission.certificate import dns_names
 from knative_sponge.controller.admission.rotation import CONFIGURATION
 from knative_sponge.controller.admission.webhook import rules
 from knative_sponge.controller.kube.resource import (
@@ -264,3 +265,39 @@ def test_a_rendered_overlay_is_the_base_with_images(overlay: str) -> None:
         kubernetes_validate.validate(item, "1.34", strict=True)
     images = set(re.findall(r"dev\.local/knative-sponge/[a-z-]+:dev", rendered.stdout.decode()))
     assert images == {"dev.local/knative-sponge/autoscaler:dev", "dev.local/knative-sponge/queue-proxy:dev"}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders overlays")
+def test_with_cert_manager_the_controller_may_change_no_webhook_configuration(tmp_path: Path) -> None:
+    for folder in ("base", "components", "overlays"):
+        shutil.copytree(MANIFESTS / folder, tmp_path / folder)
+    mine = tmp_path / "overlays" / "mine"
+    mine.mkdir()
+    text = {"resources": ["../kind"], "components": ["../../components/cert-manager"]}
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    rendered = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, check=True, timeout=60)
+    items = list(yaml.safe_load_all(rendered.stdout))
+    certificates = [item for item in items if item["apiVersion"] == "cert-manager.io/v1"]
+    assert {item["metadata"]["labels"]["app.kubernetes.io/part-of"] for item in certificates} == {NAMESPACE}
+    assert len(items) == len(base()) + len(certificates)
+    (serving,) = (item for item in certificates if item["spec"].get("secretName") == DEFAULTS["cert_secret"])
+    assert serving["spec"]["dnsNames"] == list(dns_names(str(DEFAULTS["webhook_service"]), NAMESPACE))
+    found = {name_of(item): item for item in items}
+    for kind in ("Mutating", "Validating"):
+        annotations = found[f"{kind}WebhookConfiguration knative-sponge"]["metadata"]["annotations"]
+        assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/{serving['metadata']['name']}"}
+    (rule,) = (
+        rule
+        for rule in found["ClusterRole knative-sponge-autoscaler"]["rules"]
+        if rule["apiGroups"] == ["admissionregistration.k8s.io"]
+    )
+    assert rule["verbs"] == ["get"]
+    secrets = [rule for rule in found["Role autoscaler"]["rules"] if rule["resources"] == ["secrets"]]
+    assert [(rule.get("resourceNames"), rule["verbs"]) for rule in secrets] == [
+        (None, ["create"]),
+        (["control-keys"], ["get", "update"]),
+        (["webhook-certs"], ["get"]),
+    ]
+    (program,) = found["Deployment autoscaler"]["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value", "from the pod") for entry in program["env"]}
+    assert ControllerSettings.from_env(env).cert_source == "external"

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from starlette.requests import Request
-
 from knative_sponge.errors import SpongeError
 
 LARGEST_REVIEW: Final = 4 * 2**20
@@ -34,12 +32,12 @@ class Bodies:
         self._held = 0
 
     @asynccontextmanager
-    async def one(self, request: Request) -> AsyncIterator[bytes]:
-        """A body, counted until the block ends. Raises BodyTooLarge, BodiesTooLarge and TimeoutError."""
+    async def one(self, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """A body, counted until the block ends. stream: its pieces. Raises BodyTooLarge, BodiesTooLarge and TimeoutError."""
         body = bytearray()
         try:
             async with asyncio.timeout(READ_S):
-                async for piece in request.stream():
+                async for piece in stream:
                     body += piece
                     self._held += len(piece)
                     if len(body) > LARGEST_REVIEW:

@@ -68,6 +68,8 @@ class SecretSource:
             secret = await self._kube.get(SECRETS, self._settings.cert_secret, self._settings.namespace)
         except KubeNotFound:
             return None
+        if self._settings.cert_source == "external":
+            return Certificates.from_serving(_decoded(secret))
         return Certificates.from_secret(_decoded(secret))
 
 

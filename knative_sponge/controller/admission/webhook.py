@@ -166,7 +166,7 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
             caller = "" if request.client is None else request.client.host
             try:
                 await share.turn(caller)
-                async with bodies.one(request) as body:
+                async with bodies.one(request.stream()) as body:
                     begun_s = time.thread_time()
                     try:
                         review = read_review(body)
