@@ -151,6 +151,23 @@ def test_the_leader_shows_each_pod_its_token_and_a_copy_of_it_opens_nothing(capl
     run(body())
 
 
+def test_a_pod_that_an_older_version_has_admitted_is_heard_with_the_token_in_it() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            configure(api)
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
+            proxy = FakeProxy("t-1", lambda _: None)
+            await proxy.start()
+            pod = running()
+            pod["status"]["podIP"] = "127.0.0.1"
+            api.put(PODS, pod)
+            async with replica(api, admin_port=proxy.port):
+                await until(lambda: proxy.listeners == 1)
+            await proxy.close()
+
+    run(body())
+
+
 def test_a_pod_whose_key_is_read_later_is_heard_then(caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         async with FakeApi() as api:

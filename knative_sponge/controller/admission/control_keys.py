@@ -132,6 +132,9 @@ class KeyRotation:
                 await self.check()
             except KubeError as error:
                 log.warning("control keys: %s; trying again", error)
+            except Exception:
+                # What nobody expected in a Secret must not end the leader, nor the next one.
+                log.exception("control keys: cannot be kept; trying again")
             await asyncio.sleep(CHECK_S)
 
     async def check(self) -> None:

@@ -99,6 +99,9 @@ class Rotation:
             except KubeError as error:
                 log.warning("webhook certificates: %s; trying again", error)
                 wait_s = _RETRY_S
+            except Exception:
+                # What nobody expected in a Secret must not end the leader, nor the next one.
+                log.exception("webhook certificates: cannot be kept; trying again")
             await asyncio.sleep(wait_s)
 
     async def check(self) -> None:

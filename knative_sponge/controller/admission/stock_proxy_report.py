@@ -87,6 +87,7 @@ class Reporter:
         self._changed = asyncio.Event()
         self._told: dict[tuple[Key, StockProxy], str] = {}
         self._webhook_faults: dict[str, str] = {}
+        self._unreadable: set[Key] = set()
         watches.pods.subscribe(self._pod_changed)
         watches.revisions.subscribe(lambda _changed: self._changed.set())
 
@@ -98,7 +99,11 @@ class Reporter:
             group.create_task(self._report_webhooks(), name="report webhooks")
 
     def _pod_changed(self, changed: Changed[Object]) -> None:
-        if _found(changed.before) is not None or _found(changed.after) is not None:
+        try:
+            matters = _found(changed.before) is not None or _found(changed.after) is not None
+        except Exception:
+            matters = True  # the check says what is wrong with it
+        if matters:
             self._changed.set()
 
     async def _report_pods(self) -> None:
@@ -114,10 +119,18 @@ class Reporter:
         """Count the pods. Each revision gets one Event per finding while the finding lasts."""
         counts: Counter[str] = Counter()
         lasting: set[tuple[Key, StockProxy]] = set()
-        for (namespace, _), pod in self._watches.pods.objects.items():
-            if (found := _found(pod)) is not None:
-                counts[found.why] += 1
-                lasting.add(((namespace, pod["metadata"]["labels"][REVISION_LABEL]), found))
+        unreadable = self._unreadable & self._watches.pods.objects.keys()
+        for key, pod in self._watches.pods.objects.items():
+            try:
+                if (found := _found(pod)) is not None:
+                    counts[found.why] += 1
+                    lasting.add(((key[0], pod["metadata"]["labels"][REVISION_LABEL]), found))
+            except Exception:
+                # A pod that nobody understands is no reason to be silent about others.
+                if key not in unreadable:
+                    _log.exception("%s/%s: cannot be reported on", *key)
+                unreadable.add(key)
+        self._unreadable = unreadable
         self._metrics.stock_proxies(counts)
         for finding in [finding for finding in self._told if finding not in lasting]:
             del self._told[finding]

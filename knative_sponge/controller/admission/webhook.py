@@ -197,9 +197,15 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
 
 
 def _load(context: ssl.SSLContext, certificates: Certificates) -> None:
-    """OpenSSL reads files only. These are in memory: the key is on no disk, and the root file system may be read-only."""
+    """OpenSSL reads files only. These are in memory: the key is on no disk, and the root file system may be read-only.
+
+    Raises CertificateError.
+    """
     with _memory_file(certificates.serving) as serving, _memory_file(certificates.key) as key:
-        context.load_cert_chain(serving, key)
+        try:
+            context.load_cert_chain(serving, key)
+        except ssl.SSLError as error:
+            raise CertificateError(f"OpenSSL does not take them: {error.reason}") from error
 
 
 @contextlib.contextmanager

@@ -283,3 +283,25 @@ async def test_certificates_that_somebody_else_keeps_are_read_without_the_author
         store.objects[SECRET] = tls_secret(certificate, key)
         with pytest.raises(CertificateError):
             await source.read()
+
+
+def test_what_nobody_expected_in_the_secret_does_not_end_the_leader(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        store = FakeStore()
+        kept = rotation(store, wall)
+        failures = [RuntimeError("a defect")]
+
+        def before(verb: str, plural: str) -> None:
+            if failures:
+                raise failures.pop()
+
+        store.before = before
+        running = asyncio.create_task(kept.run())
+        await asyncio.sleep(2 * CHECK_S)
+        assert SECRET in store.objects
+        running.cancel()
+
+    run_virtual(body)
+    assert caplog.text.count("cannot be kept") == 1
