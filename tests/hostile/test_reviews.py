@@ -156,3 +156,33 @@ def test_who_has_spent_its_share_waits_and_another_caller_does_not(monkeypatch: 
             more.cancel()
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"spec": {"containers": 5}}, {"spec": {"containers": [5, None, []]}}, {"spec": []}, {"metadata": {"annotations": []}},
+        {"metadata": {"annotations": {"knative-sponge.dev/slo": 5}}},
+        {"metadata": {"annotations": {"knative-sponge.dev/slo": {}}}},
+        {"metadata": {"labels": 7, "annotations": {"knative-sponge.dev/slo": "1s"}}},
+        {"spec": {"containers": [{"name": "queue-proxy", "env": 3}, {"ports": [{"name": "user-port"}]}]}},
+        {"spec": {"containers": [
+            {"name": "queue-proxy"}, {"ports": [{"name": "user-port"}], "resources": {"requests": {"cpu": []}}},
+        ]}},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/mutate/pods", "/mutate/services", "/validate/services"])
+def test_an_object_of_any_shape_is_answered_and_the_next_one_too(
+    strange: dict[str, Any], path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        async with asyncio.timeout(20), serving(Held(fresh())) as at:
+            connection = await at.connect()
+            pod = pod_with()
+            for _ in range(3):
+                status, _ = await connection.ask(path, question({**pod, **strange}))
+                assert status in (200, 500)
+            assert (await connection.ask("/mutate/pods", question(pod)))[0] == 200
+
+    asyncio.run(body())
+    assert caplog.text.count("Traceback") <= 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import ssl
 import time
@@ -33,6 +34,8 @@ from knative_sponge.settings.controller import ControllerSettings
 
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
+_TELL_S: Final = 60.0
+"""Between two mistakes that are logged."""
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +158,7 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
     Status 400 or 413: the body is no AdmissionReview. 408: it came too slowly. 503: the caller sends more than its share, or
     all together more than fits. 500: a rule raised.
     """
-    share, bodies = LoopShare(), Bodies()
+    share, bodies, mistakes = LoopShare(), Bodies(), _Mistakes()
     reviews = Counter(
         "sponge_webhook_reviews", "Admission reviews by webhook and outcome.", ["webhook", "outcome"], registry=registry
     )
@@ -188,12 +191,29 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
             except BadReview as error:
                 outcome = "bad-review"
                 return PlainTextResponse(f"{error}\n", 400)
+            except Exception:
+                mistakes.tell(path)
+                return PlainTextResponse("this object cannot be judged\n", 500)
             finally:
                 reviews.labels(path.strip("/"), outcome).inc()
 
         return answer
 
     return Starlette(routes=[Route(path, endpoint(path, rule), methods=["POST"]) for path, rule in paths.items()])
+
+
+class _Mistakes:
+    """Logs exceptions that no rule should raise, but not all: any pod can send an object of a shape that no API server lets
+    through, and would fill the log."""
+
+    def __init__(self) -> None:
+        self._told_s = -math.inf
+
+    def tell(self, path: str) -> None:
+        """Log the exception that is being handled, if none was logged of late."""
+        if time.monotonic() - self._told_s >= _TELL_S:
+            self._told_s = time.monotonic()
+            log.exception("%s: a review that cannot be judged", path)
 
 
 def _load(context: ssl.SSLContext, certificates: Certificates) -> None:
