@@ -131,7 +131,7 @@ def notices_of_packages(folder: Path, apache: Path) -> None:
 def notices_of_system(files: list[Path], root: Path) -> None:
     """The system's notices of `files`: their Debian packages' copyright files, and the licences that these refer to. What is no
     package's is Python of its own build, whose licence is a file of the standard library."""
-    owners = owners_of(files)
+    owners, sources = owners_of(files), sources_of_packages()
     for file in files:
         if (package := owners.get(file)) is None:
             if not Path(sysconfig.get_path("stdlib"), "LICENSE.txt").is_file() or not file.is_relative_to(
@@ -139,8 +139,10 @@ def notices_of_system(files: list[Path], root: Path) -> None:
             ):
                 raise SystemExit(f"{file}: no package has it, so its notice is not known")
             continue
-        notice = DOC / package / "copyright"
-        if not notice.is_file():
+        # Where documentation is left out, so are links from one package's folder to that of another one of the same source.
+        kin = [package, *(other for other, source in sources.items() if source == sources.get(package))]
+        notice = next((found for one in kin if (found := DOC / one / "copyright").is_file()), None)
+        if notice is None:
             raise SystemExit(f"{file}: its package {package} has no notice here")
         target = root / notice.relative_to("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +166,16 @@ def owners_of(files: list[Path]) -> dict[Path, str]:
             owners[name] = packages.partition(",")[0].partition(":")[0]
     found = ((file, owners.get(str(name))) for file in files for name in names_of(file))
     return {file: owner for file, owner in found if owner is not None}
+
+
+def sources_of_packages() -> dict[str, str]:
+    """The source package of each installed Debian package."""
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${source:Package}\n"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return {}
+    return dict(line.split() for line in listing.splitlines() if len(line.split()) == 2)
 
 
 def names_of(file: Path) -> Iterator[Path]:

@@ -93,23 +93,26 @@ def test_the_packages_of_our_images_have_licences(lock: str, tmp_path: Path) -> 
 
 def test_what_the_system_gives_comes_with_its_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doc, licences = tmp_path / "doc", tmp_path / "common-licenses"
-    for path in (doc / "libc6/copyright", doc / "libssl3/copyright", licences / "GPL-3"):
+    for path in (doc / "libc6/copyright", doc / "gcc-12-base/copyright", licences / "GPL-3"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.parent.name)
     monkeypatch.setattr(assemble, "DOC", doc)
     monkeypatch.setattr(assemble, "COMMON_LICENCES", licences)
-    listing = (
-        "libc6:amd64: /lib/x/libc.so.6\nlibssl3:amd64: /usr/lib/x/libssl.so.3\ndiversion by a from: /lib/x/libc.so.6\n"
-    )
-    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: subprocess.CompletedProcess([], 1, listing))
+    answers = {
+        "--search": "libc6:amd64: /lib/x/libc.so.6\nlibgcc-s1:amd64: /lib/x/libgcc_s.so.1\nlibz:amd64: /lib/x/libz.so.1\n"
+        "diversion by a from: /lib/x/libc.so.6\n",
+        "--show": "libc6 glibc\nlibgcc-s1 gcc-12\ngcc-12-base gcc-12\nlibz zlib\n",
+    }
+    monkeypatch.setattr(subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 1, answers[words[1]]))
     root = tmp_path / "root"
-    assemble.notices_of_system([Path("/usr/lib/x/libc.so.6"), Path("/lib/x/libssl.so.3")], root)
+    assemble.notices_of_system([Path("/usr/lib/x/libc.so.6"), Path("/lib/x/libgcc_s.so.1")], root)
     below = root / tmp_path.relative_to("/")
     assert (below / "doc/libc6/copyright").read_text() == "libc6"
-    assert (below / "doc/libssl3/copyright").read_text() == "libssl3"
+    assert (below / "doc/gcc-12-base/copyright").read_text() == "gcc-12-base", "of a package of the same source"
     assert (below / "common-licenses/GPL-3").is_file()
-    with pytest.raises(SystemExit, match="libodd"):
-        assemble.notices_of_system([Path("/lib/x/libodd.so.1")], root)
+    for strange in ("libodd.so.1", "libz.so.1"):
+        with pytest.raises(SystemExit, match=strange):
+            assemble.notices_of_system([Path("/lib/x") / strange], root)
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="not Debian's kin")
