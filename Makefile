@@ -9,6 +9,7 @@ export PIP_CACHE_DIR ?= $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 FOREIGN := $(CACHE)/foreign-$(shell cksum < requirements/foreign.txt | cut -d' ' -f1)
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
+LOCKED = --require-hashes
 
 .PHONY: help demo test lint bench mutants e2e cluster-up cluster-down images clean
 
@@ -69,18 +70,18 @@ $(VENV)/bin/python:
 
 $(VENV)/demo.stamp: requirements/demo.txt requirements/data.txt pyproject.toml | $(VENV)/bin/python
 	@echo "==> installing what the demo needs into $(VENV) (about 150 MB)"
-	@$(PIP_INSTALL) -r requirements/demo.txt -r requirements/data.txt
+	@$(PIP_INSTALL) $(LOCKED) -r requirements/demo.txt -r requirements/data.txt
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt requirements/data.txt pyproject.toml | $(VENV)/bin/python
 	@echo "==> installing what the tests need into $(VENV) (about 200 MB)"
-	@$(PIP_INSTALL) -r requirements/dev.txt -r requirements/data.txt
+	@$(PIP_INSTALL) $(LOCKED) -r requirements/dev.txt -r requirements/data.txt
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
 $(FOREIGN)/stamp: requirements/foreign.txt
 	@echo "==> installing a model server that is not ours into $(FOREIGN) (about 330 MB, once)"
 	@$(PYTHON) -m venv $(FOREIGN)
-	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps -r requirements/foreign.txt
+	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps $(LOCKED) -r requirements/foreign.txt
 	@touch $@

@@ -3,14 +3,16 @@
     PYTHONPATH=ROOT/app python3 images/assemble.py ROOT PACKAGE
 
 ROOT/app holds the program and its packages already. Added are the interpreter, the standard library without what a server
-never imports, the shared libraries that these need, and the few files of /etc that the C library reads. No shell, no pip,
-no package manager. Everything is compiled to bytecode here that is valid whatever the files' dates, because nothing can be
-written where the image runs. The build ends here when a module of PACKAGE, the program, cannot be imported. Works on any
-glibc base with Python 3.11 or newer. Must not know which program it is.
+never imports, the shared libraries that these need, the notices of all that is copied, and the few files of /etc that the C
+library reads. No shell, no pip, no package manager. Everything is compiled to bytecode here that is valid whatever the files'
+dates, because nothing can be written where the image runs. The build ends here when a module of PACKAGE, the program, cannot
+be imported, or when something has no notice. Works on any base of Debian's kin with Python 3.11 or newer. Must not know which
+program it is.
 """
 
 import compileall
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +32,10 @@ UNUSED_EXTENSIONS = (
 # Of a package: what only its builders and its own tests need.
 UNUSED_FILES = ("*.c", "*.h", "*.hpp", "*.pxd", "*.pxi", "*.pyi", "*.pyx", "tests")
 LOADED_AT_RUN_TIME = "libgcc_s.so.1"  # by the C library, when a thread is cancelled
+LICENCE = re.compile("licen[cs]e|copying|notice", re.IGNORECASE)
+APACHE = re.compile(r"^License(-Expression)?: Apache", re.MULTILINE)
+DOC = Path("/usr/share/doc")
+COMMON_LICENCES = Path("/usr/share/common-licenses")
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 package = importlib.import_module(sys.argv[1])
@@ -55,7 +61,10 @@ def main(root: Path, package: str) -> None:
     shutil.copytree(sysconfig.get_path("stdlib"), library, ignore=unused_of_library)
     shutil.rmtree(root / "app/bin", ignore_errors=True)  # console scripts
     prune(root / "app")
-    for file in shared_libraries([interpreter, *root.rglob("*.so"), *root.rglob("*.so.*")], within=root):
+    notices_of_packages(root / "app", Path("LICENSE"))
+    copied = [*shared_libraries([interpreter, *root.rglob("*.so"), *root.rglob("*.so.*")], within=root)]
+    notices_of_system([Path(sys.executable).resolve(), *copied], root)
+    for file in copied:
         target = root / ("usr/lib" if not file.name.startswith("ld-linux") else file.parent.relative_to("/"))
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, target / file.name)
@@ -104,6 +113,77 @@ def shared_libraries(programs: list[Path], within: Path) -> Iterator[Path]:
     libc = next(path for name, path in found.items() if name.startswith("libc.so"))
     found.setdefault(LOADED_AT_RUN_TIME, libc.parent / LOADED_AT_RUN_TIME)
     yield from found.values()
+
+
+def notices_of_packages(folder: Path, apache: Path) -> None:
+    """Every installed package has its licence in `folder`. apache: the Apache License's text, for wheels that only name it."""
+    for about in folder.glob("*.dist-info"):
+        record = (about / "RECORD").read_text().splitlines() if (about / "RECORD").is_file() else []
+        listed = [folder / line.partition(",")[0] for line in record]
+        if any(LICENCE.search(file.name) and file.is_file() for file in [*listed, *about.rglob("*")]):
+            continue
+        metadata = (about / "METADATA").read_text(errors="replace").partition("\n\n")[0]
+        if not APACHE.search(metadata):
+            raise SystemExit(f"{about.name}: no licence text, and none that is known")
+        shutil.copy(apache, about / "LICENSE")
+
+
+def notices_of_system(files: list[Path], root: Path) -> None:
+    """The system's notices of `files`: their Debian packages' copyright files, and the licences that these refer to. What is no
+    package's is Python of its own build, whose licence is a file of the standard library."""
+    owners, sources = owners_of(files), sources_of_packages()
+    for file in files:
+        if (package := owners.get(file)) is None:
+            if not Path(sysconfig.get_path("stdlib"), "LICENSE.txt").is_file() or not file.is_relative_to(
+                sys.base_prefix
+            ):
+                raise SystemExit(f"{file}: no package has it, so its notice is not known")
+            continue
+        # Where documentation is left out, so are links from one package's folder to that of another one of the same source.
+        kin = [package, *(other for other, source in sources.items() if source == sources.get(package))]
+        notice = next((found for one in kin if (found := DOC / one / "copyright").is_file()), None)
+        if notice is None:
+            raise SystemExit(f"{file}: its package {package} has no notice here")
+        target = root / notice.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(notice, target)
+    if COMMON_LICENCES.is_dir():
+        shutil.copytree(COMMON_LICENCES, root / COMMON_LICENCES.relative_to("/"), dirs_exist_ok=True)
+
+
+def owners_of(files: list[Path]) -> dict[Path, str]:
+    """The Debian package of each file that has one."""
+    # Packages may name a file by the place it had before /lib became a link to /usr/lib.
+    names = {str(name) for file in files for name in names_of(file)}
+    try:
+        listing = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return {}
+    owners: dict[str, str] = {}
+    for line in listing.splitlines():
+        packages, _, name = line.partition(": ")
+        if not packages.startswith("diversion "):
+            owners[name] = packages.partition(",")[0].partition(":")[0]
+    found = ((file, owners.get(str(name))) for file in files for name in names_of(file))
+    return {file: owner for file, owner in found if owner is not None}
+
+
+def sources_of_packages() -> dict[str, str]:
+    """The source package of each installed Debian package."""
+    command = ["dpkg-query", "--show", "--showformat", "${Package} ${source:Package}\n"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return {}
+    return dict(line.split() for line in listing.splitlines() if len(line.split()) == 2)
+
+
+def names_of(file: Path) -> Iterator[Path]:
+    """The file and what it links to, each below / and below /usr."""
+    for real in (file, file.resolve()):
+        bare = Path("/", *real.parts[2:]) if real.parts[1] == "usr" else real
+        yield bare
+        yield Path("/usr", *bare.parts[1:])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from e2e.cluster.waiting import wait_for
 
 _NEEDED: Final = ("etcd", "k8s", "serving")
 _READY_S: Final = 60.0
-_MANIFESTS: Final = ("namespace.yaml", "rbac.yaml", "webhooks.yaml")
+_MANIFESTS: Final = ("namespace.yaml", "rbac.yaml", "policies.yaml", "webhooks.yaml")
 """Of `manifests/base`; there is nothing that a Service or a Deployment could lead to."""
 _DEFINITIONS: Final = (
     "serving/core/300-resources/podautoscaler.yaml",

@@ -18,6 +18,8 @@ _SUITE: Final = "bookworm"
 _PACKAGES: Final = ("python3", "python3-pip", "libstdc++6")
 """What a build stage needs; of this only the interpreter and some libraries get into an image (images/assemble.py)."""
 _LEFT_OUT: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+_NOTICES: Final = "/usr/share/doc/*/copyright"
+"""They go into images, with what they are of."""
 _TIMEOUT_S: Final = 900.0
 
 
@@ -57,6 +59,6 @@ def recipe() -> str:
 
 
 def _command() -> list[str]:
-    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
+    left_out = [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT] + [f"--dpkgopt=path-include={_NOTICES}"]
     packages = f"--include={','.join(_PACKAGES)}"
     return ["mmdebstrap", "--quiet", "--mode=root", "--variant=essential", packages, *left_out, _SUITE]

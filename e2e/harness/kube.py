@@ -6,15 +6,18 @@ import contextlib
 import json
 import re
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from e2e.cluster.command import run
 from e2e.cluster.provider import Cluster, ClusterError
 from e2e.cluster.waiting import wait_for
 
 Object = dict[str, Any]
+
+_GET_S: Final = 10.0
 
 
 class Kube:
@@ -59,9 +62,15 @@ class Kube:
         return sorted(alive, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
     def pod_get(self, pod: Object, port: int, path: str) -> str:
-        """GET a path of a pod's port, through the API server."""
+        """GET a path of a pod's port, from the pod's own loopback address."""
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        return self("get", "--raw", f"/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy{path}")
+        with self.forwarded(f"pod/{name}", port, namespace) as local:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{local}{path}", timeout=_GET_S) as answer:
+                    text: str = answer.read().decode()
+                    return text
+            except OSError as error:
+                raise ClusterError(f"GET {path} of {namespace}/{name}:{port}: {error}") from error
 
     @contextlib.contextmanager
     def forwarded(self, target: str, port: int, namespace: str) -> Iterator[int]:

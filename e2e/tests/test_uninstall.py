@@ -18,6 +18,8 @@ _KINDS = (
     "clusterrolebinding",
     "mutatingwebhookconfiguration",
     "validatingwebhookconfiguration",
+    "validatingadmissionpolicy",
+    "validatingadmissionpolicybinding",
 )
 _LABEL = "app.kubernetes.io/part-of=knative-sponge"
 

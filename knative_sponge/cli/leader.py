@@ -1,26 +1,33 @@
 """Finds the leading autoscaler and reads its overview, through the API server and with the user's own rights.
 
-It needs `get` on Leases and on `pods/proxy` in the autoscaler's namespace, and writes nothing.
+The overview is for the leader's own pod only, so a port of it is forwarded. That needs `get` on Leases, and `get` and `create`
+on `pods/portforward`, in the autoscaler's namespace; nothing is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_kube_config
 
 from knative_sponge.controller.kube.client import Kube
-from knative_sponge.controller.kube.resource import LEASES, Resource, Verb
-from knative_sponge.controller.reporting.rows import Overview
-from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable
+from knative_sponge.controller.kube.resource import LEASES
+from knative_sponge.controller.reporting.board import PATH
+from knative_sponge.controller.reporting.rows import BoardError, Overview
+from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable, WireError
+from knative_sponge.wire.http import AnswerReader, request
 
 _NAMESPACE: Final = "knative-sponge"
 _PORT: Final = 9090
-_OVERVIEW: Final = Resource("", "v1", "pods", frozenset({Verb.GET}), subresource="proxy/sponge/v1/revisions")
+_ANSWER_S: Final = 10.0
+_LARGEST: Final = 64 * 2**20
+"""Bytes of an overview; one of 2,000 pods has 2 MB."""
 
 
 class Leader:
@@ -34,13 +41,36 @@ class Leader:
         """The leader's present overview. Raises KubeError, and BoardError when the leader speaks another version."""
         pod, self._pod = self._pod or await self._find(), None
         try:
-            document = await self._kube.get(_OVERVIEW, f"{pod}:{_PORT}", _NAMESPACE)
+            document = await self._ask(pod)
         except KubeError as error:
             message = f"the leader {pod} cannot be asked: {error}"
             raise type(error)(message, status=error.status, reason=error.reason) from error
         overview = Overview.from_json(document)
         self._pod = pod
         return overview
+
+    async def _ask(self, pod: str) -> dict[str, Any]:
+        reader, body = AnswerReader(200), bytearray()
+        try:
+            async with asyncio.timeout(_ANSWER_S), self._kube.forward(pod, _NAMESPACE, _PORT) as way:
+                await way.send(request("GET", PATH, "localhost", _PORT, None))
+                async for piece in way.pieces():
+                    body += reader.feed(piece)
+                    if len(body) > _LARGEST:
+                        raise KubeUnreachable(f"an overview of more than {_LARGEST} bytes")
+                    if reader.ended:
+                        break
+                reader.finish()
+        except WireError as error:
+            words = "this replica does not lead" if error.status == 503 else str(error)
+            raise KubeError(words, status=error.status or 0) from error
+        except TimeoutError as error:
+            raise KubeUnreachable(f"no answer within {_ANSWER_S:g} s") from error
+        try:
+            document: dict[str, Any] = json.loads(body)
+        except ValueError as error:
+            raise BoardError(f"the leader's overview is no JSON: {error}") from error
+        return document
 
     async def _find(self) -> str:
         (name,) = LEASES.names

@@ -26,6 +26,9 @@ RETENTION: Final = (
 
 REVISION_LABEL: Final = "serving.knative.dev/revision"
 SERVICE_LABEL: Final = "serving.knative.dev/service"
+OWNER_UID_LABEL: Final = "serving.knative.dev/configurationUID"
+"""Of the Configuration that a revision comes from. Knative puts it on every pod of a revision. A uid is random, and told only
+to who may read the object."""
 ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
 
 SLO_ANNOTATION: Final = "knative-sponge.dev/slo"

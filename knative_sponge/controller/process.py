@@ -9,11 +9,14 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from knative_sponge.controller.admission.control_keys import ControlKeys, KeyRotation
 from knative_sponge.controller.admission.rotation import Rotation, SecretSource
 from knative_sponge.controller.admission.stock_proxy_report import Reporter
 from knative_sponge.controller.admission.webhook import WebhookServer
+from knative_sponge.controller.cluster.control_token import key_named
 from knative_sponge.controller.cluster.node import start_room
 from knative_sponge.controller.cluster.ownership import Ownership
+from knative_sponge.controller.cluster.pod import PodView, control_reference
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
@@ -72,16 +75,22 @@ class Process:
         """Of all loops, by object."""
         self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s, end)
         self._profiles = ProfileStore(kube, settings.namespace, self.failures)
+        self._keys = ControlKeys(kube, settings)
         self._nodes = Nodes(kube, rng, self.failures)
         self.webhook = WebhookServer(
             settings,
             SecretSource(kube, settings),
             self._metrics.registry,
+            self._keys.mint,
             lookup=self._profiles.get,
             room=self._room,
             host=host,
         )
-        checks = {"the webhook has no certificate": self._serves, "the leader has not listed everything": self._synced}
+        checks = {
+            "the webhook has no certificate": self._serves,
+            "the webhook has no control key": lambda: self._keys.ready,
+            "the leader has not listed everything": self._synced,
+        }
         self.health = Listener(health_app(checks), host, settings.health_port)
         self._board = Board()
         self._admin_port = admin_port
@@ -100,6 +109,7 @@ class Process:
         endless = (
             asyncio.create_task(self._elector.run(self._lead), name="election"),
             asyncio.create_task(self._profiles.run(), name="profiles"),
+            asyncio.create_task(self._keys.run(), name="control keys"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
         )
         stopping = asyncio.create_task(stop.wait())
@@ -146,6 +156,7 @@ class Process:
             keeper,
             self._rng,
             port=self._admin_port,
+            token=self._token,
             growth=self._growth,
             failures=self.failures,
         )
@@ -162,13 +173,19 @@ class Process:
         )
         sizer.counts.subscribe(reconciler.wake)
         reporter = Reporter(kube, watches, recorder, metrics, self.failures)
-        rotation = Rotation(kube, settings, failures=self.failures)
+        key_rotation = KeyRotation(kube, settings, self._keys_in_use)
+        own_certificates = settings.cert_source == "own"
+        rotations = (
+            (key_rotation, Rotation(kube, settings, failures=self.failures)) if own_certificates else (key_rotation,)
+        )
+        unsubscribe = self._keys.subscribe(sizer.divider.tokens_changed)
         metrics.leads(True)
         try:
             async with asyncio.TaskGroup() as group:
-                for part in (watches, sizer, activators, reconciler, reporter, rotation):
+                for part in (watches, sizer, activators, reconciler, reporter, *rotations):
                     group.create_task(part.run(), name=type(part).__name__)
         finally:
+            unsubscribe()
             self._watches = None
             self._nodes.forget_subscribers()
             metrics.leads(False)
@@ -177,6 +194,17 @@ class Process:
         """What the nodes that are known have for a new pod. The webhook of each replica asks, so each replica knows nodes."""
         views = (item["view"] for item in self._nodes.objects.values())
         return start_room(pod, (view for view in views if view is not None))
+
+    def _token(self, pod: PodView) -> str:
+        return self._keys.token(pod.key[0], pod.control) if pod.control else pod.token
+
+    def _keys_in_use(self) -> set[int] | None:
+        """The control keys that pods name; None while not all pods are known."""
+        watches = self._watches
+        if watches is None or not watches.synced:
+            return None
+        named = (key_named(control_reference(pod)) for pod in watches.pods.objects.values())
+        return {key for key in named if key is not None}
 
     def _serves(self) -> bool:
         return self.webhook.ready

@@ -10,6 +10,7 @@ from knative_sponge.core.quantity import parse_duration_s
 from knative_sponge.errors import SettingError
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+CertSource = Literal["own", "external"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +33,29 @@ class ControllerSettings:
     webhook_service: str = "webhook"
     """Service that the API server calls; the certificate is made for its DNS names."""
     cert_secret: str = "webhook-certs"
+    cert_source: CertSource = "own"
+    """`external`: somebody else, such as cert-manager, makes the certificates and writes caBundle; they are only read."""
     cert_lifetime_s: float = 2160 * 3600.0
     cert_renew_share: float = 0.33
     """A certificate is renewed when this share of its lifetime is left: a month of three, time to notice a failure."""
+    control_secret: str = "control-keys"
+    """Secret with the keys of the pods' control tokens."""
+    control_key_lifetime_s: float = 2160 * 3600.0
+    """New pods use another key after so long; an old key stays while pods name it."""
     lease: str = "autoscaler"
     lease_duration_s: float = 10.0
     """How long after its last sign of life a leader may be replaced; it stops writing well before."""
     log_level: LogLevel = "info"
 
     def __post_init__(self) -> None:
-        for name in ("pod", "namespace", "proxy_image", "system_namespace", "webhook_service", "cert_secret", "lease"):
+        for name in _NAMES:
             if not getattr(self, name):
                 raise SettingError(name, "", "a name")
         if not 0 < self.cert_renew_share < 1:
             raise SettingError("cert_renew_share", self.cert_renew_share, str(_share.__doc__))
-        if self.cert_lifetime_s < 60:
-            raise SettingError("cert_lifetime_s", self.cert_lifetime_s, str(_lifetime.__doc__))
+        for name in ("cert_lifetime_s", "control_key_lifetime_s"):
+            if getattr(self, name) < 60:
+                raise SettingError(name, getattr(self, name), str(_lifetime.__doc__))
         if self.cert_lifetime_s * min(self.cert_renew_share, 1 - self.cert_renew_share) < _RENEWAL_S:
             allowed = f"both shares of cert_lifetime_s ({self.cert_lifetime_s:g} s) to be {_RENEWAL_S:g} s at least"
             raise SettingError("cert_renew_share", self.cert_renew_share, allowed)
@@ -75,6 +83,9 @@ class ControllerSettings:
         return cls(**values)
 
 
+_NAMES: Final = (
+    "pod", "namespace", "proxy_image", "system_namespace", "webhook_service", "cert_secret", "control_secret", "lease",
+)  # fmt: skip
 _RENEWAL_S: Final = 40.0
 """The longest a renewal takes: a new authority must be trusted everywhere before a certificate of it is shown."""
 
@@ -121,6 +132,14 @@ def _share(text: str) -> float:
     return number
 
 
+def _cert_source(text: str) -> CertSource:
+    """own or external"""
+    match text:
+        case "own" | "external":
+            return text
+    raise ValueError
+
+
 def _log_level(text: str) -> LogLevel:
     """debug, info, warning or error"""
     level = text.lower()
@@ -143,8 +162,11 @@ _OPTIONAL: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "SPONGE_METRICS_PORT": ("metrics_port", _port),
     "SPONGE_WEBHOOK_SERVICE": ("webhook_service", _name),
     "SPONGE_CERT_SECRET": ("cert_secret", _name),
+    "SPONGE_CERT_SOURCE": ("cert_source", _cert_source),
     "SPONGE_CERT_LIFETIME": ("cert_lifetime_s", _lifetime),
     "SPONGE_CERT_RENEW_SHARE": ("cert_renew_share", _share),
+    "SPONGE_CONTROL_SECRET": ("control_secret", _name),
+    "SPONGE_CONTROL_KEY_LIFETIME": ("control_key_lifetime_s", _lifetime),
     "SPONGE_LEASE": ("lease", _name),
     "SPONGE_LEASE_DURATION": ("lease_duration_s", _lease_duration),
     "SPONGE_LOG_LEVEL": ("log_level", _log_level),

@@ -63,7 +63,9 @@ class ProxySettings:
     cores: float | None = None
     """Cores of the model server at start; None is unknown."""
     control_token: str | None = field(default=None, repr=False)
-    """Bearer token of the control routes; None leaves them closed."""
+    """Bearer token of the control routes, for use without Kubernetes. Without it and its digest they are closed."""
+    control_token_sha256: bytes | None = None
+    """SHA-256 of that token: on a cluster many may read a pod's environment. It goes before the token."""
     profile: str | None = None
     """A latency profile (JSON) to start warm from: its path, or the profile itself, which begins with `{`."""
     cfs_period_s: float = 0.1
@@ -141,6 +143,14 @@ def _cores(text: str) -> float:
     if not 0.001 <= cores <= 4096:
         raise ValueError
     return cores
+
+
+def _sha256(text: str) -> bytes:
+    """64 hex digits"""
+    digest = bytes.fromhex(text)
+    if len(digest) != 32:
+        raise ValueError
+    return digest
 
 
 def _duration(text: str) -> float:
@@ -256,6 +266,7 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
+    "SPONGE_CONTROL_TOKEN_SHA256": ("control_token_sha256", _sha256),
     "SPONGE_PROFILE": ("profile", str),
     "SPONGE_CERTIFICATES": ("certificates", str),
     "SPONGE_CFS_PERIOD": ("cfs_period_s", _duration),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from knative_sponge.cli.leader import Leader, leader
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.reporting.rows import Overview
 from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable
-from tests.cli.fake_cluster import PROXIED, FakeCluster
+from tests.cli.fake_cluster import FORWARDED, FakeCluster
 from tests.controller.reporting.board_kit import NODE, REVISION
 from tests.controller.revision_kit import run
 
@@ -27,7 +28,7 @@ def test_the_lease_is_read_once_and_the_leader_then_asked() -> None:
             found = Leader(kube)
             assert await found.overview() == OVERVIEW
             assert await found.overview() == OVERVIEW
-            assert cluster.asked == [LEASE, PROXIED.format("a-1"), PROXIED.format("a-1")]
+            assert cluster.asked == [LEASE, FORWARDED.format("a-1"), FORWARDED.format("a-1")]
             await kube.close()
 
     run(body())
@@ -50,7 +51,41 @@ def test_a_change_of_leader_costs_one_failed_look(left: str) -> None:
             with pytest.raises(KubeError, match="the leader a-1 cannot be asked"):
                 await found.overview()
             assert await found.overview() == OVERVIEW
-            assert cluster.asked[-2:] == [LEASE, PROXIED.format("a-2")]
+            assert cluster.asked[-2:] == [LEASE, FORWARDED.format("a-2")]
+            await kube.close()
+
+    run(body())
+
+
+def test_why_the_leader_cannot_be_asked_is_told() -> None:
+    async def body() -> None:
+        async with FakeCluster() as cluster:
+            cluster.led_by("a-1")
+            cluster.pods["a-1"] = OVERVIEW
+            kube = Kube.at(cluster.url)
+            cluster.refused = 403
+            with pytest.raises(KubeError, match=r"the leader a-1 cannot be asked: .*portforward: 403") as caught:
+                await Leader(kube).overview()
+            assert caught.value.status == 403
+            cluster.refused, cluster.deaf = 0, True
+            with pytest.raises(KubeUnreachable, match="connection refused"):
+                await Leader(kube).overview()
+            cluster.deaf, cluster.pods["a-1"] = False, None
+            with pytest.raises(KubeError, match="does not lead"):
+                await Leader(kube).overview()
+            await kube.close()
+
+    run(body())
+
+
+def test_a_large_overview_comes_through_in_pieces() -> None:
+    async def body() -> None:
+        async with FakeCluster() as cluster:
+            cluster.led_by("a-1")
+            rows = tuple(replace(REVISION, name=f"ocr-{number}") for number in range(500))
+            cluster.pods["a-1"] = Overview(0.1, rows, (NODE,))
+            kube = Kube.at(cluster.url)
+            assert await Leader(kube).overview() == cluster.pods["a-1"]
             await kube.close()
 
     run(body())

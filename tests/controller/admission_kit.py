@@ -42,9 +42,9 @@ def container(pod: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def env_of(pod: Mapping[str, Any]) -> dict[str, str]:
-    """What our proxy is told beyond Knative's own variables."""
+    """What our proxy is told beyond Knative's own variables, but for what the kubelet fills in."""
     env = container(pod, "queue-proxy")["env"]
-    return {one["name"]: one["value"] for one in env if one["name"].startswith("SPONGE_")}
+    return {one["name"]: one["value"] for one in env if one["name"].startswith("SPONGE_") and "value" in one}
 
 
 def question(

@@ -17,9 +17,12 @@ IMAGE = "registry.example/hello@sha256:" + "ab" * 32
 
 
 def running(*, cpu: str = "100m", generation: int = 3, **annotations: str) -> Any:
-    """The pod, `cpu` in force; annotations are `cpu_limit="burst"` and the like."""
+    """The pod, `cpu` in force, its token in it as older versions left it; annotations are `cpu_limit="burst"` and the like."""
     chosen = {name.replace("_", "-"): value for name, value in annotations.items()}
     pod = created(pod_with({"slo": "500ms"} | chosen))
+    proxy = container(pod, "queue-proxy")
+    proxy["env"] = [one for one in proxy["env"] if not one["name"].startswith("SPONGE_CONTROL")]
+    proxy["env"].append({"name": "SPONGE_CONTROL_TOKEN", "value": "t-1"})
     pod["metadata"] |= {
         "uid": "u-1",
         "generation": generation,

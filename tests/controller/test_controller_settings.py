@@ -73,15 +73,27 @@ def test_every_variable_is_read() -> None:
         ("SPONGE_CERT_RENEW_SHARE", "1"),
         ("SPONGE_LEASE_DURATION", "1s"),
         ("SPONGE_LOG_LEVEL", "loud"),
+        ("SPONGE_CONTROL_KEY_LIFETIME", "30s"),
+        ("SPONGE_CERT_SOURCE", "elsewhere"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_what_is_allowed(name: str, text: str) -> None:
-    with pytest.raises(SettingError, match=f"{name}: '{text}' is not allowed; expected an?|{name}.*debug, info"):
+    with pytest.raises(
+        SettingError, match=f"{name}: '{text}' is not allowed; expected an?|{name}.*(debug, info|own or external)"
+    ):
         ControllerSettings.from_env(NEEDED | {name: text})
 
 
 @pytest.mark.parametrize(
-    "broken", [{"pod": ""}, {"cert_renew_share": 1.0}, {"cert_lifetime_s": 1.0}, {"lease_duration_s": 1.0}]
+    "broken",
+    [
+        {"pod": ""},
+        {"cert_renew_share": 1.0},
+        {"cert_lifetime_s": 1.0},
+        {"lease_duration_s": 1.0},
+        {"control_key_lifetime_s": 1.0},
+        {"control_secret": ""},
+    ],
 )
 def test_impossible_settings_cannot_be_made(broken: dict[str, object]) -> None:
     with pytest.raises(SettingError):

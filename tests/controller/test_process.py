@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import random
 import signal
@@ -10,11 +11,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import yaml
 
+from knative_sponge.controller.cluster.control_token import Control, KeyRing
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.lease import Elector
 from knative_sponge.controller.kube.resource import (
@@ -33,10 +36,13 @@ from knative_sponge.controller.kube.resource import (
 from knative_sponge.controller.process import Process
 from knative_sponge.errors import NotLeader
 from knative_sponge.settings import ControllerSettings
+from knative_sponge.wire.http import ADMIN_PORT
 from tests.controller.admission.pod_kit import IMAGE
+from tests.controller.admission_kit import container
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, pod, revision, run, until
 from tests.controller.sized_pod import owners_of, running
+from tests.local.fake_proxy import FakeProxy
 
 SPACE = "knative-sponge"
 
@@ -60,8 +66,12 @@ def configure(api: FakeApi) -> None:
 
 
 @asynccontextmanager
-async def replica(api: FakeApi, pod: str = "autoscaler-0") -> AsyncIterator[tuple[Process, asyncio.Event]]:
-    process = Process(settings(pod), Kube.at(api.url), random.Random(1), host="127.0.0.1", leaving_s=0.0)
+async def replica(
+    api: FakeApi, pod: str = "autoscaler-0", admin_port: int = ADMIN_PORT
+) -> AsyncIterator[tuple[Process, asyncio.Event]]:
+    process = Process(
+        settings(pod), Kube.at(api.url), random.Random(1), host="127.0.0.1", leaving_s=0.0, admin_port=admin_port
+    )
     stop = asyncio.Event()
     task = asyncio.create_task(process.run(stop))
     try:
@@ -97,6 +107,95 @@ def test_a_replica_alone_makes_certificates_leads_and_reconciles() -> None:
             assert status == 200
             assert "sponge_leader 1.0" in text
             assert "sponge_webhook_certificate_expiry_seconds" in text
+
+    run(body())
+
+
+def put_owned(api: FakeApi, pod: Any) -> None:
+    """The pod, and what owns it."""
+    owners = owners_of(pod)
+    for resource in (REVISIONS, DEPLOYMENTS, REPLICA_SETS):
+        api.put(resource, owners[resource.plural])
+    api.put(PODS, pod)
+
+
+def with_control(pod: Any, control: Control | None) -> Any:
+    """A running pod that has been admitted with this."""
+    proxy = container(pod, "queue-proxy")
+    proxy["env"] = [one for one in proxy["env"] if not one["name"].startswith("SPONGE_CONTROL")]
+    if control is not None:
+        proxy["env"].append({"name": "SPONGE_CONTROL_TOKEN_SHA256", "value": control.digest})
+        proxy["env"].append({"name": "SPONGE_CONTROL_KEY", "value": control.reference})
+    pod["status"]["podIP"] = "127.0.0.1"
+    return pod
+
+
+def test_the_leader_shows_each_pod_its_token_and_a_copy_of_it_opens_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The pod has only the digest. A pod of another namespace with the same reference is shown something else."""
+
+    async def body() -> None:
+        async with FakeApi() as api:
+            configure(api)
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
+            key = base64.b64encode(b"k" * 32).decode()
+            api.put(SECRETS, {"metadata": {"name": "control-keys", "namespace": SPACE}, "data": {"1": key}})
+            ring = KeyRing({1: b"k" * 32})
+            control = ring.mint("default", "n0nce")
+            assert control is not None
+            token = ring.token("default", control.reference)
+            assert token is not None
+            proxy, copier = FakeProxy(token, lambda _: None), FakeProxy(token, lambda _: None)
+            await proxy.start()
+            await copier.start(proxy.port, "127.0.0.2")
+            put_owned(api, with_control(running(), control))
+            copy = with_control(running(), control)
+            copy["metadata"] |= {"namespace": "thief", "name": "copy", "uid": "u-2"}
+            copy["status"]["podIP"] = "127.0.0.2"
+            put_owned(api, copy)
+            async with replica(api, admin_port=proxy.port):
+                await until(lambda: proxy.listeners == 1 and "127.0.0.2 was not told" in caplog.text)
+                assert copier.listeners == 0
+            await proxy.close()
+            await copier.close()
+
+    run(body())
+
+
+def test_a_pod_that_an_older_version_has_admitted_is_heard_with_the_token_in_it() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            configure(api)
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
+            proxy = FakeProxy("t-1", lambda _: None)
+            await proxy.start()
+            pod = running()
+            pod["status"]["podIP"] = "127.0.0.1"
+            put_owned(api, pod)
+            async with replica(api, admin_port=proxy.port):
+                await until(lambda: proxy.listeners == 1)
+            await proxy.close()
+
+    run(body())
+
+
+def test_a_pod_whose_key_is_read_later_is_heard_then(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+            configure(api)
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
+            old, new = base64.b64encode(b"k" * 32).decode(), base64.b64encode(b"n" * 32).decode()
+            api.put(SECRETS, {"metadata": {"name": "control-keys", "namespace": SPACE}, "data": {"1": old}})
+            control = KeyRing({2: b"n" * 32}).mint("default", "n0nce")
+            assert control is not None
+            proxy = FakeProxy(KeyRing({2: b"n" * 32}).token("default", control.reference) or "", lambda _: None)
+            await proxy.start()
+            put_owned(api, with_control(running(), control))
+            async with replica(api, admin_port=proxy.port):
+                await until(lambda: "127.0.0.1 was not told" in caplog.text)
+                assert proxy.listeners == 0
+                api.change(SECRETS, "control-keys", SPACE, data={"1": old, "2": new})
+                await until(lambda: proxy.listeners == 1)
+            await proxy.close()
 
     run(body())
 
@@ -149,10 +248,7 @@ def test_nodes_are_followed_once_by_each_replica_however_often_it_leads() -> Non
 
             api.before = count
             api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
-            pod = running()
-            for resource in (REVISIONS, DEPLOYMENTS, REPLICA_SETS):
-                api.put(resource, owners_of(pod)[resource.plural])
-            api.put(PODS, pod)
+            put_owned(api, running())
             async with replica(api) as (process, _):
                 await until(lambda: divides(process))
                 lease = api.get(LEASES, "autoscaler", SPACE)

@@ -109,7 +109,7 @@ def test_pods_that_answer_the_collection_with_giants_end_nothing_and_others_are_
         servers += [await asyncio.start_server(serve, host, port) for host in hosts[1:]]
         learned, failures = Learned(), Failures()
         collector = ModelCollector(learned, port=port, failures=failures)
-        await collector.collect({host: host for host in hosts})
+        await collector.collect({host: (host, "") for host in hosts})
         assert learned.keys == hosts[-1:]
         assert failures.of("models").holds(hosts[0])
         for server in servers:

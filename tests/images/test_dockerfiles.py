@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,11 +85,22 @@ def test_nothing_comes_from_the_network_but_locked_wheels(recipe: Recipe) -> Non
         assert "://" not in rest
         if "pip install" in rest:
             lock = Path(rest.split(" -r ")[1].split()[0])
-            assert {"--no-deps", "--only-binary=:all:"} <= set(rest.split())
+            assert {"--no-deps", "--only-binary=:all:", "--require-hashes"} <= set(rest.split())
             assert REPOSITORY / lock in recipe.sources()
-            pins = [line for line in (REPOSITORY / lock).read_text().splitlines() if not line.startswith("#")]
-            assert pins
-            assert all("==" in pin for pin in pins)
+
+
+def test_the_base_is_named_by_digest(recipe: Recipe) -> None:
+    (base,) = (rest for word, rest in recipe.instructions() if word == "ARG")
+    assert re.fullmatch(r"BASE=[^@]+:[^@]+@sha256:[0-9a-f]{64}", base)
+
+
+@pytest.mark.parametrize("lock", sorted((REPOSITORY / "requirements").iterdir()), ids=lambda path: path.name)
+def test_every_locked_package_has_a_version_and_hashes(lock: Path) -> None:
+    packages = re.sub(r"\\\n\s*", "", lock.read_text()).splitlines()
+    pins = [line for line in packages if not line.startswith("#")]
+    assert pins
+    for pin in pins:
+        assert re.fullmatch(r"[-\w.]+==[\w.]+( ; [^\\]+?)? (--hash=sha256:[0-9a-f]{64} ?)+", pin), pin
 
 
 def test_everything_copied_exists_and_reaches_the_build(recipe: Recipe) -> None:

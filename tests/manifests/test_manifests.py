@@ -15,6 +15,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
+from knative_sponge.controller.admission.certificate import dns_names
 from knative_sponge.controller.admission.rotation import CONFIGURATION
 from knative_sponge.controller.admission.webhook import rules
 from knative_sponge.controller.kube.resource import (
@@ -108,7 +109,7 @@ def test_the_roles_grant_what_the_code_declares_and_nothing_else() -> None:
 
 
 def test_names_that_the_roles_are_limited_to_are_the_settings() -> None:
-    assert SECRETS.names == (DEFAULTS["cert_secret"],)
+    assert SECRETS.names == (DEFAULTS["cert_secret"], DEFAULTS["control_secret"])
     assert LEASES.names == (DEFAULTS["lease"],)
     for resource, kind in ((MUTATING_WEBHOOKS, "Mutating"), (VALIDATING_WEBHOOKS, "Validating")):
         assert resource.names == (CONFIGURATION,) == (one(f"{kind}WebhookConfiguration")["metadata"]["name"],)
@@ -146,8 +147,28 @@ def test_ports_are_those_the_program_listens_on_and_all_let_in() -> None:
     assert (webhook["port"], ports[webhook["targetPort"]]) == (443, DEFAULTS["webhook_port"])
     (metrics,) = one("Service", "autoscaler")["spec"]["ports"]
     assert (metrics["port"], ports[metrics["targetPort"]]) == (9090, DEFAULTS["metrics_port"])
-    (ingress,) = one("NetworkPolicy")["spec"]["ingress"]
-    assert {entry["port"] for entry in ingress["ports"]} == set(ports.values())
+    policy = one("NetworkPolicy")["spec"]["ingress"]
+    assert {entry["port"] for rule in policy for entry in rule["ports"]} == set(ports.values())
+
+
+def test_the_metrics_are_let_out_to_who_collects_them_and_to_no_other_pod() -> None:
+    """They name the revisions of all tenants. The API server and the kubelet come from addresses that no selector names."""
+    open_ports, metrics = one("NetworkPolicy")["spec"]["ingress"]
+    assert "from" not in open_ports
+    assert {entry["port"] for entry in open_ports["ports"]} == {DEFAULTS["webhook_port"], DEFAULTS["health_port"]}
+    assert [entry["port"] for entry in metrics["ports"]] == [DEFAULTS["metrics_port"]]
+    namespaces = [place["namespaceSelector"]["matchLabels"] for place in metrics["from"]]
+    assert namespaces == [{"kubernetes.io/metadata.name": "monitoring"}, {"knative-sponge.dev/metrics": "read"}]
+
+
+def test_only_the_api_server_and_kubelets_are_reached_at_any_address() -> None:
+    rules = one("NetworkPolicy")["spec"]["egress"]
+    assert one("NetworkPolicy")["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    anywhere = {entry["port"] for rule in rules if "to" not in rule for entry in rule["ports"]}
+    assert anywhere == {443, 6443, 8443, 16443, 10250}
+    for rule in rules:
+        for place in rule.get("to", ()):
+            assert "ipBlock" in place or place.get("podSelector"), "a whole namespace is no destination"
 
 
 def test_a_drain_leaves_a_replica_that_works_and_waits_for_none_that_does_not() -> None:
@@ -184,7 +205,7 @@ def webhooks() -> list[Object]:
 
 def test_webhooks_call_the_paths_that_are_served() -> None:
     paths = [webhook["clientConfig"]["service"].pop("path") for webhook in webhooks()]
-    assert sorted(paths) == sorted(rules("image", lambda: "token"))
+    assert sorted(paths) == sorted(rules("image", lambda _namespace: None))
 
 
 @pytest.mark.parametrize("webhook", webhooks(), ids=lambda webhook: webhook["clientConfig"]["service"]["path"])
@@ -244,3 +265,39 @@ def test_a_rendered_overlay_is_the_base_with_images(overlay: str) -> None:
         kubernetes_validate.validate(item, "1.34", strict=True)
     images = set(re.findall(r"dev\.local/knative-sponge/[a-z-]+:dev", rendered.stdout.decode()))
     assert images == {"dev.local/knative-sponge/autoscaler:dev", "dev.local/knative-sponge/queue-proxy:dev"}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders overlays")
+def test_with_cert_manager_the_controller_may_change_no_webhook_configuration(tmp_path: Path) -> None:
+    for folder in ("base", "components", "overlays"):
+        shutil.copytree(MANIFESTS / folder, tmp_path / folder)
+    mine = tmp_path / "overlays" / "mine"
+    mine.mkdir()
+    text = {"resources": ["../kind"], "components": ["../../components/cert-manager"]}
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    rendered = subprocess.run(["kubectl", "kustomize", str(mine)], capture_output=True, check=True, timeout=60)
+    items = list(yaml.safe_load_all(rendered.stdout))
+    certificates = [item for item in items if item["apiVersion"] == "cert-manager.io/v1"]
+    assert {item["metadata"]["labels"]["app.kubernetes.io/part-of"] for item in certificates} == {NAMESPACE}
+    assert len(items) == len(base()) + len(certificates)
+    (serving,) = (item for item in certificates if item["spec"].get("secretName") == DEFAULTS["cert_secret"])
+    assert serving["spec"]["dnsNames"] == list(dns_names(str(DEFAULTS["webhook_service"]), NAMESPACE))
+    found = {name_of(item): item for item in items}
+    for kind in ("Mutating", "Validating"):
+        annotations = found[f"{kind}WebhookConfiguration knative-sponge"]["metadata"]["annotations"]
+        assert annotations == {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/{serving['metadata']['name']}"}
+    (rule,) = (
+        rule
+        for rule in found["ClusterRole knative-sponge-autoscaler"]["rules"]
+        if rule["apiGroups"] == ["admissionregistration.k8s.io"]
+    )
+    assert rule["verbs"] == ["get"]
+    secrets = [rule for rule in found["Role autoscaler"]["rules"] if rule["resources"] == ["secrets"]]
+    assert [(rule.get("resourceNames"), rule["verbs"]) for rule in secrets] == [
+        (None, ["create"]),
+        (["control-keys"], ["get", "update"]),
+        (["webhook-certs"], ["get"]),
+    ]
+    (program,) = found["Deployment autoscaler"]["spec"]["template"]["spec"]["containers"]
+    env = {entry["name"]: entry.get("value", "from the pod") for entry in program["env"]}
+    assert ControllerSettings.from_env(env).cert_source == "external"

@@ -92,6 +92,7 @@ def test_what_knative_must_set_is_missed_by_name(name: str) -> None:
         ("SPONGE_MAX_ANSWER", "1000", replace(DEFAULT, max_answer=1000)),
         ("SPONGE_CORES", "250m", replace(DEFAULT, cores=0.25)),
         ("SPONGE_CONTROL_TOKEN", "secret", replace(DEFAULT, control_token="secret")),
+        ("SPONGE_CONTROL_TOKEN_SHA256", "0A" * 32, replace(DEFAULT, control_token_sha256=b"\n" * 32)),
         ("SPONGE_PROFILE", "/p.json", replace(DEFAULT, profile="/p.json")),
         ("SPONGE_CFS_PERIOD", "20ms", replace(DEFAULT, cfs_period_s=0.02)),
         ("SPONGE_DRAIN_QUIET", "0", replace(DEFAULT, drain_quiet_s=0.0)),
@@ -106,6 +107,8 @@ def test_what_may_be_set_is_read(name: str, value: str, expected: ProxySettings)
     ("name", "value"),
     [
         ("USER_PORT", "-1"),
+        ("SPONGE_CONTROL_TOKEN_SHA256", "secret"),
+        ("SPONGE_CONTROL_TOKEN_SHA256", "0a" * 31),
         ("USER_PORT", ""),
         ("QUEUE_SERVING_PORT", "65536"),
         ("CONTAINER_CONCURRENCY", "-1"),

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -74,6 +74,21 @@ class Certificates:
         if not any(_has_signed(authority, serving) for authority in authorities):
             raise CertificateError("tls.crt is signed by no authority in ca.crt")
         return found
+
+    @classmethod
+    def from_serving(cls, data: Mapping[str, bytes]) -> Certificates:
+        """From a Secret of type `kubernetes.io/tls`, which somebody else keeps: its authorities are not known here. Raises
+        CertificateError as `from_secret` does."""
+        try:
+            serving, key = data["tls.crt"], data["tls.key"]
+            public = serialization.load_pem_private_key(key, password=None).public_key()
+            if public != x509.load_pem_x509_certificate(serving).public_key():
+                raise CertificateError("tls.key is not the key of tls.crt")
+        except KeyError as error:
+            raise CertificateError(f"{error.args[0]} is missing") from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise CertificateError("not PEM of certificates and their keys") from error
+        return cls(authorities=b"", authority_key=b"", serving=serving, key=key)
 
     def to_secret(self) -> dict[str, bytes]:
         """The Secret's entries."""

@@ -15,14 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from knative_sponge.controller.admission.admission_review import Object, Verdict, member
-from knative_sponge.controller.annotations import SERVICE_LABEL, SLO_ANNOTATION, read_settings
-from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, TOKEN, USER_PORT, is_serving
+from knative_sponge.controller.annotations import OWNER_UID_LABEL, SERVICE_LABEL, SLO_ANNOTATION, read_settings
+from knative_sponge.controller.cluster.control_token import DIGEST, PLAIN, REFERENCE, Control
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, USER_PORT, is_serving
 from knative_sponge.controller.profiles.profile import ImageProfile, key_of
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.errors import SettingError
 from knative_sponge.settings.serving import EFFECTIVE, PROXY, CpuLimit, ServingSettings
 
 _PROFILE: Final = "SPONGE_PROFILE"
+_HOST_IPS: Final = "SPONGE_HOST_IPS"
 _DEFAULT_CORES: Final = 1.0
 """Start size of a container that has neither a request nor a limit of CPU."""
 
@@ -30,6 +32,9 @@ _DEFAULT_CORES: Final = 1.0
 class _KeepStock(Exception):
     """This pod keeps Knative's own proxy. The text says why, for its owner."""
 
+
+Mint = Callable[[str], Control | None]
+"""What a new pod of a namespace carries of its control token (`control_keys.ControlKeys.mint`); None where there is no key."""
 
 Room = Callable[[Object], float | None]
 """Cores that a pod may request at its start, as far as nodes have them (`cluster.node.start_room`); None is not known."""
@@ -48,19 +53,24 @@ def unlimited(_pod: Object) -> float | None:
 def review_pod(
     pod: Object,
     image: str,
-    new_token: Callable[[], str],
+    mint: Mint,
     lookup: Callable[[str], ImageProfile | None] = no_profile,
     namespace: str = "",
     room: Room = unlimited,
 ) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
-    image: of our queue-proxy. new_token: makes the control token of a pod that has none. lookup: the profile of an image in a
-    Service, by `key_of(image, namespace, service)`; it must not wait. namespace: of the pod, which a new pod's own metadata
-    need not name. room: bounds a learned size, but not below what the pod requests; a learned size is not used where the room
-    is not known. For the nodes on which it was learned may be gone, and a pod that fits on no node never starts.
+    image: of our queue-proxy. lookup: the profile of an image in a Service, by `key_of`; it must not wait. namespace:
+    of the pod, which a new pod's own metadata need not name. room: bounds a learned size, but not below what the pod requests;
+    a learned size is not used where the room is not known. For the nodes on which it was learned may be gone, and a pod that
+    fits on no node never starts.
 
-    Reviewing the result again changes nothing.
+    The answer tells a stranger nothing: a profile is found only by the Configuration's uid, which is known to who may read it,
+    and of the control token there is only the digest. Where there is no control key the pod starts all the same, with closed
+    control routes, and `effective` says so.
+
+    Reviewing the result again changes nothing but the control token, of which each review makes another: what was there before
+    may be the copy of another pod's.
     """
     annotations: Mapping[str, str] = member(member(pod, "metadata"), "annotations")
     if not annotations.get(SLO_ANNOTATION) or not any(one.get("name") == PROXY_CONTAINER for one in _containers(pod)):
@@ -70,7 +80,8 @@ def review_pod(
     try:
         settings = read_settings(annotations)
         effective = settings.effective()
-        changed, effective["start"] = _with_sponge(pod, settings, image, new_token, lookup, namespace, room)
+        changed, more = _with_sponge(pod, settings, image, mint, lookup, namespace, room)
+        effective |= more
         outcome = "sponge"
     except (_KeepStock, SettingError) as error:
         outcome = "stock"
@@ -92,12 +103,13 @@ def _with_sponge(
     pod: Object,
     settings: ServingSettings,
     image: str,
-    new_token: Callable[[], str],
+    mint: Mint,
     lookup: Callable[[str], ImageProfile | None],
     namespace: str,
     room: Room,
-) -> tuple[Object, str]:
-    """The pod with our proxy, and the source of its start size: `learned` or `request`."""
+) -> tuple[Object, dict[str, str]]:
+    """The pod with our proxy; and what `effective` says of it: `start`, the source of its start size, and `control: none` where
+    nobody can resize it."""
     containers = _containers(pod)
     proxy = next(one for one in containers if one.get("name") == PROXY_CONTAINER)
     if any(one.get("name") == "QUEUE_SERVING_PORT" and one.get("value") == "8013" for one in proxy.get("env") or ()):
@@ -105,8 +117,7 @@ def _with_sponge(
     serving = next((one for one in containers if is_serving(one)), None)
     if serving is None:
         raise _KeepStock(f"no container has a port named {USER_PORT}")
-    service = str(member(member(pod, "metadata"), "labels").get(SERVICE_LABEL, ""))
-    profile = lookup(key_of(str(serving.get("image")), namespace, service))
+    profile = _profile(pod, serving, lookup, namespace)
     learned = None if profile is None else profile.cores
     requested = _requested(serving)
     if learned is not None:
@@ -116,23 +127,42 @@ def _with_sponge(
     env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}
     if profile is not None:
         env[_PROFILE] = profile.model
+    control = mint(namespace)
     changed = {
         id(serving): _sized(serving, settings, cores),
-        id(proxy): _exchanged(proxy, image, env, new_token),
+        id(proxy): _exchanged(proxy, image, env | _control_env(control)),
     }
     after = {**pod, "spec": {**pod["spec"], "containers": [changed.get(id(one), one) for one in containers]}}
-    return after, "request" if learned is None else "learned"
+    shown = {"start": "request" if learned is None else "learned"}
+    return after, shown if control is not None else shown | {"control": "none"}
 
 
-def _exchanged(proxy: Object, image: str, env: Mapping[str, str], new_token: Callable[[], str]) -> Object:
-    """The queue-proxy container with our image and variables. Variables that it has already keep their place."""
-    present: Sequence[Mapping[str, Any]] = proxy.get("env") or ()
-    if not any(one.get("name") == TOKEN and (one.get("value") or one.get("valueFrom")) for one in present):
-        env = {**env, TOKEN: new_token()}
+def _profile(
+    pod: Object, serving: Object, lookup: Callable[[str], ImageProfile | None], namespace: str
+) -> ImageProfile | None:
+    labels = member(member(pod, "metadata"), "labels")
+    owner = str(labels.get(OWNER_UID_LABEL) or "")
+    if not owner:
+        return None
+    return lookup(key_of(str(serving.get("image")), namespace, str(labels.get(SERVICE_LABEL, "")), owner))
+
+
+def _control_env(control: Control | None) -> dict[str, str]:
+    return {} if control is None else {DIGEST: control.digest, REFERENCE: control.reference}
+
+
+def _exchanged(proxy: Object, image: str, env: Mapping[str, str]) -> Object:
+    """The queue-proxy container with our image and variables. Variables that it has already keep their place, but for those of
+    a control token that is not from this review."""
+    new: dict[str, Object] = {name: {"name": name, "value": value} for name, value in env.items()}
+    # The kubelet's calls come from the node's addresses (`/wait-for-drain`).
+    new[_HOST_IPS] = {"name": _HOST_IPS, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIPs"}}}
+    stale = {PLAIN, DIGEST, REFERENCE} - env.keys()
+    present: Sequence[Object] = [one for one in proxy.get("env") or () if one.get("name") not in stale]
     names = {one.get("name") for one in present}
     # A variable is replaced with all its fields: one with both `value` and `valueFrom` would be refused.
-    kept = [{"name": one["name"], "value": env[one["name"]]} if one.get("name") in env else one for one in present]
-    added = [{"name": name, "value": value} for name, value in env.items() if name not in names]
+    kept = [new.get(one.get("name", ""), one) for one in present]
+    added = [one for name, one in new.items() if name not in names]
     changed = {**proxy, "env": [*kept, *added]}
     if proxy.get("image") != image:
         # The present policy is the default of the stock image, so it is replaced with the image. Where our image is in place

@@ -69,6 +69,8 @@ class SecretSource:
             secret = await self._kube.get(SECRETS, self._settings.cert_secret, self._settings.namespace)
         except KubeNotFound:
             return None
+        if self._settings.cert_source == "external":
+            return Certificates.from_serving(_decoded(secret))
         return Certificates.from_secret(_decoded(secret))
 
 
@@ -105,6 +107,7 @@ class Rotation:
                 log.warning("webhook certificates: %s; trying again", error)
                 wait_s = _RETRY_S
             except Exception as error:
+                # What nobody expected in a Secret must not end the leader, nor the next one.
                 self._steps.failed(self._settings.cert_secret, error)
             await asyncio.sleep(wait_s)
 

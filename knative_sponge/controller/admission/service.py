@@ -18,9 +18,14 @@ from knative_sponge.controller.annotations import (
     sponge_annotations,
 )
 from knative_sponge.errors import SettingError
-from knative_sponge.settings.serving import INTERNAL
+from knative_sponge.settings.serving import ANNOTATION_PREFIX, INTERNAL
 
 _LEFT_OUT: Final = "it to be left out: the webhook writes it on pods"
+_MOST_ANNOTATIONS: Final = 64
+"""Of ours on one object. There are fewer settings, and each of more is a fault that takes time to explain."""
+_LONGEST_NAME: Final = 100
+_MOST_FAULTS: Final = 20
+"""That are named; a person mends these first."""
 
 
 def mutate_service(review: Review) -> Verdict:
@@ -56,13 +61,19 @@ def validate_service(review: Review) -> Verdict:
     if old is not None and template == _template(old) and on_service == sponge_annotations(_annotations(old)):
         return Verdict("untouched")
     # A dict drops repeated texts: `kn --annotation` makes each mistake twice.
-    refused = dict.fromkeys(str(fault) for fault in (*_faults(on_template), *_faults(on_service)))
+    refused = list(dict.fromkeys(str(fault) for fault in (*_faults(on_template), *_faults(on_service))))
     if refused:
-        return Verdict("refused", message="\n".join(f"annotation {text}" for text in refused))
+        lines = [f"annotation {text}" for text in refused[:_MOST_FAULTS]]
+        if len(refused) > len(lines):
+            lines.append(f"and {len(refused) - len(lines)} more")
+        return Verdict("refused", message="\n".join(lines))
     return Verdict("allowed", warnings=tuple(_warnings(template, on_service, on_template)))
 
 
 def _faults(annotations: Mapping[str, str]) -> list[SettingError]:
+    if len(annotations) > _MOST_ANNOTATIONS:
+        allowed = f"one of at most {_MOST_ANNOTATIONS} annotations of {ANNOTATION_PREFIX}"
+        return [SettingError(min(annotations)[:_LONGEST_NAME], "", allowed)]
     written = [SettingError(key, annotations[key], _LEFT_OUT) for key in sorted(INTERNAL & annotations.keys())]
     return [*written, *faults({key: value for key, value in annotations.items() if key not in INTERNAL})]
 

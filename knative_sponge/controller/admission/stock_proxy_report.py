@@ -30,6 +30,9 @@ from knative_sponge.settings.serving import EFFECTIVE, PROXY
 _log: Final = logging.getLogger(__name__)
 
 _PERIOD_S: Final = 30.0
+_LONGEST_EFFECTIVE: Final = 8 * 1024
+"""Characters of the annotation that is read for a reason; the webhook writes a few hundred."""
+_LONGEST_WHY: Final = 500
 _REST_S: Final = 1.0
 """Pods change in bursts. All of them are checked once per burst."""
 
@@ -107,7 +110,11 @@ class Reporter:
             group.create_task(self._report_webhooks(), name="report webhooks")
 
     def _pod_changed(self, changed: Changed[Object]) -> None:
-        if _found(changed.before) is not None or _found(changed.after) is not None:
+        try:
+            matters = _found(changed.before) is not None or _found(changed.after) is not None
+        except Exception:
+            matters = True  # the check says what is wrong with it
+        if matters:
             self._changed.set()
 
     async def _report_pods(self) -> None:
@@ -173,8 +180,11 @@ def _found(pod: Object | None) -> StockProxy | None:
 
 def _why(annotations: dict[str, str]) -> str:
     """The reason that the webhook wrote, on one line. The annotation may hold anything: others may change pods."""
+    text = annotations.get(EFFECTIVE, "")
+    if len(text) > _LONGEST_EFFECTIVE:
+        return "the reason is not known"
     try:
-        why = json.loads(annotations.get(EFFECTIVE, ""))["why"]
+        why = json.loads(text)["why"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "the reason is not known"
-    return " ".join(str(why).encode(errors="replace").decode().split())
+    return " ".join(str(why).encode(errors="replace").decode().split())[:_LONGEST_WHY]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
-import secrets
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,18 +22,20 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
+from knative_sponge.controller.admission.bodies import LARGEST_REVIEW, READ_S, Bodies, BodiesTooLarge, BodyTooLarge
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
-from knative_sponge.controller.admission.pod import Room, no_profile, review_pod, unlimited
+from knative_sponge.controller.admission.loop_share import BusyCaller, LoopShare
+from knative_sponge.controller.admission.pod import Mint, Room, no_profile, review_pod, unlimited
 from knative_sponge.controller.admission.service import mutate_service, validate_service
 from knative_sponge.controller.profiles.store import Lookup
 from knative_sponge.errors import KubeError
 from knative_sponge.listener import Listener
 from knative_sponge.settings.controller import ControllerSettings
 
-LARGEST_REVIEW: Final = 4 * 2**20
-"""Bytes: the API server stores objects of up to 1.5 MiB, and the review of an update has two of them and some fields around."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
+_TELL_S: Final = 60.0
+"""Between two mistakes that are logged."""
 
 log = logging.getLogger(__name__)
 
@@ -56,19 +58,19 @@ class WebhookServer:
         settings: ControllerSettings,
         certificates: CertificateSource,
         registry: CollectorRegistry,
+        mint: Mint,
         *,
         lookup: Lookup = no_profile,
         room: Room = unlimited,
         host: str | None = None,
-        new_token: Callable[[], str] = secrets.token_urlsafe,  # of 32 random bytes
         now: Callable[[], float] = time.time,
     ) -> None:
-        """lookup: profiles by image. room: cores that nodes have for a new pod. host: None is all interfaces. new_token: makes
-        the control token of a pod. now: wall clock in Unix seconds."""
+        """mint: see `pod.Mint`. lookup: profiles by image. room: cores that nodes have for a new pod. host: None is all
+        interfaces. now: wall clock in Unix seconds."""
         self._certificates = certificates
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        app = webhook_app(rules(settings.proxy_image, new_token, lookup, room), registry)
+        app = webhook_app(rules(settings.proxy_image, mint, lookup, room), registry)
         self._listener = Listener(app, host, settings.webhook_port, tls=self._tls)
         self._expiry = Gauge(
             "sponge_webhook_certificate_expiry_seconds",
@@ -139,21 +141,24 @@ def _tell_failure(following: asyncio.Task[None]) -> None:
         log.error("webhook: certificates are not followed any more, this replica gets unready", exc_info=error)
 
 
-def rules(
-    image: str, new_token: Callable[[], str], lookup: Lookup = no_profile, room: Room = unlimited
-) -> Mapping[str, Rule]:
+def rules(image: str, mint: Mint, lookup: Lookup = no_profile, room: Room = unlimited) -> Mapping[str, Rule]:
     """The rule behind each path."""
 
     def mutate_pod(review: Review) -> Verdict:
         if review.operation != "CREATE" or review.new is None:
             return Verdict("untouched")
-        return review_pod(review.new, image, new_token, lookup, review.namespace, room)
+        return review_pod(review.new, image, mint, lookup, review.namespace, room)
 
     return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate_service}
 
 
 def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starlette:
-    """The ASGI application of these rules. Status 400 or 413: the body is no AdmissionReview. 500: a rule raised."""
+    """The ASGI application of these rules.
+
+    Status 400 or 413: the body is no AdmissionReview. 408: it came too slowly. 503: the caller sends more than its share, or
+    all together more than fits. 500: a rule raised.
+    """
+    share, bodies, mistakes = LoopShare(), Bodies(), _Mistakes()
     reviews = Counter(
         "sponge_webhook_reviews", "Admission reviews by webhook and outcome.", ["webhook", "outcome"], registry=registry
     )
@@ -161,18 +166,34 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
     def endpoint(path: str, rule: Rule) -> Callable[[Request], object]:
         async def answer(request: Request) -> Response:
             outcome = "error"
+            caller = "" if request.client is None else request.client.host
             try:
-                review = read_review(await _body(request))
-                verdict = rule(review)
-                outcome = verdict.outcome
-                log.debug("%s %s/%s: %s", path, review.namespace, review.name, outcome)
-                return Response(write_review(review, verdict), media_type="application/json")
-            except _TooLarge:
+                await share.turn(caller)
+                async with bodies.one(request.stream()) as body:
+                    begun_s = time.thread_time()
+                    try:
+                        review = read_review(body)
+                        verdict = rule(review)
+                        outcome = verdict.outcome
+                        log.debug("%s %s/%s: %s", path, review.namespace, review.name, outcome)
+                        return Response(write_review(review, verdict), media_type="application/json")
+                    finally:
+                        share.spent(caller, time.thread_time() - begun_s)
+            except BodyTooLarge:
                 outcome = "too-large"
                 return PlainTextResponse(f"a review has at most {LARGEST_REVIEW} bytes\n", 413)
+            except TimeoutError:
+                outcome = "too-slow"
+                return PlainTextResponse(f"a review comes within {READ_S:g} s\n", 408, {"connection": "close"})
+            except (BusyCaller, BodiesTooLarge) as error:
+                outcome = "busy"
+                return PlainTextResponse(f"{error}\n", 503)
             except BadReview as error:
                 outcome = "bad-review"
                 return PlainTextResponse(f"{error}\n", 400)
+            except Exception:
+                mistakes.tell(path)
+                return PlainTextResponse("this object cannot be judged\n", 500)
             finally:
                 reviews.labels(path.strip("/"), outcome).inc()
 
@@ -181,23 +202,30 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
     return Starlette(routes=[Route(path, endpoint(path, rule), methods=["POST"]) for path, rule in paths.items()])
 
 
-class _TooLarge(Exception):
-    """The body is larger than LARGEST_REVIEW."""
+class _Mistakes:
+    """Logs exceptions that no rule should raise, but not all: any pod can send an object of a shape that no API server lets
+    through, and would fill the log."""
 
+    def __init__(self) -> None:
+        self._told_s = -math.inf
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LARGEST_REVIEW:
-            raise _TooLarge
-    return bytes(body)
+    def tell(self, path: str) -> None:
+        """Log the exception that is being handled, if none was logged of late."""
+        if time.monotonic() - self._told_s >= _TELL_S:
+            self._told_s = time.monotonic()
+            log.exception("%s: a review that cannot be judged", path)
 
 
 def _load(context: ssl.SSLContext, certificates: Certificates) -> None:
-    """OpenSSL reads files only. These are in memory: the key is on no disk, and the root file system may be read-only."""
+    """OpenSSL reads files only. These are in memory: the key is on no disk, and the root file system may be read-only.
+
+    Raises CertificateError.
+    """
     with _memory_file(certificates.serving) as serving, _memory_file(certificates.key) as key:
-        context.load_cert_chain(serving, key)
+        try:
+            context.load_cert_chain(serving, key)
+        except ssl.SSLError as error:
+            raise CertificateError(f"OpenSSL does not take them: {error.reason}") from error
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL
+from knative_sponge.controller.annotations import OWNER_UID_LABEL, REVISION_LABEL, SERVICE_LABEL
+from knative_sponge.controller.cluster.control_token import PLAIN, REFERENCE
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.core.resizing.events import Seen
@@ -18,7 +19,6 @@ from knative_sponge.settings.serving import PROXY, CpuLimit, ServingSettings
 
 PROXY_CONTAINER: Final = "queue-proxy"
 USER_PORT: Final = "user-port"
-TOKEN: Final = "SPONGE_CONTROL_TOKEN"
 START: Final = "SPONGE_CORES"
 """The size with which a pod was admitted. A variable of a running container cannot be changed."""
 _EDGE: Final = 0.001
@@ -36,10 +36,14 @@ class PodView:
     uid: str
     revision: str
     service: str
+    owner: str
+    """uid of the Configuration that its revision comes from."""
     node: str
     ip: str
     token: str = field(repr=False)
-    """Bearer token of its proxy's control routes."""
+    """Bearer token of its proxy's control routes, where an older version has put it into the pod itself."""
+    control: str
+    """Which token its proxy asks for (`control_token.REFERENCE`)."""
     sponge: bool
     """Does it run our proxy?"""
     container: str
@@ -134,9 +138,11 @@ def view(
         uid=metadata.get("uid") or "",
         revision=labels.get(REVISION_LABEL) or "",
         service=(labels.get(SERVICE_LABEL) or "") if service is None else service,
+        owner=labels.get(OWNER_UID_LABEL) or "",
         node=spec.get("nodeName") or "",
         ip=status.get("podIP") or "",
-        token=_proxy_variable(containers, TOKEN),
+        token=_proxy_variable(containers, PLAIN),
+        control=_proxy_variable(containers, REFERENCE),
         sponge=annotations.get(PROXY) == "sponge",
         container=serving.get("name") or "",
         image=serving.get("image") or "",
@@ -163,6 +169,16 @@ def view(
         admitted=_admitted(containers),
         head_room=head_room,
     )
+
+
+def control_reference(pod: Object) -> str:
+    """Which token the pod's proxy asks for (`control_token.REFERENCE`); empty where it does not say."""
+    return _proxy_variable((pod.get("spec") or {}).get("containers") or (), REFERENCE)
+
+
+def own_token(pod: PodView) -> str:
+    """The token in the pod itself; empty where the controller has to derive it."""
+    return pod.token
 
 
 def resize_body(pod: PodView, cores: float, memory: int | None = None) -> Object:

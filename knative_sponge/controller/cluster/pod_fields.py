@@ -10,13 +10,20 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, SLO_ANNOTATION, sponge_annotations
-from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, START, TOKEN, USER_PORT, is_serving
+from knative_sponge.controller.annotations import (
+    OWNER_UID_LABEL,
+    REVISION_LABEL,
+    SERVICE_LABEL,
+    SLO_ANNOTATION,
+    sponge_annotations,
+)
+from knative_sponge.controller.cluster.control_token import PLAIN, REFERENCE
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, START, USER_PORT, is_serving
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.settings.serving import EFFECTIVE, PROXY
 
 _METADATA: Final = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
-_LABELS: Final = (REVISION_LABEL, SERVICE_LABEL)
+_LABELS: Final = (REVISION_LABEL, SERVICE_LABEL, OWNER_UID_LABEL)
 _CONDITIONS: Final = ("Ready", "PodResizePending", "PodResizeInProgress")
 _CONDITION: Final = ("type", "status", "reason", "message", "observedGeneration")
 _OWNER: Final = ("apiVersion", "kind", "name", "uid", "controller")
@@ -112,7 +119,7 @@ def _container(container: Object) -> Object:
         kept |= {"ports": [{"name": USER_PORT}]} | _part(container, "image", "resizePolicy")
     if container["name"] == PROXY_CONTAINER:
         kept |= _part(container, "image")
-        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] in (TOKEN, START)])
+        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] in (PLAIN, REFERENCE, START)])
     return kept
 
 

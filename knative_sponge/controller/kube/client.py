@@ -21,6 +21,7 @@ from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from knative_sponge.controller.kube.api_json import Text, lines, read_event, read_object, read_page
+from knative_sponge.controller.kube.port_forward import PROTOCOL, PortForward
 from knative_sponge.controller.kube.resource import Object, Resource, Verb
 from knative_sponge.errors import KubeConflict, KubeError, KubeGone, KubeNotFound, KubeUnreachable, SettingError
 
@@ -32,6 +33,9 @@ NAMESPACE_TERMINATING: Final = "NamespaceTerminating"
 _CALL_S = 10.0
 _WATCH_S = 240
 """The server ends a watch after this time; the next one goes on where it ended."""
+_PORT_FORWARD = Resource("", "v1", "pods", frozenset({Verb.GET, Verb.CREATE}), subresource="portforward")
+_LARGEST_MESSAGE = 2**20
+"""Bytes of one message of a WebSocket; a container runtime sends what it reads at once, 32 KiB at most."""
 _SILENCE_S = 150.0
 """A watch that is silent for longer is dead: the server sends a bookmark every minute."""
 _T = TypeVar("_T")
@@ -183,6 +187,28 @@ class Kube:
         `metadata.resourceVersion` that is not the stored one."""
         path = resource.path(namespace, name)
         return await self._call(Verb.PATCH, resource, "PATCH", path, body=body, content_type=kind, read=read)
+
+    @asynccontextmanager
+    async def forward(self, pod: str, namespace: str, port: int) -> AsyncIterator[PortForward]:
+        """A connection to a port of the pod's own loopback address, while the block runs. Needs `get` and, from Kubernetes 1.35
+        on, `create` on `pods/portforward`, which the controller has not: it is for people."""
+        path = _PORT_FORWARD.path(namespace, pod)
+        what = f"GET {path}"
+        try:
+            _, url, headers, _, _ = await self._client.param_serialize(
+                "GET", path, query_params=[("ports", str(port))], auth_settings=["BearerToken"]
+            )
+            rest = self._client.rest_client
+            if rest.pool_manager is None:
+                rest.pool_manager = rest._create_pool_manager()
+            async with rest.pool_manager.ws_connect(
+                url, headers=headers, protocols=(PROTOCOL,), proxy=rest.proxy, max_msg_size=_LARGEST_MESSAGE
+            ) as socket:
+                yield PortForward(socket)
+        except aiohttp.WSServerHandshakeError as error:
+            raise _error(error.status, {"message": error.message}, what) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise KubeUnreachable(f"{what}: {type(error).__name__}: {error}") from error
 
     async def _call(
         self,

@@ -132,8 +132,14 @@ PROFILES: Final = Resource(
 LIMITS: Final = Resource("", "v1", "configmaps", _WATCHED, scope=Scope.OWN, names=("knative-sponge-limits",))
 """What an administrator lets each namespace ask for."""
 SECRETS: Final = Resource(
-    "", "v1", "secrets", _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE), scope=Scope.OWN, names=("webhook-certs",)
+    "",
+    "v1",
+    "secrets",
+    _verbs(Verb.GET, Verb.CREATE, Verb.UPDATE),
+    scope=Scope.OWN,
+    names=("webhook-certs", "control-keys"),
 )
+"""The webhook's certificates, and the keys of the pods' control tokens."""
 LEASES: Final = Resource(
     "coordination.k8s.io",
     "v1",

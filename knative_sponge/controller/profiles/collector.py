@@ -40,17 +40,17 @@ class ModelCollector:
         self._learner = learner
         self._port = port
 
-    async def collect(self, pods: Mapping[str, str]) -> None:
-        """One round. pods: IP address of one pod by image key (`controller.profiles.profile.key_of`). A pod that fails is
-        left out."""
+    async def collect(self, pods: Mapping[str, tuple[str, str]]) -> None:
+        """One round. pods: IP address and token of one pod by image key (`controller.profiles.profile.key_of`). A pod that
+        fails is left out."""
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(key: str, ip: str) -> None:
+        async def one(key: str, ip: str, token: str) -> None:
             if self._steps.holds(ip):
                 return
             async with places:
                 try:
-                    found = _learned(await AdminClient(ip, self._port, reply_s=_ANSWER_S).state())
+                    found = _learned(await AdminClient(ip, self._port, token, reply_s=_ANSWER_S).state())
                     if found is not None:
                         self._learner.learn(key, *found)
                 except (WireError, ProfileError) as error:
@@ -62,7 +62,7 @@ class ModelCollector:
                 else:
                     self._steps.succeeded(ip)
 
-        await asyncio.gather(*(one(key, ip) for key, ip in pods.items()))
+        await asyncio.gather(*(one(key, *where) for key, where in pods.items()))
 
 
 def _learned(state: ProxyState) -> tuple[Mapping[str, Any], float | None] | None:

@@ -50,15 +50,18 @@ class ImageProfile:
     samples: int
 
 
-def key_of(image: str, namespace: str, service: str) -> str:
-    """The key of an image in a Service: `sha256-<64 hex digits>.<namespace>.<service>`, of its digest or else its reference.
+def key_of(image: str, namespace: str, service: str, owner: str) -> str:
+    """The key of an image in a Service: `sha256-<64 hex digits>.<namespace>.<service>.<16 hex digits>`, of its digest or else
+    its reference, and of the owner's uid.
 
-    The Service is part of the key, because one image serves different models in different Services. The key is valid in a
-    ConfigMap.
+    The Service is part of the key, because one image serves different models in different Services. The uid of its
+    Configuration is, because names are guessed: anybody can ask the webhook about a pod that does not exist. The key is valid
+    in a ConfigMap.
     """
     found = _DIGEST.search(image)
-    digest = found[1] if found else hashlib.sha256(image.encode()).hexdigest()
-    return f"sha256-{digest}.{_UNFIT.sub('_', f'{namespace}.{service}')[:150]}"
+    digest = found[1] if found else hashlib.sha256(image.encode(errors="replace")).hexdigest()
+    whose = hashlib.sha256(owner.encode(errors="replace")).hexdigest()[:16]
+    return f"sha256-{digest}.{_UNFIT.sub('_', f'{namespace}.{service}'[:150])}.{whose}"
 
 
 def namespace_of(key: str) -> str:

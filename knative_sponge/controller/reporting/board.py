@@ -1,7 +1,7 @@
 """The overview of all revisions and nodes: the leader publishes it, command-line tools read it; nothing is computed here.
 
-It is served as `GET /sponge/v1/revisions` on the metrics port, without credentials. Like metrics it names pods and sizes, never
-requests.
+It is served as `GET /sponge/v1/revisions` on the metrics port, to the pod itself only: it names all tenants' revisions, pods
+and models. Who may forward a port of the pod comes from there, and that is a right of Kubernetes. It never names a request.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from knative_sponge.asgi import from_loopback
 from knative_sponge.controller.reporting.rows import NodeRow, Overview, RevisionRow
 
 PATH: Final = "/sponge/v1/revisions"
@@ -53,7 +54,9 @@ class Board:
         """For the application of the metrics port."""
         return [Route(PATH, self._show, methods=["GET"])]
 
-    async def _show(self, _request: Request) -> Response:
+    async def _show(self, request: Request) -> Response:
+        if not from_loopback(request.scope):
+            return JSONResponse({"message": "only for who forwards a port of this pod"}, status_code=403)
         document = self.as_json()
         if document is None:
             return JSONResponse({"message": "this replica does not lead"}, status_code=503)

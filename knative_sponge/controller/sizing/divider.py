@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity, managed
-from knative_sponge.controller.cluster.pod import PodView
+from knative_sponge.controller.cluster.pod import PodView, own_token
 from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import Key
 from knative_sponge.controller.proxies.demand_streams import Address, DemandStreams
@@ -72,7 +72,8 @@ class Divider:
     """All nodes' divisions. `run` it on the leader only.
 
     new_resizer: makes the resizer of a pod that is seen for the first time. streams: makes the streams that tell their argument
-    each line. quotas: what the API server has refused so far. failures: where pods and nodes that fail are reported.
+    each line. quotas: what the API server has refused so far. token: of a pod's control routes; empty is not known. failures:
+    where pods and nodes that fail are reported.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Divider:
         metrics: Metrics,
         quotas: QuotaRefusals,
         *,
+        token: Callable[[PodView], str] = own_token,
         growth: GrowthRules | None = None,
         clock: Callable[[], float] = time.monotonic,
         failures: Failures | None = None,
@@ -99,6 +101,7 @@ class Divider:
         self._optimizer = optimizer
         self._metrics = metrics
         self._quotas = quotas
+        self._token = token
         self._clock = clock
         self._rules = DivideRules(tolerance=_WORTH)
         self._growth = growth or GrowthRules()
@@ -125,6 +128,11 @@ class Divider:
         self._dirty.add(node)
         self._wake.set()
 
+    def tokens_changed(self) -> None:
+        """Other tokens are known than before: streams that used the former begin anew."""
+        self._pods_changed = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Until cancelled."""
         ticked_s, took_s = float("-inf"), 0.0
@@ -145,7 +153,7 @@ class Divider:
                 self._dirty.update(name for name in turns if not self._rests(name, now))
                 if self._pods_changed:
                     self._pods_changed = False
-                    self._streams.follow({key: _address(pod.resizer.pod) for key, pod in self._pods.items()})
+                    self._streams.follow({key: self._address(pod.resizer.pod) for key, pod in self._pods.items()})
                 dirty, self._dirty = self._dirty, set()
                 if dirty:
                     took_s = await self._divide_all(dirty)
@@ -177,7 +185,7 @@ class Divider:
         if known is None:
             known = self._pods[key] = PodState(self._new_resizer(after), self._growth, self._clock())
             self._pods_changed = True
-        elif _address(after) != _address(known.resizer.pod):
+        elif self._address(after) != self._address(known.resizer.pod):
             self._pods_changed = True
         known.resizer.see(after)
 
@@ -322,11 +330,10 @@ class Divider:
 
         return self._pod_steps.run(resizer.pod.key, inputs)
 
+    def _address(self, pod: PodView) -> Address:
+        return Address(pod.ip, self._token(pod), pod.uid)
+
 
 def _improvable(part: Part, division: Division) -> bool:
     """May a solver find a better division of this part?"""
     return part.hold == "nothing" and not division.exact and not division.squeezed
-
-
-def _address(pod: PodView) -> Address:
-    return Address(pod.ip, pod.token, pod.uid)

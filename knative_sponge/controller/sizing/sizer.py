@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from knative_sponge.controller.cluster.capacity import ClusterCapacity
 from knative_sponge.controller.cluster.ownership import Ownership
-from knative_sponge.controller.cluster.pod import PodView
+from knative_sponge.controller.cluster.pod import PodView, own_token
 from knative_sponge.controller.cluster.watches import Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Event, Recorder
@@ -63,8 +63,8 @@ _OUTCOMES: Final[dict[ResizePhase, ResizeOutcome]] = {
 class Sizer:
     """`run` it on the leader only, beside `Watches.run`. Satisfies `pod_resizer.ResizeEffects`.
 
-    owners: says which pods are whose. port: of the proxies' admin server. growth: see `GrowthRules`. failures: where objects
-    that fail are reported. clock: monotonic seconds.
+    owners: says which pods are whose. port: of the proxies' admin server. token: of a pod's control routes; empty is not known.
+    growth: see `GrowthRules`. failures: where objects that fail are reported. clock: monotonic seconds.
     """
 
     def __init__(
@@ -79,11 +79,13 @@ class Sizer:
         rng: random.Random,
         *,
         port: int = ADMIN_PORT,
+        token: Callable[[PodView], str] = own_token,
         growth: GrowthRules | None = None,
         failures: Failures | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.kube = kube
+        self._token = token
         self._watches = watches
         self._recorder = recorder
         self._metrics = metrics
@@ -105,6 +107,7 @@ class Sizer:
             self._refiner,
             metrics,
             self._quotas,
+            token=token,
             growth=growth,
             clock=clock,
             failures=failures,
@@ -139,7 +142,7 @@ class Sizer:
 
     async def tell(self, pod: PodView, phase: Phase, cores: float, reach: float) -> bool:
         """See `pod_resizer.ResizeEffects`."""
-        return await self._cores_client.tell(Address(pod.ip, pod.token, pod.uid), phase, cores, reach)
+        return await self._cores_client.tell(Address(pod.ip, self._token(pod), pod.uid), phase, cores, reach)
 
     def report(self, resizer: PodResizer, report: Report) -> None:
         """See `pod_resizer.ResizeEffects`."""
@@ -222,19 +225,21 @@ class Sizer:
         await self._collector.collect(self._teachers())
         await self._keeper.flush(time.time())
 
-    def _teachers(self) -> dict[str, str]:
-        """For each image whose latency model is worth asking for, the address of the pod that has learned from most calls."""
+    def _teachers(self) -> dict[str, tuple[str, str]]:
+        """For each image whose latency model is worth asking for, address and token of the pod that has learned from most
+        calls."""
         best: dict[str, tuple[int, str, Key]] = {}
         for name, pod in self.divider.pods.items():
             if pod.demand is not None and not self._steps.holds(name):
                 view, samples = pod.resizer.pod, pod.demand.line.samples
-                key = key_of(view.image, view.key[0], view.service)
+                key = key_of(view.image, view.key[0], view.service, view.owner)
                 best[key] = max(best.get(key, (0, "", ("", ""))), (samples, view.ip, view.key))
         now, found = time.time(), {}
         for key, (_, ip, name) in best.items():
-            demand = self.divider.pods[name].demand if ip else None
+            pod = self.divider.pods[name]
+            demand = pod.demand if ip else None
             if demand is not None and self._steps.run(name, partial(self._keeper.lacks, key, demand.line, now)):
-                found[key] = ip
+                found[key] = ip, self._token(pod.resizer.pod)
         return found
 
     def idle_s(self, revision: Key) -> float | None:

@@ -1,9 +1,8 @@
-"""The control routes on the admin port: demand out, cores in. Both need the pod's bearer token; state needs none and
-shows no request."""
+"""The control routes on the admin port: demand out, cores in. Both need the pod's bearer token. So does the state, but from
+inside the pod; it shows no request."""
 
 from __future__ import annotations
 
-import hmac
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +12,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from knative_sponge.asgi import from_loopback
 from knative_sponge.core.batching.events import CoresChanged
 from knative_sponge.core.demand.planned_size import Size
 from knative_sponge.errors import WireError
+from knative_sponge.proxy.queue.authorisation import Authorisation
 from knative_sponge.proxy.queue.cpu_hook import CpuHook
 from knative_sponge.proxy.queue.demand import DemandFeed
 from knative_sponge.wire.cores import Phase, decode_cores
-from knative_sponge.wire.http import CORES_PATH, DEMAND_PATH, STATE_PATH, bearer
+from knative_sponge.wire.http import CORES_PATH, DEMAND_PATH, STATE_PATH
 from knative_sponge.wire.state import ProxyState, encode_state
 
 _MOST_BYTES = 4096
@@ -79,23 +80,20 @@ class Resizing:
 
 
 def control_routes(
-    token: str | None, feed: DemandFeed, resizing: Resizing, state: Callable[[], ProxyState]
+    allowed: Authorisation, feed: DemandFeed, resizing: Resizing, state: Callable[[], ProxyState]
 ) -> Sequence[Route]:
-    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md §5.2). Without a token the first two are closed."""
+    """Routes `/sponge/v1/{demand,cores,state}` (docs/design.md §5.2)."""
 
-    def allowed(request: Request) -> bool:
-        if not token:
-            return False
-        given = request.headers.get("authorization", "")
-        return hmac.compare_digest(given.encode(), bearer(token).encode())
+    def by_token(request: Request) -> bool:
+        return allowed.allows(request.headers.get("authorization", ""))
 
     async def demand(request: Request) -> Response:
-        if not allowed(request):
+        if not by_token(request):
             return _denied()
         return StreamingResponse(feed.lines(), media_type="application/jsonl")
 
     async def cores(request: Request) -> Response:
-        if not allowed(request):
+        if not by_token(request):
             return _denied()
         body = b""
         async for chunk in request.stream():
@@ -112,7 +110,9 @@ def control_routes(
         resizing.take(change(message.cores), reach)
         return Response(status_code=204)
 
-    async def show(_: Request) -> Response:
+    async def show(request: Request) -> Response:
+        if not (from_loopback(request.scope) or by_token(request)):
+            return _denied()
         return Response(encode_state(state()), media_type="application/json")
 
     return [

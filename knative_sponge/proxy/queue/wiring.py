@@ -22,6 +22,7 @@ from knative_sponge.errors import ProfileError, SettingError
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
+from knative_sponge.proxy.queue.authorisation import Authorisation
 from knative_sponge.proxy.queue.cloudevent_replies import source_of
 from knative_sponge.proxy.queue.control import Resizing, control_routes
 from knative_sponge.proxy.queue.cpu_hook import CpuHook
@@ -118,7 +119,7 @@ class Inference:
             on_sample=self._sampled,
             size_confirmed=lambda: self._resizing.size_confirmed,
         )
-        self.admin_routes = control_routes(settings.control_token, self._feed, self._resizing, self.state)
+        self.admin_routes = control_routes(Authorisation.of(settings), self._feed, self._resizing, self.state)
         for name, text, read in (
             ("sponge_queue_rows", "Rows that wait.", lambda: float(_rows(machine))),
             ("sponge_cores", "Cores that are planned with.", lambda: machine.cores),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from typing import Any
@@ -15,7 +16,7 @@ from knative_sponge.controller.admission.admission_review import json_patch
 from knative_sponge.controller.admission.pod import pull_policy, review_pod
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.settings import ProxySettings, ServingSettings
-from tests.controller.admission.pod_kit import EFFECTIVE, IMAGE, PROXY, created
+from tests.controller.admission.pod_kit import EFFECTIVE, IMAGE, PROXY, created, minted, no_key
 from tests.controller.admission_kit import container, env_of, pod_with
 
 NOT_REQUIRED = [
@@ -29,7 +30,8 @@ def test_the_pod_of_a_revision_with_slo_gets_our_proxy() -> None:
     proxy = container(pod, "queue-proxy")
     assert (proxy["image"], proxy["imagePullPolicy"]) == (IMAGE, "IfNotPresent")
     env = env_of(pod)
-    assert env["SPONGE_CONTROL_TOKEN"] == "t-1"
+    assert "SPONGE_CONTROL_TOKEN" not in env
+    assert (env["SPONGE_CONTROL_KEY"], env["SPONGE_CONTROL_TOKEN_SHA256"]) == ("1.t-1", minted("t-1").digest)
     assert env["SPONGE_CORES"] == "100m"
     assert ServingSettings.from_env(env) == ServingSettings(slo_s=0.5, max_batch=16)
     assert container(pod, "user-container")["resizePolicy"] == NOT_REQUIRED
@@ -45,7 +47,8 @@ def test_the_proxy_reads_the_environment_that_the_pod_gives_it() -> None:
     }
     settings = ProxySettings.from_env(env)
     assert settings.cores == 0.1
-    assert settings.control_token == "t-1"
+    assert settings.control_token_sha256 == hashlib.sha256(b"t-1").digest()
+    assert settings.control_token is None
 
 
 def test_the_created_pod_is_valid_for_kubernetes() -> None:
@@ -76,7 +79,7 @@ def test_variables_are_appended_one_by_one_and_nothing_is_moved() -> None:
     index = next(i for i, one in enumerate(before["spec"]["containers"]) if one["name"] == "queue-proxy")
     appended = [one for one in operations if one["path"] == f"/spec/containers/{index}/env/-"]
     assert [one["op"] for one in operations if "/env/" in one["path"]] == ["add"] * len(appended)
-    assert len(appended) == len(env_of(created(before)))
+    assert len(appended) == len(env_of(created(before))) + 1, "the node's addresses are filled in by the kubelet"
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -116,11 +119,40 @@ def test_a_pull_policy_that_was_forced_after_our_review_is_left() -> None:
     assert created(pod) == pod
 
 
-@pytest.mark.parametrize("present", [{"value": ""}, {}])
-def test_a_token_that_is_empty_is_none(present: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "present", [{"value": ""}, {}, {"value": "mine"}, {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+)
+def test_a_token_that_the_pod_brings_along_is_taken_from_it(present: dict[str, Any]) -> None:
     pod = pod_with()
     container(pod, "queue-proxy")["env"].append({"name": "SPONGE_CONTROL_TOKEN", **present})
-    assert env_of(created(pod))["SPONGE_CONTROL_TOKEN"] == "t-1"
+    env = env_of(created(pod))
+    assert "SPONGE_CONTROL_TOKEN" not in env
+    assert env["SPONGE_CONTROL_TOKEN_SHA256"] == minted("t-1").digest
+
+
+def test_a_copied_reference_to_another_pods_token_is_replaced() -> None:
+    """What a pod brings along may be another pod's, whose token the controller would show to it."""
+    once = created(pod_with(), token="first")
+    again = created(once, token="second")
+    assert env_of(again)["SPONGE_CONTROL_KEY"] == "1.second"
+    assert env_of(again)["SPONGE_CONTROL_TOKEN_SHA256"] == minted("second").digest
+
+
+def test_a_pod_starts_without_a_control_key_and_says_so() -> None:
+    pod = created(pod_with())
+    changed = review_pod(pod, IMAGE, no_key).changed
+    assert changed is not None
+    assert {"SPONGE_CONTROL_KEY", "SPONGE_CONTROL_TOKEN_SHA256", "SPONGE_CONTROL_TOKEN"} & env_of(
+        changed
+    ).keys() == set()
+    assert json.loads(changed["metadata"]["annotations"][EFFECTIVE])["control"] == "none"
+    assert changed["metadata"]["annotations"][PROXY] == "sponge"
+
+
+def test_the_proxy_learns_the_addresses_of_its_node() -> None:
+    env = container(created(pod_with()), "queue-proxy")["env"]
+    field = {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.hostIPs"}}
+    assert {"name": "SPONGE_HOST_IPS", "valueFrom": field} in env
 
 
 def test_a_variable_of_ours_that_came_from_elsewhere_is_replaced_as_a_whole() -> None:
@@ -133,20 +165,20 @@ def test_a_variable_of_ours_that_came_from_elsewhere_is_replaced_as_a_whole() ->
     assert {"name": "SPONGE_SLO", "value": "500ms"} in env
 
 
-def test_a_second_review_changes_nothing_and_keeps_the_token() -> None:
-    once = created(pod_with(), token="first")
-    assert created(once, token="second") == once
+def test_a_second_review_changes_nothing() -> None:
+    once = created(pod_with())
+    assert created(once) == once
 
 
 @pytest.mark.parametrize("annotations", [{}, {"slo": ""}, {"max-batch": "8"}, {"proxy": "sponge"}])
 def test_a_pod_without_slo_is_left_alone(annotations: dict[str, str]) -> None:
-    assert review_pod(pod_with(annotations), IMAGE, str).changed is None
+    assert review_pod(pod_with(annotations), IMAGE, no_key).changed is None
 
 
 def test_a_pod_without_queue_proxy_is_left_alone() -> None:
     pod = pod_with()
     pod["spec"]["containers"] = [container(pod, "user-container")]
-    assert review_pod(pod, IMAGE, str).changed is None
+    assert review_pod(pod, IMAGE, no_key).changed is None
 
 
 def h2c(pod: Any) -> None:
@@ -222,7 +254,7 @@ def test_every_pod_is_created_once_and_for_all(
     pod["spec"]["containers"].append({"name": "helper", "image": "helper:1"})
     pod["spec"]["containers"] = [pod["spec"]["containers"][i] for i in order]
     after = created(pod)
-    assert created(after, token="another") == after
+    assert created(after) == after
     kept = ("labels", "name", "namespace", "ownerReferences")
     assert {key: after["metadata"][key] for key in kept} == {key: pod["metadata"][key] for key in kept}
     if after["metadata"]["annotations"][PROXY] == "stock":

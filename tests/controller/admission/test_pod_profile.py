@@ -13,22 +13,20 @@ from knative_sponge.controller.profiles.profile import ImageProfile, image_profi
 from knative_sponge.core.latency.profile import from_json
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.settings import ProxySettings
-from tests.controller.admission.pod_kit import EFFECTIVE, IMAGE
+from tests.controller.admission.pod_kit import EFFECTIVE, IMAGE, minted, no_key
 from tests.controller.admission_kit import container, env_of, pod_with
 from tests.controller.profile_kit import document, learned
 
+OWNER = "fee6ba98-149d-40b6-ad97-5d262bed0469"
 MODEL = "registry.example/ocr@sha256:" + "5" * 64
 
 
 def reviewed(pod: Any, cores: float | None = 2.5, image: str = MODEL, room: float | None = 16.0) -> Any:
     """`pod`, whose container runs MODEL, after a review that knows `image`, and the room that nodes have."""
     container(pod, "user-container")["image"] = MODEL
-    found = {
-        key_of(image, "", pod["metadata"]["labels"]["serving.knative.dev/service"]): image_profile(
-            document(), cores, 0.0
-        )
-    }
-    changed = review_pod(pod, IMAGE, lambda: "t-1", found.get, room=lambda _pod: room).changed
+    labels = pod["metadata"]["labels"]
+    found = {key_of(image, "", labels["serving.knative.dev/service"], OWNER): image_profile(document(), cores, 0.0)}
+    changed = review_pod(pod, IMAGE, lambda _namespace: minted(), found.get, room=lambda _pod: room).changed
     assert changed is not None
     return changed
 
@@ -149,4 +147,18 @@ def test_nothing_is_looked_up_for_a_pod_that_keeps_the_stock_proxy() -> None:
         raise AssertionError
 
     for chosen in ({}, {"slo": "soon"}):
-        review_pod(pod_with(chosen), IMAGE, str, fail)
+        review_pod(pod_with(chosen), IMAGE, no_key, fail)
+
+
+@pytest.mark.parametrize("owner", [None, "", "0", OWNER.upper(), OWNER[:-1] + "0", 5, ["x"]])
+def test_who_does_not_know_the_configurations_uid_learns_nothing_from_a_forged_review(owner: object) -> None:
+    """Anybody may ask the webhook about a pod of any namespace, Service and image."""
+    pod = pod_with()
+    labels = pod["metadata"]["labels"]
+    del labels["serving.knative.dev/configurationUID"]
+    if owner is not None:
+        labels["serving.knative.dev/configurationUID"] = owner
+    forged = reviewed(pod)
+    assert "SPONGE_PROFILE" not in env_of(forged)
+    assert start(forged) == "request"
+    assert size(forged) == size(reviewed(pod_with(), image="another"))

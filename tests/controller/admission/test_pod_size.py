@@ -86,5 +86,5 @@ def test_a_review_after_another_webhook_follows_its_new_size() -> None:
     after = created(pod, token="other")
     assert sizes(after) == ("700m", "700m")
     assert env_of(after)["SPONGE_CORES"] == "700m"
-    assert env_of(after)["SPONGE_CONTROL_TOKEN"] == "t-1"
+    assert env_of(after)["SPONGE_CONTROL_KEY"] == "1.other"
     assert len(container(after, "queue-proxy")["env"]) == len(container(pod, "queue-proxy")["env"])

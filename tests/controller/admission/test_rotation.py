@@ -7,6 +7,7 @@ import base64
 import functools
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -257,3 +258,50 @@ async def test_a_follower_tells_a_broken_secret_apart_from_none() -> None:
     store.objects[SECRET] = {"data": {name: value.decode() for name, value in made.to_secret().items()}}
     with pytest.raises(CertificateError):
         await SecretSource(store, SETTINGS).read()
+
+
+def tls_secret(certificate: bytes, key: bytes) -> dict[str, Any]:
+    data = {"tls.crt": certificate, "tls.key": key, "ca.crt": certificate}
+    return {
+        "metadata": {"name": "webhook-certs", "resourceVersion": "1"},
+        "type": "kubernetes.io/tls",
+        "data": {name: base64.b64encode(value).decode() for name, value in data.items()},
+    }
+
+
+@virtual
+async def test_certificates_that_somebody_else_keeps_are_read_without_the_authoritys_key() -> None:
+    store = FakeStore()
+    made, other = (make(("webhook.knative-sponge.svc",), 3600.0, 1e9) for _ in range(2))
+    source = SecretSource(store, replace(SETTINGS, cert_source="external"))
+    assert await source.read() is None
+    store.objects[SECRET] = tls_secret(made.serving, made.key)
+    found = await source.read()
+    assert found is not None
+    assert (found.serving, found.key, found.authority_key) == (made.serving, made.key, b"")
+    for certificate, key in ((made.serving, other.key), (b"x", made.key), (made.serving, b"x")):
+        store.objects[SECRET] = tls_secret(certificate, key)
+        with pytest.raises(CertificateError):
+            await source.read()
+
+
+def test_what_nobody_expected_in_the_secret_does_not_end_the_leader(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body() -> None:
+        store = FakeStore()
+        kept = rotation(store, wall)
+        failures = [RuntimeError("a defect")]
+
+        def before(verb: str, plural: str) -> None:
+            if failures:
+                raise failures.pop()
+
+        store.before = before
+        running = asyncio.create_task(kept.run())
+        await asyncio.sleep(2 * CHECK_S)
+        assert SECRET in store.objects
+        running.cancel()
+
+    run_virtual(body)
+    assert caplog.text.count("certificates: webhook-certs cannot be handled") == 1

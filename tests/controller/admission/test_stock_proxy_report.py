@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from knative_sponge.controller.admission.stock_proxy_report import Reporter, broken, stock_proxy
+from knative_sponge.controller.admission import stock_proxy_report
+from knative_sponge.controller.admission.stock_proxy_report import Reporter, StockProxy, broken, stock_proxy
 from knative_sponge.controller.cluster.watches import Nodes, Watches
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
@@ -215,3 +216,26 @@ def test_webhook_configurations_that_do_not_work_are_counted() -> None:
                 await until(lambda: known.broken() == 1)
 
     run(body())
+
+
+def test_a_pod_that_nobody_understands_silences_the_report_of_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = stock_proxy_report.stock_proxy
+
+    def broken_for_one(found: Object) -> StockProxy | None:
+        if found["metadata"]["name"] == "odd":
+            raise KeyError("a defect")
+        return real(found)
+
+    monkeypatch.setattr(stock_proxy_report, "stock_proxy", broken_for_one)
+
+    async def body() -> None:
+        async with FakeApi() as api, reporting(api) as known:
+            api.put(REVISIONS, revision())
+            for name in ("a", "odd", "z"):
+                api.put(PODS, pod(name, annotations=SLO))
+            await until(lambda: known.pods(MISSED) == 2 and len(api.all(EVENTS)) == 1)
+
+    run(body())
+    assert caplog.text.count("models/odd cannot be handled") == 1

@@ -11,9 +11,10 @@ from prometheus_client import CollectorRegistry
 
 from knative_sponge.asgi import Message
 from knative_sponge.controller.admission.admission_review import Verdict
-from knative_sponge.controller.admission.webhook import LARGEST_REVIEW, WebhookServer, webhook_app
+from knative_sponge.controller.admission.bodies import LARGEST_REVIEW
+from knative_sponge.controller.admission.webhook import webhook_app
 from tests.controller.admission.fake_store import SETTINGS
-from tests.controller.admission.webhook_kit import LOCAL, TOKEN, Held, Serving, fresh, on_loops, serving, until
+from tests.controller.admission.webhook_kit import DIGEST, Held, fresh, on_loops, serving
 from tests.controller.admission_kit import container, env_of, pod_with, question, stored, stored_after
 
 
@@ -26,7 +27,7 @@ async def test_a_pod_is_reviewed_over_tls() -> None:
         assert json.loads(answer)["response"]["uid"] == "u-7"
         created = stored_after(pod, answer)
         assert container(created, "queue-proxy")["image"] == SETTINGS.proxy_image
-        assert env_of(created)["SPONGE_CONTROL_TOKEN"] == TOKEN
+        assert env_of(created)["SPONGE_CONTROL_TOKEN_SHA256"] == DIGEST
         assert at.count("mutate/pods", "sponge") == 1
 
 
@@ -115,8 +116,7 @@ async def test_a_stop_lets_the_review_in_flight_be_answered() -> None:
         assert not at.server.ready
 
 
-@on_loops
-async def test_a_mistake_of_ours_is_a_500_and_counted() -> None:
+def test_a_mistake_of_ours_is_a_500_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     def fails(review: object) -> Verdict:
         raise RuntimeError("a mistake")
 
@@ -131,10 +131,15 @@ async def test_a_mistake_of_ours_is_a_500_and_counted() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [], "query_string": b""}
-    with pytest.raises(RuntimeError):
-        await app(scope, receive, send)
-    assert sent[0]["status"] == 500
-    assert registry.get_sample_value("sponge_webhook_reviews_total", {"webhook": "x", "outcome": "error"}) == 1
+
+    async def ask() -> None:
+        for _ in range(3):
+            await app(dict(scope), receive, send)
+
+    asyncio.run(ask())
+    assert [message["status"] for message in sent if "status" in message] == [500] * 3
+    assert registry.get_sample_value("sponge_webhook_reviews_total", {"webhook": "x", "outcome": "error"}) == 3
+    assert caplog.text.count("cannot be judged") == 1, "once a minute, or a stranger fills the log"
 
 
 def test_neither_pods_nor_tokens_nor_keys_reach_a_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,24 +155,5 @@ def test_neither_pods_nor_tokens_nor_keys_reach_a_log(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.DEBUG):
         asyncio.run(reviews())
     assert "/mutate/pods default/hello: sponge" in caplog.text
-    for secret in ("hunter2", TOKEN, "BEGIN"):
+    for secret in ("hunter2", DIGEST, "BEGIN"):
         assert secret not in caplog.text
-
-
-def test_tokens_are_long_and_all_different() -> None:
-    async def tokens() -> set[str]:
-        registry = CollectorRegistry()
-        source = Held(fresh())
-        server = WebhookServer(SETTINGS, source, registry, host=LOCAL)
-        await server.start()
-        await until(lambda: server.ready)
-        connection = await Serving(server, source, registry).connect()
-        pod = pod_with()
-        answers = [(await connection.ask("/mutate/pods", question(pod)))[1] for _ in range(20)]
-        connection.writer.close()
-        await server.stop()
-        return {env_of(stored_after(pod, answer))["SPONGE_CONTROL_TOKEN"] for answer in answers}
-
-    found = asyncio.run(tokens())
-    assert len(found) == 20
-    assert all(len(token) >= 43 for token in found)

@@ -15,6 +15,7 @@ from knative_sponge.controller.admission.rotation import Rotation, SecretSource
 from knative_sponge.controller.admission.webhook import WebhookServer
 from knative_sponge.errors import KubeUnreachable
 from tests.controller.admission.fake_store import SETTINGS, FakeStore
+from tests.controller.admission.pod_kit import no_key
 from tests.controller.admission.webhook_kit import (
     LIFETIME_S,
     LOCAL,
@@ -131,7 +132,7 @@ async def test_keys_lie_in_no_file_and_no_descriptor_is_left() -> None:
 async def test_a_follower_serves_with_what_the_leader_made() -> None:
     store = FakeStore()
     registry = CollectorRegistry()
-    server = WebhookServer(SETTINGS, SecretSource(store, SETTINGS), registry, host=LOCAL)
+    server = WebhookServer(SETTINGS, SecretSource(store, SETTINGS), registry, no_key, host=LOCAL)
     await server.start()
     rotation = Rotation(store, SETTINGS)
     await rotation.check()

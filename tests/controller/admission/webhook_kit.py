@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from knative_sponge.controller.admission.certificate import Certificates, dns_names, make
 from knative_sponge.controller.admission.webhook import WebhookServer
+from knative_sponge.controller.cluster.control_token import Control
 from tests.controller.admission.fake_store import SETTINGS
 
 LOCAL = "127.0.0.1"
@@ -26,7 +28,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
     "uvloop": uvloop.new_event_loop,
 }
-TOKEN = "a-token-that-no-log-may-show"
+DIGEST = hashlib.sha256(b"a token").hexdigest()
 
 
 def on_loops(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[str], None]:
@@ -70,14 +72,14 @@ class Serving:
     registry: CollectorRegistry
     connections: list[Connection] = field(default_factory=list)
 
-    async def connect(self, authorities: bytes | None = None) -> Connection:
-        """A connection as the API server makes it: the name is checked against what it trusts."""
+    async def connect(self, authorities: bytes | None = None, local: str = LOCAL) -> Connection:
+        """A connection as the API server makes it: the name is checked against what it trusts. local: whence it comes."""
         if authorities is None:
             assert self.source.certificates is not None
             authorities = self.source.certificates.authorities
         context = ssl.create_default_context(cadata=authorities.decode())
         reader, writer = await asyncio.open_connection(
-            LOCAL, self.server.port, ssl=context, server_hostname=NAMES[0], limit=2**24
+            LOCAL, self.server.port, ssl=context, server_hostname=NAMES[0], limit=2**24, local_addr=(local, 0)
         )
         self.connections.append(Connection(reader, writer))
         return self.connections[-1]
@@ -119,7 +121,7 @@ class Connection:
 @asynccontextmanager
 async def serving(source: Held, *, now: Callable[[], float] = time.time) -> AsyncIterator[Serving]:
     registry = CollectorRegistry()
-    server = WebhookServer(SETTINGS, source, registry, host=LOCAL, new_token=lambda: TOKEN, now=now)
+    server = WebhookServer(SETTINGS, source, registry, lambda _namespace: Control("1.n", DIGEST), host=LOCAL, now=now)
     await server.start()
     running = Serving(server, source, registry)
     try:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.controller.cluster.pod import resize_body
+from knative_sponge.controller.cluster.pod import control_reference, resize_body
+from knative_sponge.controller.cluster.pod_fields import kept_fields
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.core.resizing.events import Seen
-from tests.controller.admission_kit import container
+from tests.controller.admission.pod_kit import created
+from tests.controller.admission_kit import container, pod_with
 from tests.controller.sized_pod import IMAGE, conditioned, resized, running, status_of, viewed
 
 MI = 2**20
@@ -32,6 +34,14 @@ def test_a_running_pod_says_who_it_is_and_how_large() -> None:
     assert seen.others == 0.025
     assert seen.settings is not None
     assert seen.settings.slo_s == 0.5
+
+
+def test_a_pod_says_which_token_its_proxy_asks_for() -> None:
+    pod = created(pod_with(), token="n-1") | {"status": {}}
+    for one in (viewed(pod), viewed(kept_fields(pod))):
+        assert (one.token, one.control) == ("", "1.n-1")
+    assert control_reference(kept_fields(pod)) == "1.n-1"
+    assert control_reference({"metadata": {"name": "of somebody else"}}) == ""
 
 
 def test_a_pod_that_is_printed_does_not_show_its_token() -> None:

@@ -17,6 +17,7 @@ from tests.controller.profile_kit import KEYS, document
 from tests.controller.revision_kit import run
 
 LOCAL = "127.0.0.1"
+TOKEN = "t-1"
 
 
 class Heard:
@@ -30,7 +31,7 @@ class Heard:
 @asynccontextmanager
 async def proxy(body: bytes, status: int = 200, **headers: str) -> AsyncIterator[int]:
     async def state(request: web.Request) -> web.Response:
-        assert "authorization" not in request.headers
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
         return web.Response(status=status, body=body, headers=headers)
 
     app = web.Application()
@@ -52,7 +53,7 @@ def heard(body: bytes, status: int = 200, **headers: str) -> dict[str, tuple[Map
     async def collect() -> Heard:
         found = Heard()
         async with proxy(body, status, **headers) as port:
-            await ModelCollector(found, port=port).collect({KEYS[0]: LOCAL})
+            await ModelCollector(found, port=port).collect({KEYS[0]: (LOCAL, TOKEN)})
         return found
 
     return run(collect()).models
@@ -122,7 +123,7 @@ def test_a_pod_that_is_silent_or_gone_holds_up_nobody(monkeypatch: pytest.Monkey
         found = Heard()
         body = json.dumps(state()).encode()
         async with proxy(body) as port, await asyncio.start_server(hold, "127.0.0.2", port), asyncio.timeout(10):
-            places = {KEYS[0]: "127.0.0.2", KEYS[1]: "127.0.0.3", KEYS[2]: LOCAL}
+            places = {KEYS[0]: ("127.0.0.2", TOKEN), KEYS[1]: ("127.0.0.3", TOKEN), KEYS[2]: (LOCAL, TOKEN)}
             await ModelCollector(found, port=port).collect(places)
         assert set(found.models) == {KEYS[2]}
 

@@ -33,17 +33,17 @@ DEARER = {name: 1.5 * value for name, value in document(300)["params"].items()}
     ],
 )
 def test_the_key_is_the_digest_or_else_the_hash_of_the_reference(image: str, key: str) -> None:
-    assert key_of(image, "models", "ocr") == key + ".models.ocr"
+    assert key_of(image, "models", "ocr", "u-1") == key + ".models.ocr.a24a7f55f278dd49"
 
 
 @given(st.text(), st.text())
 def test_every_key_is_one_that_a_config_map_takes(image: str, service: str) -> None:
-    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key_of(image, "n", service))
+    assert re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key_of(image, "n", service, "u-1"))
 
 
 def test_one_image_in_two_services_is_two_models() -> None:
-    assert key_of("model:v1", "n", "ocr") != key_of("model:v1", "n", "asr")
-    assert key_of("model:v1", "n", "ocr") != key_of("model:v1", "m", "ocr")
+    places = [("n", "ocr", "u-1"), ("n", "asr", "u-1"), ("m", "ocr", "u-1"), ("n", "ocr", "u-2")]
+    assert len({key_of("model:v1", *place) for place in places}) == len(places)
 
 
 def predictions(model: LatencyModel) -> list[float]:

@@ -92,11 +92,9 @@ def test_the_webhook_of_a_replica_gives_new_pods_what_is_stored() -> None:
             configure(api)
             api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "2"}}})
             pod = pod_with()
-            service = pod["metadata"]["labels"]["serving.knative.dev/service"]
-            put(
-                api,
-                {key_of(container(pod, "user-container")["image"], "default", service): line(cores=1.5)},
-            )
+            labels, image = pod["metadata"]["labels"], container(pod, "user-container")["image"]
+            service, owner = labels["serving.knative.dev/service"], labels["serving.knative.dev/configurationUID"]
+            put(api, {key_of(image, "default", service, owner): line(cores=1.5)})
             async with replica(api) as (process, _):
                 await until(lambda: process.webhook.ready and process._nodes.synced.is_set())
                 secret = api.get(SECRETS, "webhook-certs", SPACE)

@@ -94,6 +94,28 @@ def test_the_page_is_the_latest_that_was_published_and_its_age() -> None:
     run(body())
 
 
+def test_other_pods_are_not_told_who_runs_what() -> None:
+    board = Board()
+    board.publish(lambda: ([REVISION], [NODE]))
+
+    async def body() -> None:
+        listener = Listener(Starlette(routes=board.routes), None, 0)
+        await listener.start()
+        statuses = []
+        try:
+            for own, host in (("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "127.0.0.2"), ("127.0.0.6", "127.0.0.1")):
+                connector = aiohttp.TCPConnector(local_addr=(own, 0))
+                url = f"http://{host}:{listener.port}{PATH}"
+                async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as answer:
+                    statuses.append(answer.status)
+                    assert (REVISION.name in await answer.text()) == (answer.status == 200)
+        finally:
+            await listener.stop()
+        assert statuses == [200, 403, 403]
+
+    run(body())
+
+
 @pytest.mark.parametrize(
     ("pods", "wanted", "node", "sentence"),
     [

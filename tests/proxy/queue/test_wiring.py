@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from knative_sponge.errors import SettingError
@@ -46,6 +48,36 @@ async def test_nobody_without_the_token_changes_a_size_or_reads_the_demand(token
         async with proxy.session.get(f"{proxy.admin}/sponge/v1/demand", headers=headers) as answer:
             assert answer.status == 401
         assert (await proxy.state())["cores"]["now"] == before
+
+
+@on_loop
+async def test_the_digest_of_the_token_suffices_to_know_it_and_does_not_open() -> None:
+    """Many may read a pod's environment. Who reads the digest there can resize nothing."""
+    digest = hashlib.sha256(TOKEN.encode())
+    async with live(control_token="another", control_token_sha256=digest.digest()) as proxy:
+        for shown in (digest.hexdigest(), "another", "", None):
+            assert await proxy.put_cores({"cores": 3.0, "phase": "actuated"}, shown) == 401
+        assert await proxy.put_cores({"cores": 3.0, "phase": "actuated"}) == 204
+        assert (await proxy.state())["cores"]["now"] == 3.0
+
+
+@pytest.mark.parametrize("token", [None, "wrong", TOKEN])
+@on_loop
+async def test_the_state_is_shown_to_the_pod_itself_and_to_who_has_its_token(token: str | None) -> None:
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    async with live(host="0.0.0.0") as proxy:
+        # 127.0.0.1 is what `kubectl port-forward` comes from; another pod's address is none of 127.0.0.1.
+        asked = {}
+        for own, host in (("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "127.0.0.2"), ("127.0.0.6", "127.0.0.1")):
+            connector = aiohttp.TCPConnector(local_addr=(own, 0))
+            url = f"http://{host}:{proxy.servers.admin.port}/sponge/v1/state"
+            async with (
+                aiohttp.ClientSession(connector=connector) as session,
+                session.get(url, headers=headers) as answer,
+            ):
+                asked[own, host] = answer.status
+        others = 200 if token == TOKEN else 401
+        assert list(asked.values()) == [200, others, others]
 
 
 @on_loop
