@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,12 +53,20 @@ class Given:
 
 
 def round_of(
-    sizes: Mapping[str, float], wants: Mapping[str, float], capacity: float, *, stuck: str = "", slow: str = ""
+    sizes: Mapping[str, float],
+    wants: Mapping[str, float],
+    capacity: float,
+    *,
+    stuck: str = "",
+    slow: str = "",
+    head_room: float = math.inf,
 ) -> dict[str, float]:
-    """One division, carried out. stuck: the pod whose patches fail. slow: the one that was patched half a second ago."""
+    """One division, carried out. stuck: the pod whose patches fail. slow: the one that was patched half a second ago.
+    head_room: what each pod may be given ahead of need."""
     resizers: dict[Any, Any] = {}
     for name, cores in sizes.items():
         resizer = Given(name, cores, stuck=name == stuck)
+        resizer.pod = replace(resizer.pod, head_room=head_room)
         if name == slow:
             resizer.machine.next_allowed_s = NOW + 0.5
         resizers[resizer.pod.key] = resizer
@@ -93,3 +103,27 @@ def test_nobody_grows_ahead_of_need_into_what_another_needs() -> None:
     given = round_of({"one": 0.5, "other": 0.5}, {"one": 1.0, "other": 1.0}, 2.2)
     assert min(given.values()) >= 1.0
     assert sum(given.values()) <= 2.2
+
+
+@pytest.mark.parametrize(("head_room", "grown", "shrunk"), [(math.inf, 1.5, 2.0), (0.2, 1.2, 1.2), (0.0, 1.0, 1.0)])
+def test_nobody_is_given_more_ahead_of_need_than_an_administrator_lets_him(
+    head_room: float, grown: float, shrunk: float
+) -> None:
+    assert round_of({"a": 0.5}, {"a": 1.0}, 9.0, head_room=head_room)["a"] == pytest.approx(grown)
+    assert round_of({"a": 4.0}, {"a": 1.0}, 9.0, head_room=head_room)["a"] == pytest.approx(shrunk)
+
+
+def test_whose_namespace_has_least_of_its_share_grows_first_whatever_its_priority() -> None:
+    """Both need a core more, and there is one until others have shrunk."""
+    resizers: dict[Any, Any] = {}
+    for name, cores in (("greedy", 4.0), ("modest", 1.0)):
+        resizers["default", name] = Given(name, cores, stuck=False)
+    claims = [
+        Claim(("default", "greedy"), 5.0, (), 4.0, 0.1, 9.0, 16.0, tenant="greedy"),
+        Claim(("default", "modest"), 2.0, (), 1.0, 0.1, 9.0, 1.0, tenant="modest"),
+    ]
+    pods = {key: PodState(resizer, GrowthRules(), NOW) for key, resizer in resizers.items()}
+    division = Problem(claims, 7.0, DivideRules()).solve()
+    actuate(claims, 6.0, division, pods, NOW, GrowthRules(), QuotaRefusals())
+    assert resizers["default", "modest"].size >= 2.0
+    assert resizers["default", "greedy"].size == 4.0
