@@ -238,3 +238,14 @@ def test_a_limit_is_kept_apart_from_its_request_only_where_all_else_is_equal(pro
     container(pod, "user-container")["resources"] |= {"limits": {"cpu": "2", "memory": "64Mi"}}
     container(pod, "queue-proxy")["resources"] = proxys
     assert resources_after(pod, 0.5)["limits"]["cpu"] == limit
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("64Mi", "501m"), ("128Mi", "500m")])
+def test_a_resize_of_memory_makes_it_even_and_one_without_leaves_it_as_it_is(limit: str, kept: str) -> None:
+    pod = running()
+    amounts = {"requests": {"cpu": "2", "memory": "64Mi"}, "limits": {"cpu": "2", "memory": limit}}
+    container(pod, "user-container")["resources"] = amounts
+    container(pod, "queue-proxy")["resources"] = EVEN
+    assert resources_after(pod, 0.5)["limits"]["cpu"] == kept
+    resized(pod, resize_body(view(pod), 0.5, 32 * MI))
+    assert container(pod, "user-container")["resources"]["limits"]["cpu"] == "501m", "memory is even now"

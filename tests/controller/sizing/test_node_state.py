@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -52,3 +53,27 @@ def test_a_node_that_has_to_be_divided_again_is_never_unchanged() -> None:
 def test_a_rest_is_never_negative() -> None:
     with pytest.raises(ValueError, match="negative"):
         NodeState(-1.0)
+
+
+async def _until_cancelled() -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_search_that_runs_ends_with_its_node_and_one_that_has_ended_is_left_alone() -> None:
+    async def scenario() -> None:
+        node = NodeState(3.0)
+        node.close()
+        search = asyncio.create_task(_until_cancelled())
+        node.refine(search)
+        node.close()
+        with pytest.raises(asyncio.CancelledError):
+            await search
+        other = asyncio.create_task(_until_cancelled())
+        node.refine(other)
+        node.refined()
+        node.close()
+        await asyncio.sleep(0)
+        assert not other.cancelled()
+        other.cancel()
+
+    asyncio.run(scenario())

@@ -188,6 +188,15 @@ def test_several_calls_at_once_share_the_cores_but_not_the_serial_part() -> None
     assert estimator.curve(10.0)[-1][1] == 0.0
 
 
+def test_the_floor_of_several_calls_at_once_is_what_each_needs_for_its_share() -> None:
+    machine = Batcher(BatchRules(max_rows=8, max_inflight=2), LatencyModel(PARAMS, period_s=0.0), 4.0, 8.0)
+    for step in range(400):
+        machine.arrivals.add(step * 0.025, 1, 2.0)  # 40 rows/s
+    need = DemandEstimator(rules(max_cores=8.0), machine).need(10.0)
+    costs = machine.model.cost_table(need / 2, 8)
+    assert 2 * max(rows / costs[rows] for rows in range(1, 9)) >= machine.arrivals.rate(10.0) * 1.1 - 1e-6
+
+
 def test_when_resizes_are_slow_the_densest_burst_seen_is_planned_for() -> None:
     quick, slow = (DemandEstimator(rules(headroom=None, resize_s=s), batcher()) for s in (0.1, 0.8))
     for estimator in (quick, slow):
