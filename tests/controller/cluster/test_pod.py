@@ -257,5 +257,5 @@ def test_a_resize_of_memory_makes_it_even_and_one_without_leaves_it_as_it_is(lim
     container(pod, "user-container")["resources"] = amounts
     container(pod, "queue-proxy")["resources"] = EVEN
     assert resources_after(pod, 0.5)["limits"]["cpu"] == kept
-    resized(pod, resize_body(view(pod), 0.5, 32 * MI))
+    resized(pod, resize_body(viewed(pod), 0.5, 32 * MI))
     assert container(pod, "user-container")["resources"]["limits"]["cpu"] == "501m", "memory is even now"
