@@ -125,3 +125,20 @@ def test_what_a_proxy_says_counts_no_further_than_it_can_show(name: str) -> None
         assert known.peak <= CORES
 
     staged(body)
+
+
+def test_a_pod_that_got_round_the_webhook_has_no_claim_to_the_size_that_it_gives_itself() -> None:
+    """It was made without a revision's label, with variables of its own; then it got the label."""
+
+    async def body(stage: Stage) -> None:
+        stage.remove("b")
+        stage.add("liar", namespace="liars", min_cores="4096")
+        assert stage.divider.pods["liars", "liar"].resizer.pod.admitted == 4096
+        for _ in range(6):
+            stage.say("a", 6.0)
+            stage.tell_line("liar", GREEDY)
+            await stage.divided()
+            await asyncio.sleep(1.0)
+        assert stage.resizer("a").machine.asked >= FAIR * 0.98
+
+    staged(body)

@@ -64,15 +64,22 @@ def bounds(pod: PodView, machine: PodResize, capacity: float, now: float) -> tup
 
 
 def claim(
-    pod: PodView, machine: PodResize, demand: PodDemand | None, cores: float | None, capacity: float, now: float
+    pod: PodView,
+    machine: PodResize,
+    demand: PodDemand | None,
+    cores: float | None,
+    capacity: float,
+    now: float,
+    admitted: float = 0.0,
 ) -> Claim:
-    """The claim for `cores`. Without them or without a demand, the pod keeps its size. capacity: see `bounds`."""
+    """The claim for `cores`. Without them or without a demand, the pod keeps its size. capacity: see `bounds`. admitted: cores
+    with which the pod was admitted, as far as they count."""
     settings = pod.settings
     assert settings is not None
     low, high = bounds(pod, machine, capacity, now)
     present = machine.asked
     weight = 2.0 ** (settings.priority - _MIDDLE)
-    tenant, admitted = pod.key[0], min(pod.admitted, high)
+    tenant, admitted = pod.key[0], min(admitted, high)
     if demand is None or cores is None:
         return Claim(
             pod.key, present, (), present, low, high, weight, shrinkable=False, tenant=tenant, admitted=admitted

@@ -301,7 +301,9 @@ class Divider:
         resizer = pod.resizer
         found = self._pod_steps.run(
             resizer.pod.key,
-            lambda: claim(resizer.pod, resizer.machine, pod.demand, self._cores(pod, hold, now), capacity, now),
+            lambda: claim(
+                resizer.pod, resizer.machine, pod.demand, self._cores(pod, hold, now), capacity, now, pod.admitted
+            ),
         )
         return kept(resizer.pod, resizer.machine) if found is None else found
 

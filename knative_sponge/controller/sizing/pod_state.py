@@ -17,10 +17,11 @@ class PodState:
     back.
     """
 
-    __slots__ = ("_demand", "_hold_s", "_hold_seen_s", "_lookback", "_resizer", "_since_s")
+    __slots__ = ("_admitted", "_demand", "_hold_s", "_hold_seen_s", "_lookback", "_resizer", "_since_s")
 
     def __init__(self, resizer: PodResizer, rules: GrowthRules, since_s: float) -> None:
         self._resizer = resizer
+        self._admitted = min(resizer.pod.admitted, resizer.pod.size)
         self._since_s = since_s
         self._demand: PodDemand | None = None
         self._lookback = Lookback(rules)
@@ -32,6 +33,12 @@ class PodState:
     def resizer(self) -> PodResizer:
         """It carries out the pod's target."""
         return self._resizer
+
+    @property
+    def admitted(self) -> float:
+        """Cores with which the pod was admitted. What it carries of that counts no further than its size when it was seen
+        first, since a pod may have got round the webhook. So a pod that a new leader finds smaller has a smaller claim."""
+        return self._admitted
 
     @property
     def demand(self) -> PodDemand | None:
