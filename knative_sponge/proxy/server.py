@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.listener import Listener
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
+from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
 from knative_sponge.proxy.knative.breaker import Breaker
@@ -88,11 +89,15 @@ class Servers:
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         host = settings.host
+
+        class Protocol(HttpProtocol):
+            head_limits = HeadLimits(settings.max_head, settings.max_head_fields)
+
         self.drain = drain
-        self.data = DataListener(data, host, settings.serving_port)
+        self.data = DataListener(data, host, settings.serving_port, http=Protocol)
         self.tls: DataListener | None = None
         if certificates is not None:
-            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates)
+            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates, http=Protocol)
         self.admin = Listener(admin, host, settings.admin_port)
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)

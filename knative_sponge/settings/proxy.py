@@ -60,6 +60,11 @@ class ProxySettings:
     """Largest inference request in bytes, since it is held in memory; passed-through bodies are unlimited."""
     max_answer: int = 256 * 2**20
     """Largest answer of one merged call in bytes, held in memory while it is split."""
+    max_head: int = 64 * 2**10
+    """Largest head of a request, or of the model server's answer, in bytes, and the largest trailers of either; Go's limit is
+    1 MiB. Beyond it a request is answered 431, and the model server's answer is replaced by a 502."""
+    max_head_fields: int = 256
+    """Most fields of such a head, and of such trailers."""
     cores: float | None = None
     """Cores of the model server at start; None is unknown."""
     control_token: str | None = field(default=None, repr=False)
@@ -133,6 +138,14 @@ def _bytes(text: str) -> int:
     if amount < 1:
         raise ValueError
     return int(amount)
+
+
+def _fields(text: str) -> int:
+    """a whole number of at least 1"""
+    number = _count(text)
+    if not number:
+        raise ValueError
+    return number
 
 
 def _cores(text: str) -> float:
@@ -254,6 +267,8 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_UPSTREAM_HOST": ("upstream_host", str),
     "SPONGE_MAX_BODY": ("max_body", _bytes),
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
+    "SPONGE_MAX_HEAD": ("max_head", _bytes),
+    "SPONGE_MAX_HEAD_FIELDS": ("max_head_fields", _fields),
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_PROFILE": ("profile", str),

@@ -90,6 +90,8 @@ def test_what_knative_must_set_is_missed_by_name(name: str) -> None:
         ("SPONGE_UPSTREAM_HOST", "model", replace(DEFAULT, upstream_host="model")),
         ("SPONGE_MAX_BODY", "1Mi", replace(DEFAULT, max_body=2**20)),
         ("SPONGE_MAX_ANSWER", "1000", replace(DEFAULT, max_answer=1000)),
+        ("SPONGE_MAX_HEAD", "1Mi", replace(DEFAULT, max_head=2**20)),
+        ("SPONGE_MAX_HEAD_FIELDS", "1000", replace(DEFAULT, max_head_fields=1000)),
         ("SPONGE_CORES", "250m", replace(DEFAULT, cores=0.25)),
         ("SPONGE_CONTROL_TOKEN", "secret", replace(DEFAULT, control_token="secret")),
         ("SPONGE_PROFILE", "/p.json", replace(DEFAULT, profile="/p.json")),

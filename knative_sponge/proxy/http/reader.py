@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 import httptools
 
 from knative_sponge.errors import BadRequest, RequestFailed
+from knative_sponge.proxy.http.head_limits import EXCESS, ChunkMeter, HeadLimits, HeadMeter
 from knative_sponge.proxy.http.headers import HOP_BY_HOP, REWRITTEN, Pair
 from knative_sponge.proxy.http.scope import offered_protocols
 
@@ -43,19 +44,24 @@ class Owner(Protocol):
 
 
 class RequestReader:
-    """Finds where each request begins and ends. `feed` raises BadRequest when the bytes are no requests."""
+    """Finds where each request begins and ends. `feed` raises BadRequest when the bytes are no requests, or too large ones.
 
-    head_limit: ClassVar[int] = 2**20
-    """Bytes of a request's head or trailers, as in Go's server."""
+    Of a head that is too large nothing is parsed but what came before.
+    """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, limits: HeadLimits) -> None:
         self.unfinished: Request | None = None
         """The request whose head is here but not its end."""
         self.in_head = False
         """In the middle of a head."""
         self._owner = owner
+        self._limits = limits
+        self._most_fields = limits.fields
         self._parser = self._new_parser()
-        self._head_size = 0
+        self._meter = HeadMeter()
+        self._chunks: ChunkMeter | None = None
+        self._left = self._got = 0
+        self._trailers = self._trailer_size = 0
         self._replaying = False
         self._offer = False
         self._url = b""
@@ -63,24 +69,61 @@ class RequestReader:
 
     def feed(self, data: bytes) -> bytes:
         """Read on. Returns, unread, the bytes that follow a request which may switch protocols."""
-        while data:
+        at, total = 0, len(data)
+        while at < total:
+            chunks = self._chunks
+            if chunks is not None:
+                end = min(at + chunks.portion(), total)
+            elif self._left:
+                end = min(at + self._left, total)
+                self._left -= end - at
+            else:
+                end = self._meter.end(data, at)
+                if self._meter.size > self._limits.size:
+                    raise self._too_large("head")
             try:
-                self._parser.feed_data(data)
+                self._parser.feed_data(data if end - at == total else memoryview(data)[at:end])
             except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] :]
+                at += upgrade.args[0]
                 self._replace_parser()
                 if self._offer:
-                    return data
-                continue
+                    return data[at:]
             except httptools.HttpParserError as error:
                 cause = error.__context__
                 raise (cause if isinstance(cause, RequestFailed) else BadRequest(f"malformed HTTP: {error}")) from None
-            if self.in_head:
-                self._head_size += len(data)
-                if self._head_size > self.head_limit:
-                    raise BadRequest("the request's head is too large", status=431)
-            return b""
+            else:
+                if chunks is not None:
+                    self._look_at_chunks(chunks, end - at)
+                at = end
+            if self.unfinished is not None:
+                if not self._left and self._chunks is None:
+                    self._expect_body()
+            elif chunks is not None and self.in_head:
+                self._meter.begun(data[max(0, at - 3) : at])
         return b""
+
+    def _expect_body(self) -> None:
+        """A head was read that a body follows, or a piece of it did already: what comes next is no head."""
+        for name, value in self._headers:
+            if name == b"content-length":
+                self._left = int(value) - self._got
+            elif name == b"transfer-encoding":
+                self._chunks = ChunkMeter()
+
+    def _look_at_chunks(self, chunks: ChunkMeter, size: int) -> None:
+        """Refuse a body that is mostly something else, and trailers that are too large."""
+        if chunks is not self._chunks:
+            return  # the body is over, and what came behind it is none of it
+        if not chunks.passed(size):
+            raise BadRequest(f"the request's body has too much beside its data; {EXCESS} bytes are allowed")
+        if chunks.trailers > self._limits.size:
+            raise self._too_large("trailers")
+
+    def _too_large(self, place: str) -> BadRequest:
+        return BadRequest(f"the request's {place}: too large; {self._limits.size} bytes are allowed", status=431)
+
+    def _too_many(self, place: str) -> BadRequest:
+        return BadRequest(f"the request's {place}: too many fields; {self._most_fields} are allowed", status=431)
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -109,29 +152,36 @@ class RequestReader:
     def on_message_begin(self) -> None:
         if not self._replaying:
             self.in_head = True
-            self._head_size = 0
             self._url = b""
             self._headers = []
+            self._trailers = self._trailer_size = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:
-            self._headers.append((name.lower(), value.rstrip(b" \t")))
+            headers = self._headers
+            if len(headers) >= self._most_fields:
+                raise self._too_many("head")
+            headers.append((name.lower(), value.rstrip(b" \t")))
         elif self.unfinished is not None and not self._replaying:
+            self._trailers += 1
+            self._trailer_size += len(name) + len(value) + 4
+            if self._trailers > self._most_fields:
+                raise self._too_many("trailers")
+            if self._trailer_size > self._limits.size:
+                raise self._too_large("trailers")
             name = name.lower()
             if name not in _NO_TRAILERS:
                 self.unfinished.trailers.append((name, value.rstrip(b" \t")))
-            self._head_size += len(name) + len(value)
-            if self._head_size > self.head_limit:
-                raise BadRequest("the request's trailers are too large", status=431)
 
     def on_headers_complete(self) -> None:
         if self._replaying:
             return
         self.in_head = False
-        self._head_size = 0
+        self._meter.reset()
+        self._got = 0
         parser = self._parser
         version = parser.get_http_version()
         method = parser.get_method().decode("ascii")
@@ -145,13 +195,22 @@ class RequestReader:
                 raise BadRequest("CONNECT needs HTTP/1.1 and takes no body")
         self.unfinished = self._owner.request(method, version, self._url, self._headers, keep_alive, upgrade)
 
+    def on_chunk_header(self) -> None:
+        if self._chunks is not None:
+            self._chunks.chunk()
+
     def on_body(self, body: bytes) -> None:
+        size = len(body)
+        self._got += size
+        if self._chunks is not None:
+            self._chunks.data(size)
         if self.unfinished is not None:
             self.unfinished.feed(body)
 
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade() and self._has_body():
             return  # of the head only, see _replace_parser
+        self._left, self._chunks = 0, None
         request, self.unfinished = self.unfinished, None
         if request is not None:
             request.feed_end()

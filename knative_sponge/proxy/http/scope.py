@@ -20,7 +20,9 @@ _LEGAL: Final = (string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@[]/%?"
 _ILLEGAL: Final = re.compile(b"[^%b]" % re.escape(_LEGAL))
 _HOST: Final = (string.ascii_letters + string.digits + "!$%&'()*+,-.:;=[]_~").encode()
 """What a Host may hold, as Go has it: neither blanks nor anything that would make it more than a host and a port."""
-_SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding"})
+_SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding", b"content-length"})
+_MOST_DIGITS: Final = 19
+"""Digits of a Content-Length. Where there are more they are leading zeros, and Python refuses to read thousands of them."""
 
 
 def http_scope(
@@ -52,6 +54,8 @@ def http_scope(
         raise BadRequest("this transfer coding is not supported", status=501)
     if found.get(b"expect", b"100-continue") != b"100-continue":
         raise BadRequest("this expectation is not supported", status=417)
+    if len(found.get(b"content-length", b"")) > _MOST_DIGITS:
+        raise BadRequest("malformed Content-Length")
     if not target.startswith(b"/"):
         target, headers = _origin_form(method, target, headers)
         if headers and headers[0][0] == b"host":
