@@ -87,6 +87,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
         observers=Observers(outer, inner),
         metrics_app=_metrics_app(inference, request_metrics),
         finish=None if inference is None else inference.close,
+        hook=serving.cpu_hook,
     )
     stat.start()
     if inference is not None:

@@ -18,6 +18,7 @@ from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.drain import Drain
+from knative_sponge.proxy.knative.node import Node
 from knative_sponge.proxy.knative.observe import Observers
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.upstream.pool import Upstream
@@ -152,15 +153,18 @@ def build(
     observers: Observers | None = None,
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
+    hook: str | None = None,
 ) -> Servers:
     """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates."""
-    drain = Drain(settings.drain_quiet_s)
+    drain, node = Drain(settings.drain_quiet_s), Node(settings.host_ips)
     return Servers(
         settings,
         drain,
         upstream,
-        data=data_app(settings, upstream, drain, inference, breaker=breaker, stat=stat, observers=observers),
-        admin=admin_app(drain, admin_routes),
+        data=data_app(
+            settings, upstream, drain, inference, breaker=breaker, stat=stat, observers=observers, node=node, hook=hook
+        ),
+        admin=admin_app(drain, node, admin_routes),
         stat=stat,
         metrics=metrics_app,
         certificates=Certificates.mounted(settings),

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
@@ -84,6 +85,9 @@ class ProxySettings:
     """None is the newest."""
     drain_quiet_s: float = 30.0
     """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
+    host_ips: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where the kubelet calls from, besides the pod's default gateway: the node's addresses (`status.hostIPs`), and networks of
+    them where neither is the one that it uses. Nobody else can make probes fail by `/wait-for-drain`, nor pass a probe by."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """Settings that are unlikely to be meant, or are not followed. They are logged; Go's queue-proxy starts with them too."""
 
@@ -101,6 +105,7 @@ class ProxySettings:
         observability = values.get("observability")
         if observability is not None and observability.metrics_port is not None:
             values.setdefault("metrics_port", observability.metrics_port)
+        values["host_ips"] = (*values.get("host_ips", ()), *_node_ip(env.get("HOST_IP", "")))
         settings = cls(**values)
         try:
             probes = parse_probes(env.get("SERVING_READINESS_PROBE", ""), settings.upstream_host, settings.user_port)
@@ -208,6 +213,19 @@ def _limit(text: str) -> float | None:
     return _count(text) or None
 
 
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """addresses or networks, separated by commas, such as 10.0.0.7,fd00::7 or 100.64.0.0/16"""
+    return tuple(ip_network(one.strip(), strict=False) for one in text.split(",") if one.strip())
+
+
+def _node_ip(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """What Knative says of the node. Its own proxy does not read it, so a value that is none keeps nothing from starting."""
+    try:
+        return (ip_network(text),)
+    except ValueError:
+        return ()
+
+
 def _warnings(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
     """See `ProxySettings.warnings`."""
     if not env["USER_PORT"].isdecimal():
@@ -277,4 +295,5 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_POLICY": ("policy", _policy),
     "SPONGE_FIFO_TIMEOUT": ("fifo_timeout_s", _duration),
     "SPONGE_DRAIN_QUIET": ("drain_quiet_s", _duration),
+    "SPONGE_HOST_IPS": ("host_ips", _networks),
 }

@@ -49,8 +49,10 @@ class ProbeHandler:
             elif name == b"k-network-probe" and probe is None:
                 probe = value
         if agent is not None and agent.startswith(_PROBERS):
+            scope["sponge.probe"] = True
             await deliver(await self._health(probe or b""), send)
         elif probe == b"probe":
+            scope["sponge.probe"] = True
             await deliver(self._route(scope), send)
         elif self._drain.over:
             await deliver(_GONE, send)
