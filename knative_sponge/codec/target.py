@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-_ODD: Final = re.compile(rb"[%;\\A-Z]|//|/\.|/\Z")
+_ODD: Final = re.compile(rb"[%;\\A-Z]|/[/.]|/\Z")
 """Without any of these a path has one reading."""
 _LONGEST: Final = 1024
 """Bytes of a path that is read in every way. A longer one that is spelled oddly is taken for a match: it may wait, too."""
@@ -29,7 +29,7 @@ def matches(pattern: re.Pattern[bytes], target: bytes) -> bool:
 
     pattern: of a lower-case path without a slash at its end.
     """
-    path = target.partition(b"?")[0]
+    path = target.partition(b"?")[0] if b"?" in target else target
     if pattern.fullmatch(path):
         return True
     if _ODD.search(path) is None:

@@ -35,13 +35,13 @@ class HeadLimits:
 
 
 class HeadMeter:
-    """The bytes of one head, or of several that share a limit."""
+    """The bytes and lines of one head, or of several that share a limit."""
 
-    __slots__ = ("_tail", "size")
+    __slots__ = ("_tail", "lines", "size")
 
     def __init__(self) -> None:
-        self.size = 0
-        """Bytes so far."""
+        self.size = self.lines = 0
+        """Bytes so far, and line ends."""
         self._tail = b""
 
     def end(self, data: bytes, at: int) -> int:
@@ -55,15 +55,16 @@ class HeadMeter:
             end = found + len(_BLANK_LINE) if found >= 0 else len(data)
         self._tail = b"" if found >= 0 else (tail + data[max(at, end - 3) : end])[-3:]
         self.size += end - at
+        self.lines += data.count(b"\n", at, end)
         return end
 
-    def begun(self, last: bytes) -> None:
-        """A head has begun behind something else; `last` are the last bytes that came, at most three."""
-        self.size, self._tail = 0, last
+    def begun(self, data: bytes, at: int) -> None:
+        """A head has begun in data that was read already: at `at`, or before it where that is the data's end."""
+        self.size, self.lines, self._tail = len(data) - at, data.count(b"\n", at), data[-3:]
 
     def reset(self) -> None:
         """The head is over."""
-        self.size, self._tail = 0, b""
+        self.size, self.lines, self._tail = 0, 0, b""
 
 
 class ChunkMeter:

@@ -57,11 +57,13 @@ class RequestReader:
         self._owner = owner
         self._limits = limits
         self._most_fields = limits.fields
+        self._little = min(EXCESS, limits.size)
         self._parser = self._new_parser()
         self._meter = HeadMeter()
         self._chunks: ChunkMeter | None = None
         self._left = self._got = 0
         self._trailers = self._trailer_size = 0
+        self._head_read = False
         self._replaying = False
         self._offer = False
         self._url = b""
@@ -71,16 +73,20 @@ class RequestReader:
         """Read on. Returns, unread, the bytes that follow a request which may switch protocols."""
         at, total = 0, len(data)
         while at < total:
-            chunks = self._chunks
+            chunks, whole, end = self._chunks, False, total
             if chunks is not None:
                 end = min(at + chunks.portion(), total)
             elif self._left:
                 end = min(at + self._left, total)
                 self._left -= end - at
+            elif total - at <= self._little and not self._meter.size:
+                whole, self._head_read = True, False
             else:
                 end = self._meter.end(data, at)
                 if self._meter.size > self._limits.size:
                     raise self._too_large("head")
+                if self._meter.lines > self._most_fields + 2:
+                    raise self._too_many("head")
             try:
                 self._parser.feed_data(data if end - at == total else memoryview(data)[at:end])
             except httptools.HttpParserUpgrade as upgrade:
@@ -92,15 +98,31 @@ class RequestReader:
                 cause = error.__context__
                 raise (cause if isinstance(cause, RequestFailed) else BadRequest(f"malformed HTTP: {error}")) from None
             else:
-                if chunks is not None:
-                    self._look_at_chunks(chunks, end - at)
+                if whole:
+                    self._look_back(data, at)
+                elif chunks is not None:
+                    self._look_at_chunks(chunks, data, at, end)
                 at = end
-            if self.unfinished is not None:
-                if not self._left and self._chunks is None:
-                    self._expect_body()
-            elif chunks is not None and self.in_head:
-                self._meter.begun(data[max(0, at - 3) : at])
+            if self.unfinished is not None and not self._left and self._chunks is None:
+                self._expect_body()
         return b""
+
+    def _look_back(self, data: bytes, at: int) -> None:
+        """From `at` on all was read at once, since it is too little to exceed a limit: count what more will be added to."""
+        if self.in_head:
+            self._meter.begun(data, len(data) if self._head_read else at)
+        elif self._chunks is not None:
+            self._chunks.passed(len(data) - max(data.rfind(b"\r\n\r\n"), at))
+
+    def _look_at_chunks(self, chunks: ChunkMeter, data: bytes, at: int, end: int) -> None:
+        """Refuse a body that is mostly something else, and trailers that are too large."""
+        if chunks is self._chunks:
+            if not chunks.passed(end - at):
+                raise BadRequest(f"the request's body has too much beside its data; {EXCESS} bytes are allowed")
+            if chunks.trailers > self._limits.size:
+                raise self._too_large("trailers")
+        elif self.in_head:  # the body is over, and another request has begun behind it
+            self._meter.begun(data[:end], end)
 
     def _expect_body(self) -> None:
         """A head was read that a body follows, or a piece of it did already: what comes next is no head."""
@@ -109,15 +131,6 @@ class RequestReader:
                 self._left = int(value) - self._got
             elif name == b"transfer-encoding":
                 self._chunks = ChunkMeter()
-
-    def _look_at_chunks(self, chunks: ChunkMeter, size: int) -> None:
-        """Refuse a body that is mostly something else, and trailers that are too large."""
-        if chunks is not self._chunks:
-            return  # the body is over, and what came behind it is none of it
-        if not chunks.passed(size):
-            raise BadRequest(f"the request's body has too much beside its data; {EXCESS} bytes are allowed")
-        if chunks.trailers > self._limits.size:
-            raise self._too_large("trailers")
 
     def _too_large(self, place: str) -> BadRequest:
         return BadRequest(f"the request's {place}: too large; {self._limits.size} bytes are allowed", status=431)
@@ -161,10 +174,7 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.in_head:
-            headers = self._headers
-            if len(headers) >= self._most_fields:
-                raise self._too_many("head")
-            headers.append((name.lower(), value.rstrip(b" \t")))
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
         elif self.unfinished is not None and not self._replaying:
             self._trailers += 1
             self._trailer_size += len(name) + len(value) + 4
@@ -179,9 +189,13 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         if self._replaying:
             return
+        if len(self._headers) > self._most_fields:
+            raise self._too_many("head")
         self.in_head = False
-        self._meter.reset()
+        self._head_read = True
         self._got = 0
+        if self._meter.size:
+            self._meter.reset()
         parser = self._parser
         version = parser.get_http_version()
         method = parser.get_method().decode("ascii")
@@ -196,8 +210,9 @@ class RequestReader:
         self.unfinished = self._owner.request(method, version, self._url, self._headers, keep_alive, upgrade)
 
     def on_chunk_header(self) -> None:
-        if self._chunks is not None:
-            self._chunks.chunk()
+        if self._chunks is None:
+            self._chunks = ChunkMeter()
+        self._chunks.chunk()
 
     def on_body(self, body: bytes) -> None:
         size = len(body)

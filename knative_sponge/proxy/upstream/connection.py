@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._read_paused = False
         self._limits = limits
+        self._little = min(EXCESS, limits.size)
         self._meter = HeadMeter()
         self._chunk_meter: ChunkMeter | None = None
         self._trailers = self._trailer_size = 0
@@ -175,13 +176,17 @@ class Connection(asyncio.Protocol):
         at, total = 0, len(data)
         while at < total and self._failure is None:
             chunks, end = self._chunk_meter, total
+            little = False
             if chunks is not None:
                 end = min(at + chunks.portion(), total)
             elif not self.head_complete:
-                end = self._meter.end(data, at)
-                if self._meter.size > self._limits.size:
-                    self._fail("the head of the model server's answer is too large")
-                    return
+                little = total <= self._little and not self._tunnel
+                if not little or self._meter.size:
+                    little = False
+                    end = self._meter.end(data, at)
+                    if self._meter.size > self._limits.size:
+                        self._fail("the head of the model server's answer is too large")
+                        return
             try:
                 self._parser.feed_data(data if end - at == total else memoryview(data)[at:end])
             except httptools.HttpParserUpgrade as upgrade:
@@ -194,7 +199,13 @@ class Connection(asyncio.Protocol):
             if self.switched:
                 self.on_body(data[end:])
                 return
-            if chunks is not None and not chunks.passed(end - at):
+            if little:
+                # Too little to exceed a limit was read at once: count what more will be added to.
+                if not self.head_complete:
+                    self._meter.begun(data, at)
+                elif self._chunk_meter is not None:
+                    self._chunk_meter.passed(total - max(data.rfind(b"\r\n\r\n"), at))
+            elif chunks is not None and not chunks.passed(end - at):
                 self._fail(f"the model server's answer has too much beside its data; {EXCESS} bytes are allowed")
             elif chunks is not None and chunks.trailers > self._limits.size:
                 self._fail("the trailers of the model server's answer are too large")
@@ -230,8 +241,6 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.head_complete:
-            if len(self.headers) >= self._limits.fields:
-                raise ValueError(f"more than {self._limits.fields} fields")
             self.headers.append((name.lower(), value.rstrip(b" \t")))
             return
         self._trailers += 1
@@ -241,6 +250,8 @@ class Connection(asyncio.Protocol):
         self.trailers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > self._limits.fields:
+            raise ValueError(f"the head has more than {self._limits.fields} fields")
         status = self._parser.get_status_code()
         if status < 200:
             return
