@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.headers import Pair, end_to_end, inbound
 from knative_sponge.proxy.http.protocol import HttpProtocol
+from knative_sponge.proxy.http.reader import RequestReader
 from knative_sponge.proxy.server import build
 from knative_sponge.proxy.upstream.pool import Upstream
 from tests.hostile.proxy_process import proxy_process
@@ -76,6 +78,51 @@ def test_the_heads_that_held_the_proxy_up_cost_it_next_to_nothing() -> None:
                 assert one.recv(2**16).startswith(b"HTTP/1.1 431 ")
                 assert target.probe() < 1.0
                 assert target.cpu_s() - before_s < 0.5
+
+
+class _Owner:
+    """Takes requests and keeps nothing but how many, and the last one's fields."""
+
+    buffered = 0
+    count = 0
+
+    def __init__(self) -> None:
+        self.trailers: list[Pair] = []
+        self.headers: list[Pair] = []
+
+    def request(self, *head: Any) -> Any:
+        self.headers = head[3]
+        return self
+
+    def feed(self, body: bytes) -> None:
+        pass
+
+    def feed_end(self) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(GET + b"a: ", b"\r\n\r\n", id="a field"),
+        pytest.param(b"GET /", b" HTTP/1.1\r\nHost: a\r\n\r\n", id="the target"),
+        pytest.param(CHUNKED + b"0\r\na: ", b"\r\n\r\n", id="a trailer"),
+        pytest.param(CHUNKED + b"0\r\n" + lines(2, 8_000) + b"a: ", b"\r\n\r\n", id="a trailer behind others"),
+    ],
+)
+def test_a_head_that_comes_byte_by_byte_costs_no_more_than_its_bytes(before: bytes, after: bytes) -> None:
+    size = 2**20 - 20_000
+    owner = _Owner()
+    reader = RequestReader(owner, GoLimits.head_limits)
+    began_s = time.process_time()
+    for at in range(len(before)):
+        reader.feed(before[at : at + 1])
+    for _ in range(size):
+        reader.feed(b"b")
+    reader.feed(after)
+    assert time.process_time() - began_s < 3.0
+    assert owner.count == 1
+    assert size in {len(value) for _, value in (*owner.headers, *owner.trailers)} or b"/" in before[:5]
 
 
 @on_loop

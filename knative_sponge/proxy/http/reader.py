@@ -12,6 +12,8 @@ from knative_sponge.proxy.http.headers import HOP_BY_HOP, REWRITTEN, Pair
 from knative_sponge.proxy.http.scope import offered_protocols
 
 _BODY_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+_LONG: Final = 4096
+"""Bytes of a head, or of trailers, that are parsed as they come; then lines are. What is no HTTP at all shows before."""
 _NO_TRAILERS: Final = HOP_BY_HOP | REWRITTEN | {b"content-length", b"trailer", b"authorization", b"cookie"}
 """Fields that are dropped from trailers: they say how a message is framed, where it goes, or who sent it. As trailers they
 come after the checks of the head, and a server that adds trailers to the head would believe them (RFC 9110 §6.5.1)."""
@@ -61,6 +63,7 @@ class RequestReader:
         self._parser = self._new_parser()
         self._meter = HeadMeter()
         self._chunks: ChunkMeter | None = None
+        self._held = bytearray()
         self._left = self._got = 0
         self._trailers = self._trailer_size = 0
         self._head_read = False
@@ -71,6 +74,8 @@ class RequestReader:
 
     def feed(self, data: bytes) -> bytes:
         """Read on. Returns, unread, the bytes that follow a request which may switch protocols."""
+        if self._held or self._meter.size > _LONG or (self._chunks is not None and self._chunks.trailers > _LONG):
+            data = self._lines_of(data)
         at, total = 0, len(data)
         while at < total:
             chunks, whole, end = self._chunks, False, total
@@ -105,6 +110,20 @@ class RequestReader:
                 at = end
             if self.unfinished is not None and not self._left and self._chunks is None:
                 self._expect_body()
+        return b""
+
+    def _lines_of(self, data: bytes) -> bytes:
+        """What has come of a long head, or of long trailers, once a line is over. The parser joins each piece to all that came
+        of the same line before, and a client may send single bytes."""
+        held = self._held
+        held += data
+        if b"\n" in data:
+            data = bytes(held)
+            held.clear()
+            return data
+        place, size = ("head", self._meter.size) if self._chunks is None else ("trailers", self._chunks.trailers)
+        if size + len(held) > self._limits.size:
+            raise self._too_large(place)
         return b""
 
     def _look_back(self, data: bytes, at: int) -> None:

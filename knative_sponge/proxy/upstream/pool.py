@@ -75,7 +75,7 @@ class Upstream:
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open.discard, self._limits), self.host, self.port
+                    lambda: Connection(loop, self._open.discard, limits=self._limits), self.host, self.port
                 )
         except TimeoutError as error:
             raise UpstreamRefused("no connection to the model server in time") from error
