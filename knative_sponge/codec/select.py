@@ -30,7 +30,10 @@ class AutoCodec:
 
     def wants(self, head: RequestHead) -> bool:
         """Whether the request is an inference call of V2 or V1."""
-        return any(codec.wants(head) for codec in self._codecs)
+        for codec in self._codecs:  # noqa: SIM110 (asked for every request: a generator costs more than the question)
+            if codec.wants(head):
+                return True
+        return False
 
     def parse(self, head: RequestHead, body: bytes) -> Part:
         """As the codec of the path does; a request that no codec wants goes alone."""
