@@ -316,6 +316,15 @@ async def test_what_a_model_server_frames_its_chunks_with_has_the_limits_of_a_re
         assert len(answer) < 2**17
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@on_loop
+async def test_a_model_servers_length_of_thousands_of_zeros_is_a_502(method: bytes) -> None:
+    answer = ANSWER + b"Content-Length: " + b"0" * 5_000 + b"5\r\n\r\nhello"
+    async with model_server(answering(answer)) as fake, proxy(fake) as port, client(port) as one:
+        await one.send(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await one.reply(method.decode())).status == 502
+
+
 def test_a_limit_below_one_is_refused() -> None:
     for size, fields in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="at least one"):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+MOST_DIGITS: Final = 19
+"""Of a Content-Length. Where there are more they are leading zeros, and Python refuses to read thousands of them."""
 _BLANK_LINE: Final = b"\r\n\r\n"
 EXCESS: Final = 16 * 1024
 """Bytes of a chunked body that are neither data nor earned by it, as in Go (`net/http/internal/chunked.go`)."""

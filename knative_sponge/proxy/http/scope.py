@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from knative_sponge.asgi import Scope
 from knative_sponge.errors import BadRequest
+from knative_sponge.proxy.http.head_limits import MOST_DIGITS
 from knative_sponge.proxy.http.headers import Pair
 
 Address = tuple[str, int]
@@ -21,8 +22,6 @@ _ILLEGAL: Final = re.compile(b"[^%b]" % re.escape(_LEGAL))
 _HOST: Final = (string.ascii_letters + string.digits + "!$%&'()*+,-.:;=[]_~").encode()
 """What a Host may hold, as Go has it: neither blanks nor anything that would make it more than a host and a port."""
 _SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding", b"content-length"})
-_MOST_DIGITS: Final = 19
-"""Digits of a Content-Length. Where there are more they are leading zeros, and Python refuses to read thousands of them."""
 
 
 def http_scope(
@@ -54,7 +53,7 @@ def http_scope(
         raise BadRequest("this transfer coding is not supported", status=501)
     if found.get(b"expect", b"100-continue") != b"100-continue":
         raise BadRequest("this expectation is not supported", status=417)
-    if len(found.get(b"content-length", b"")) > _MOST_DIGITS:
+    if len(found.get(b"content-length", b"")) > MOST_DIGITS:
         raise BadRequest("malformed Content-Length")
     if not target.startswith(b"/"):
         target, headers = _origin_form(method, target, headers)

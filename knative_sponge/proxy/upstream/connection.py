@@ -11,7 +11,7 @@ import httptools
 from knative_sponge.errors import UpstreamBroken
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.framing import BODYLESS
-from knative_sponge.proxy.http.head_limits import EXCESS, ChunkMeter, HeadLimits, HeadMeter
+from knative_sponge.proxy.http.head_limits import EXCESS, MOST_DIGITS, ChunkMeter, HeadLimits, HeadMeter
 from knative_sponge.proxy.http.headers import Pair
 
 HIGH_WATER: Final = 256 * 1024
@@ -262,19 +262,21 @@ class Connection(asyncio.Protocol):
             self.switched = True
             self._until_end = True
             return
-        if self._bodyless:
-            # httptools cannot be told that the answer to HEAD has no body: the connection ends here.
-            self.complete = True
-            return
         until_end = status not in BODYLESS
         for name, value in self.headers:
             if name == b"content-length":
+                if len(value) > MOST_DIGITS:
+                    raise ValueError("malformed Content-Length")
                 until_end = False
-            elif name == b"transfer-encoding":
+            elif name == b"transfer-encoding" and not self._bodyless:
                 if value.lower() != b"chunked":
                     raise ValueError("unsupported transfer coding")
                 until_end = False
                 self.chunked = True
+        if self._bodyless:
+            # httptools cannot be told that the answer to HEAD has no body: the connection ends here.
+            self.complete = True
+            return
         self._until_end = until_end
         if self.chunked:
             self._chunk_meter = ChunkMeter()
