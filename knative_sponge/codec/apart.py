@@ -27,7 +27,8 @@ class ApartCodec:
     def parse(self, head: RequestHead, body: bytes) -> Part:
         """As the inner codec does."""
         part = self._inner.parse(head, body)
-        return replace(part, group=(part.group, *sorted(self._named(part.head.headers), key=lambda pair: pair[0])))
+        named = self._named(head.headers)  # an event's own too, though its data goes without them
+        return replace(part, group=(part.group, *sorted(named, key=lambda pair: pair[0])))
 
     def merge(self, parts: Sequence[Part]) -> Call:
         """As the inner codec does, with the named headers that it left out."""

@@ -171,6 +171,18 @@ def test_headers_that_a_setting_names_keep_requests_apart_and_reach_the_model_se
     assert codec.merge([one]).headers is one.head.headers
 
 
+def test_a_setting_can_name_what_only_the_event_around_a_request_says() -> None:
+    codec = codec_for("v1", ["ce-source"])
+    event = [(b"ce-specversion", b"1.0"), (b"ce-id", b"1"), (b"ce-type", b"t"), (b"content-type", b"application/json")]
+
+    def parse(source: bytes) -> Part:
+        head = RequestHead("POST", b"/v1/models/m:predict", [*event, (b"ce-source", source)])
+        return codec.parse(head, b'{"instances":[[1,2]]}')
+
+    assert parse(b"/a").group == parse(b"/a").group != parse(b"/b").group
+    assert all(name != b"ce-source" for name, _ in codec.merge([parse(b"/a"), parse(b"/a")]).headers)
+
+
 @pytest.mark.parametrize("text", ["", " ", "a b", "x,", "content-length", "Transfer-Encoding", "x:y", "ä", "x" * 65])
 def test_only_names_of_fields_that_frame_nothing_can_be_named(text: str) -> None:
     with pytest.raises(SettingError, match=r"keep-apart: .*expected names of header fields"):

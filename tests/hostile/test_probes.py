@@ -136,6 +136,13 @@ async def test_who_wears_a_probers_name_reaches_no_model_server() -> None:
         assert fake.seen == []
 
 
+@on_loop
+async def test_a_refused_probe_is_told_the_beginning_of_what_it_said() -> None:
+    async with model_server(Held().script) as fake, proxy(fake) as port, client(port) as one:
+        reply = await one.get(b"/", b"User-Agent: kube-probe/1", b"K-Network-Probe: " + b"x" * 50_000)
+        assert (reply.status, len(reply.body) < 300) == (400, True)
+
+
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"PATCH"])
 @pytest.mark.parametrize("target", [b"/cpu", b"/%63pu", b"//cpu", b"/x/../cpu?a", b"/cpu/", b"/cpu;a", b"/CPU"])
 @on_loop

@@ -14,6 +14,7 @@ from knative_sponge.proxy.http.plain_answers import deliver, error, text
 from knative_sponge.proxy.knative.drain import Drain
 from knative_sponge.proxy.knative.server_readiness import Readiness
 
+_MOST_SHOWN: Final = 200
 _PROBERS: Final = (b"kube-probe/", b"Knative-Activator-Probe", b"Knative-Autoscaling-Probe")
 _EMPTY: Final = (b"content-length", b"0")
 _READY: Final = text(200, b"queue")
@@ -65,7 +66,7 @@ class ProbeHandler:
         if self._drain.draining:
             return _DRAINING
         if probe != b"queue":
-            return error(400, f"unexpected probe header value: {probe.decode('latin-1')}")
+            return error(400, f"unexpected probe header value: {probe[:_MOST_SHOWN].decode('latin-1')}")
         return _READY if await self._readiness.check() else _NOT_READY
 
     def _route(self, scope: Scope) -> Answer:
