@@ -51,7 +51,7 @@ class RequestReader:
     Of a head that is too large nothing is parsed but what came before.
     """
 
-    def __init__(self, owner: Owner, limits: HeadLimits) -> None:
+    def __init__(self, owner: Owner, limits: HeadLimits = HeadLimits()) -> None:  # noqa: B008 (immutable)
         self.unfinished: Request | None = None
         """The request whose head is here but not its end."""
         self.in_head = False
