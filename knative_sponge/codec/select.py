@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from knative_sponge.codec.alone import AloneCodec
+from knative_sponge.codec.apart import ApartCodec
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.codec.cloudevents.batched import CloudEventsCodec
 from knative_sponge.codec.cloudevents.unwrap import EventAwareCodec, UnwrapCodec
@@ -29,7 +30,10 @@ class AutoCodec:
 
     def wants(self, head: RequestHead) -> bool:
         """Whether the request is an inference call of V2 or V1."""
-        return any(codec.wants(head) for codec in self._codecs)
+        for codec in self._codecs:  # noqa: SIM110 (asked for every request: a generator costs more than the question)
+            if codec.wants(head):
+                return True
+        return False
 
     def parse(self, head: RequestHead, body: bytes) -> Part:
         """As the codec of the path does; a request that no codec wants goes alone."""
@@ -59,8 +63,12 @@ _CODECS: Mapping[str, Callable[[], Codec]] = MappingProxyType(
 )
 
 
-def codec_for(protocol: str) -> Codec:
-    """The codec of a protocol, by its name in the settings. Raises SettingError for a protocol that has none."""
+def codec_for(protocol: str, keep_apart: Sequence[str] = ()) -> Codec:
+    """The codec of a protocol, by its name in the settings. Raises SettingError for a protocol that has none.
+
+    keep_apart: see `codec.apart.ApartCodec`.
+    """
     if protocol not in _CODECS:
         raise SettingError("protocol", str(protocol), "one of " + ", ".join(_CODECS))
-    return _CODECS[protocol]()
+    codec = _CODECS[protocol]()
+    return ApartCodec(codec, keep_apart) if keep_apart else codec

@@ -16,9 +16,10 @@ from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import call_headers, header_key, is_encoded, says_json, share_headers
 from knative_sponge.codec.json.rows import Rows, cut_rows, merge_rows, read_rows
 from knative_sponge.codec.json.text import JsonError, JsonText, json_fault, object_tail
+from knative_sponge.codec.target import matches
 from knative_sponge.errors import BadRequest, UpstreamBroken, UpstreamMismatch
 
-_PATH = re.compile(rb"/v1/models/[^/?:]+(?:/(?:versions|labels)/[^/?:]+)?:predict(?:\?.*)?", re.DOTALL)
+_PATH = re.compile(rb"/v1/models/[^/]+(?:/(?:versions|labels)/[^/]+)?:predict", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class V1Codec:
 
     def wants(self, head: RequestHead) -> bool:
         """Whether the request is a prediction, by method and path."""
-        return head.method == "POST" and _PATH.fullmatch(head.target) is not None
+        return head.method == "POST" and matches(_PATH, head.target)
 
     def parse(self, head: RequestHead, body: bytes) -> Part:
         """Understand one request. Raises BadRequest when the body is not JSON."""

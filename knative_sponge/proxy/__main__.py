@@ -12,6 +12,7 @@ import uvloop
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import SettingError
+from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
 from knative_sponge.proxy.knative.line_writer import LineWriter
 from knative_sponge.proxy.knative.observe import Observer, Observers
@@ -48,7 +49,12 @@ def main() -> int:
 
 
 async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
-    upstream = Upstream(settings.upstream_host, settings.user_port, max_answer=settings.max_answer)
+    upstream = Upstream(
+        settings.upstream_host,
+        settings.user_port,
+        max_answer=settings.max_answer,
+        limits=HeadLimits(settings.max_head, settings.max_head_fields),
+    )
     breaker = breaker_for(settings.container_concurrency)
     stat = StatReporter(settings.pod)
     request_metrics = _request_metrics(settings, breaker)
@@ -81,6 +87,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
         observers=Observers(outer, inner),
         metrics_app=_metrics_app(inference, request_metrics),
         finish=None if inference is None else inference.close,
+        hook=serving.cpu_hook,
     )
     stat.start()
     if inference is not None:

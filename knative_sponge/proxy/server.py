@@ -13,10 +13,12 @@ from starlette.routing import BaseRoute
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.listener import Listener
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
+from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.drain import Drain
+from knative_sponge.proxy.knative.node import Node
 from knative_sponge.proxy.knative.observe import Observers
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.upstream.pool import Upstream
@@ -88,11 +90,15 @@ class Servers:
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         host = settings.host
+
+        class Protocol(HttpProtocol):
+            head_limits = HeadLimits(settings.max_head, settings.max_head_fields)
+
         self.drain = drain
-        self.data = DataListener(data, host, settings.serving_port)
+        self.data = DataListener(data, host, settings.serving_port, http=Protocol)
         self.tls: DataListener | None = None
         if certificates is not None:
-            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates)
+            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates, http=Protocol)
         self.admin = Listener(admin, host, settings.admin_port)
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
@@ -147,15 +153,18 @@ def build(
     observers: Observers | None = None,
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
+    hook: str | None = None,
 ) -> Servers:
     """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates."""
-    drain = Drain(settings.drain_quiet_s)
+    drain, node = Drain(settings.drain_quiet_s), Node(settings.host_ips)
     return Servers(
         settings,
         drain,
         upstream,
-        data=data_app(settings, upstream, drain, inference, breaker=breaker, stat=stat, observers=observers),
-        admin=admin_app(drain, admin_routes),
+        data=data_app(
+            settings, upstream, drain, inference, breaker=breaker, stat=stat, observers=observers, node=node, hook=hook
+        ),
+        admin=admin_app(drain, node, admin_routes),
         stat=stat,
         metrics=metrics_app,
         certificates=Certificates.mounted(settings),

@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
@@ -60,6 +61,11 @@ class ProxySettings:
     """Largest inference request in bytes, since it is held in memory; passed-through bodies are unlimited."""
     max_answer: int = 256 * 2**20
     """Largest answer of one merged call in bytes, held in memory while it is split."""
+    max_head: int = 64 * 2**10
+    """Largest head of a request, or of the model server's answer, in bytes, and the largest trailers of either; Go's limit is
+    1 MiB. Beyond it a request is answered 431, and the model server's answer is replaced by a 502."""
+    max_head_fields: int = 256
+    """Most fields of such a head, and of such trailers."""
     cores: float | None = None
     """Cores of the model server at start; None is unknown."""
     control_token: str | None = field(default=None, repr=False)
@@ -81,6 +87,9 @@ class ProxySettings:
     """None is the newest."""
     drain_quiet_s: float = 30.0
     """After SIGTERM the proxy serves on until no request has come for so long: routes take a while to forget a pod."""
+    host_ips: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where the kubelet calls from, besides the pod's default gateway: the node's addresses (`status.hostIPs`), and networks of
+    them where neither is the one that it uses. Nobody else can make probes fail by `/wait-for-drain`, nor pass a probe by."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """Settings that are unlikely to be meant, or are not followed. They are logged; Go's queue-proxy starts with them too."""
 
@@ -98,6 +107,7 @@ class ProxySettings:
         observability = values.get("observability")
         if observability is not None and observability.metrics_port is not None:
             values.setdefault("metrics_port", observability.metrics_port)
+        values["host_ips"] = (*values.get("host_ips", ()), *_node_ip(env.get("HOST_IP", "")))
         settings = cls(**values)
         try:
             probes = parse_probes(env.get("SERVING_READINESS_PROBE", ""), settings.upstream_host, settings.user_port)
@@ -135,6 +145,14 @@ def _bytes(text: str) -> int:
     if amount < 1:
         raise ValueError
     return int(amount)
+
+
+def _fields(text: str) -> int:
+    """a whole number of at least 1"""
+    number = _count(text)
+    if not number:
+        raise ValueError
+    return number
 
 
 def _cores(text: str) -> float:
@@ -205,6 +223,19 @@ def _limit(text: str) -> float | None:
     return _count(text) or None
 
 
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """addresses or networks, separated by commas, such as 10.0.0.7,fd00::7 or 100.64.0.0/16"""
+    return tuple(ip_network(one.strip(), strict=False) for one in text.split(",") if one.strip())
+
+
+def _node_ip(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """What Knative says of the node. Its own proxy does not read it, so a value that is none keeps nothing from starting."""
+    try:
+        return (ip_network(text),)
+    except ValueError:
+        return ()
+
+
 def _warnings(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
     """See `ProxySettings.warnings`."""
     if not env["USER_PORT"].isdecimal():
@@ -264,6 +295,8 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_UPSTREAM_HOST": ("upstream_host", str),
     "SPONGE_MAX_BODY": ("max_body", _bytes),
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
+    "SPONGE_MAX_HEAD": ("max_head", _bytes),
+    "SPONGE_MAX_HEAD_FIELDS": ("max_head_fields", _fields),
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_CONTROL_TOKEN_SHA256": ("control_token_sha256", _sha256),
@@ -273,4 +306,5 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_POLICY": ("policy", _policy),
     "SPONGE_FIFO_TIMEOUT": ("fifo_timeout_s", _duration),
     "SPONGE_DRAIN_QUIET": ("drain_quiet_s", _duration),
+    "SPONGE_HOST_IPS": ("host_ips", _networks),
 }

@@ -6,6 +6,7 @@ A user writes annotations `knative-sponge.dev/<name>`; the webhook (or `sponge r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -62,6 +63,13 @@ class Scaling(StrEnum):
     VERTICAL = "vertical"
     HYBRID = "hybrid"
 
+
+_FIELD_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_FRAMING: Final = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "inference-header-content-length", "keep-alive",
+    "date", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+})  # fmt: skip
+"""Fields of one message on one connection: a merged call has its own."""
 
 _E = TypeVar("_E", bound=StrEnum)
 
@@ -132,6 +140,14 @@ def _path(text: str) -> str:
     return text
 
 
+def _field_names(text: str) -> tuple[str, ...]:
+    """names of header fields, separated by commas, such as x-forwarded-for,user-agent, but none that frame a message"""
+    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
+    if not all(map(_FIELD_NAME.fullmatch, names)) or not _FRAMING.isdisjoint(names):
+        raise ValueError
+    return names
+
+
 def _setting(parse: Callable[[str], Any], default: Any, show: Callable[[Any], str] = str) -> Any:
     return field(default=default, metadata={"parse": parse, "show": show})
 
@@ -171,6 +187,8 @@ class ServingSettings:
     """Path on the model server that is told its new core count by POST; None tells nobody."""
     priority: int = _setting(_whole(0, 9), 5)
     """Used when cores run short; higher wins."""
+    keep_apart: tuple[str, ...] | None = _setting(_field_names, None, ",".join)
+    """Header fields that keep requests apart though a merged call would lose them, for servers that answer by them."""
     max_network_share: float = _setting(_share_or_one, 0.9)
     """The time since a request was sent uses up at most this share of its budget: a wrong clock must not expire everything."""
 

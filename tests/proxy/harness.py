@@ -99,7 +99,7 @@ class ModelServer:
 @asynccontextmanager
 async def model_server(*scripts: Script) -> AsyncIterator[ModelServer]:
     fake = ModelServer(scripts)
-    server = await asyncio.start_server(fake.play, LOCAL, 0)
+    server = await asyncio.start_server(fake.play, LOCAL, 0, limit=2**24)
     fake.port = server.sockets[0].getsockname()[1]
     try:
         yield fake

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import pytest
 
@@ -35,6 +36,10 @@ DEFAULT = ProxySettings(
     container_concurrency=0,
     timeout_s=300,
 )
+
+
+def networks(*texts: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(text) for text in texts)
 
 
 def test_what_knative_sets_is_enough() -> None:
@@ -90,6 +95,12 @@ def test_what_knative_must_set_is_missed_by_name(name: str) -> None:
         ("SPONGE_UPSTREAM_HOST", "model", replace(DEFAULT, upstream_host="model")),
         ("SPONGE_MAX_BODY", "1Mi", replace(DEFAULT, max_body=2**20)),
         ("SPONGE_MAX_ANSWER", "1000", replace(DEFAULT, max_answer=1000)),
+        ("SPONGE_MAX_HEAD", "1Mi", replace(DEFAULT, max_head=2**20)),
+        ("SPONGE_MAX_HEAD_FIELDS", "1000", replace(DEFAULT, max_head_fields=1000)),
+        ("SPONGE_HOST_IPS", "10.0.0.7, fd00::7", replace(DEFAULT, host_ips=networks("10.0.0.7", "fd00::7"))),
+        ("SPONGE_HOST_IPS", "100.64.0.9/16", replace(DEFAULT, host_ips=networks("100.64.0.0/16"))),
+        ("HOST_IP", "10.0.0.7", replace(DEFAULT, host_ips=networks("10.0.0.7"))),
+        ("HOST_IP", "none", DEFAULT),
         ("SPONGE_CORES", "250m", replace(DEFAULT, cores=0.25)),
         ("SPONGE_CONTROL_TOKEN", "secret", replace(DEFAULT, control_token="secret")),
         ("SPONGE_CONTROL_TOKEN_SHA256", "0A" * 32, replace(DEFAULT, control_token_sha256=b"\n" * 32)),
@@ -122,6 +133,9 @@ def test_what_may_be_set_is_read(name: str, value: str, expected: ProxySettings)
         ("OBSERVABILITY_CONFIG", '{"requestMetrics": {"protocol": "prometheus", "endpoint": ":70000"}}'),
         ("OBSERVABILITY_CONFIG", '{"enableRequestLog": "yes", "requestLogTemplate": "x"}'),
         ("SPONGE_MAX_BODY", "0"),
+        ("SPONGE_MAX_HEAD", "0"),
+        ("SPONGE_MAX_HEAD_FIELDS", "0"),
+        ("SPONGE_HOST_IPS", "10.0.0"),
         ("SPONGE_CORES", "0"),
         ("SPONGE_CFS_PERIOD", "-1s"),
         ("SPONGE_DRAIN_QUIET", "30"),

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import call_headers, header, header_key, is_encoded, says_json, share_headers
 from knative_sponge.codec.json.text import JsonError, JsonText, json_fault, object_tail
+from knative_sponge.codec.target import matches
 from knative_sponge.codec.v2.input import NULL, BinaryTail, Input, merge_inputs, read_input, read_parameters
 from knative_sponge.codec.v2.output import Pieces, Share, cut_output
 from knative_sponge.errors import BadRequest, UpstreamBroken
 
-_PATH = re.compile(rb"/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer(?:\?.*)?", re.DOTALL)
+_PATH = re.compile(rb"/v2/models/[^/]+(?:/versions/[^/]+)?/infer", re.DOTALL)
 _JSON_LENGTH = b"inference-header-content-length"
 # Parameters that Triton and others apply to the whole call: with one of them a request cannot share a call.
 _OWN_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
@@ -49,7 +50,7 @@ class V2Codec:
 
     def wants(self, head: RequestHead) -> bool:
         """Whether the request is an inference call, by method and path."""
-        return head.method == "POST" and _PATH.fullmatch(head.target) is not None
+        return head.method == "POST" and matches(_PATH, head.target)
 
     def parse(self, head: RequestHead, body: bytes) -> Part:
         """Understand one request. Raises BadRequest for malformed JSON and for shapes that contradict their data."""

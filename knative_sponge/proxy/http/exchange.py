@@ -11,7 +11,15 @@ from knative_sponge.asgi import ASGIApp, Message, Scope
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.flow import WriteGate
-from knative_sponge.proxy.http.framing import BODYLESS, CONTINUE, FRAMING_FIELDS, STATUS_LINE, Framing, field_lines
+from knative_sponge.proxy.http.framing import (
+    BODYLESS,
+    CONTINUE,
+    FRAMING_FIELDS,
+    STATUS_LINE,
+    Framing,
+    field_lines,
+    unframed,
+)
 from knative_sponge.proxy.http.headers import Pair
 from knative_sponge.proxy.http.plain_answers import error, refusal
 
@@ -212,6 +220,8 @@ class Exchange:
         for name, value in headers:
             if name in FRAMING_FIELDS:
                 if name == b"content-length":
+                    if status == 204:
+                        continue
                     framing = Framing.LENGTH
                     self._remaining = int(value)
                 else:
@@ -238,7 +248,7 @@ class Exchange:
     def _switch(self, status: int, headers: Sequence[Pair]) -> None:
         if "sponge.upgrade" not in self.scope:
             raise RuntimeError("a protocol was switched to that nobody offered")
-        self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
+        self._write([STATUS_LINE[status], field_lines(unframed(headers)), b"\r\n"])
         self.started = self.switched = True
         self.keep_alive = self.ended = self.delivered = False
         self._framing = Framing.CLOSE
@@ -288,7 +298,7 @@ class Exchange:
             raise RuntimeError("an informational answer came after the start")
         if self.scope["http_version"] != "1.1":
             return
-        self._write([STATUS_LINE[status], field_lines(headers), b"\r\n"])
+        self._write([STATUS_LINE[status], field_lines(unframed(headers)), b"\r\n"])
 
     def _write(self, frame: list[bytes]) -> None:
         transport = self._connection.transport

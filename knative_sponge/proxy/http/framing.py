@@ -14,7 +14,9 @@ STATUS_LINE: Final = {
 } | {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}  # fmt: skip
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+_BODY_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 BODYLESS: Final = frozenset({204, 304})
+"""Of the two only 304 says how long a body would have been, as the answer to HEAD does (RFC 9110 §8.6)."""
 
 
 class Framing(Enum):
@@ -26,6 +28,11 @@ class Framing(Enum):
     TRAILERS = auto()
     """The last chunk is written, trailers are not."""
     CLOSE = auto()
+
+
+def unframed(headers: Iterable[Pair]) -> list[Pair]:
+    """Fields of an answer that has no body, whatever its fields say: 1xx, and 2xx to CONNECT (RFC 9110 §8.6, RFC 9112 §6.1)."""
+    return [pair for pair in headers if pair[0] not in _BODY_FRAMING]
 
 
 def field_lines(headers: Iterable[Pair]) -> bytes:

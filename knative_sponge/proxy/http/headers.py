@@ -35,12 +35,18 @@ def end_to_end(headers: Sequence[Pair]) -> list[Pair]:
     """
     kept = [pair for pair in headers if pair[0] not in HOP_BY_HOP]
     if len(kept) != len(headers):
+        named: set[bytes] = set()
+        trailers = False
         for name, value in headers:
             if name == b"connection" and value not in _REPEATED:
-                named = tokens(value) - _ALWAYS_KEPT
-                kept = [pair for pair in kept if pair[0] not in named]
-            elif name == b"te" and b"trailers" in tokens(value):
-                kept.append((b"te", b"trailers"))
+                named |= tokens(value)
+            elif name == b"te" and not trailers:
+                trailers = b"trailers" in tokens(value)
+        named -= _ALWAYS_KEPT
+        if named:
+            kept = [pair for pair in kept if pair[0] not in named]
+        if trailers:
+            kept.append((b"te", b"trailers"))
     return kept
 
 
@@ -59,13 +65,13 @@ def inbound(headers: Sequence[Pair], peer: bytes, default_host: bytes) -> list[P
     """
     kept: list[Pair] = []
     found: dict[bytes, bytes] = {}
-    route = b""
+    route: list[bytes] = []
     for pair in headers:
         name, value = pair
         if name not in REWRITTEN:
             kept.append(pair)
         elif name == b"x-forwarded-for":
-            route = b"%b, %b" % (route, value) if name in found else value
+            route.append(value)
             found.setdefault(name, value)
         elif name in {b"user-agent", b"forwarded"} or name.startswith(b"x-forwarded-"):
             if value:
@@ -85,9 +91,10 @@ def inbound(headers: Sequence[Pair], peer: bytes, default_host: bytes) -> list[P
     if forwarded:
         kept.append((b"forwarded", forwarded))
     if peer:
-        route = b"%b, %b" % (route, peer) if b"x-forwarded-for" in found else peer
-    if route:
-        kept.append((b"x-forwarded-for", route))
+        route.append(peer)
+    joined = b", ".join(route)
+    if joined:
+        kept.append((b"x-forwarded-for", joined))
     kept.insert(0, (b"host", host))
     return kept
 

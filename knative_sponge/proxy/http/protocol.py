@@ -22,6 +22,7 @@ from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.client_gone import Departure
 from knative_sponge.proxy.http.exchange import HIGH_WATER, Exchange
 from knative_sponge.proxy.http.flow import WriteGate
+from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.headers import Pair
 from knative_sponge.proxy.http.plain_answers import deliver, refusal
 from knative_sponge.proxy.http.reader import RequestReader
@@ -38,6 +39,8 @@ class HttpProtocol(asyncio.Protocol):
     connection cannot be ended on one side only: its end means that the client is gone.
     """
 
+    head_limits: ClassVar[HeadLimits] = HeadLimits()
+    """Of requests' heads and trailers; a server that has others runs a subclass."""
     head_timeout_s: ClassVar[float] = 60.0
     """From the first byte of a head (or the connection's start) to its end; idle connections are kept for ever."""
     linger_s: ClassVar[float] = 5.0
@@ -56,7 +59,7 @@ class HttpProtocol(asyncio.Protocol):
         self._app = config.loaded_app
         self._connections: set[Any] = server_state.connections
         self._tasks = server_state.tasks
-        self._reader = RequestReader(self)
+        self._reader = RequestReader(self, self.head_limits)
         self._current: Exchange | None = None
         self._waiting: deque[tuple[Exchange, ASGIApp]] = deque()
         self._offer: Exchange | None = None

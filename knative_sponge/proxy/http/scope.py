@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import string
 from typing import Any, Final
 from urllib.parse import unquote
 
 from knative_sponge.asgi import Scope
 from knative_sponge.errors import BadRequest
+from knative_sponge.proxy.http.head_limits import MOST_DIGITS
 from knative_sponge.proxy.http.headers import Pair
 
 Address = tuple[str, int]
@@ -17,10 +17,11 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.5"}
 _EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.trailers": {}, "sponge.http": {}}
 _LEGAL: Final = (string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@[]/%?").encode()
 """What a request target may hold as it is; the brackets as Go has it."""
-_ILLEGAL: Final = re.compile(b"[^%b]" % re.escape(_LEGAL))
+_ESCAPES: Final = tuple(bytes((byte,)) if byte in _LEGAL else b"%%%02X" % byte for byte in range(256))
+"""Each byte as it stands in a path."""
 _HOST: Final = (string.ascii_letters + string.digits + "!$%&'()*+,-.:;=[]_~").encode()
 """What a Host may hold, as Go has it: neither blanks nor anything that would make it more than a host and a port."""
-_SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding"})
+_SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding", b"content-length"})
 
 
 def http_scope(
@@ -52,6 +53,8 @@ def http_scope(
         raise BadRequest("this transfer coding is not supported", status=501)
     if found.get(b"expect", b"100-continue") != b"100-continue":
         raise BadRequest("this expectation is not supported", status=417)
+    if len(found.get(b"content-length", b"")) > MOST_DIGITS:
+        raise BadRequest("malformed Content-Length")
     if not target.startswith(b"/"):
         target, headers = _origin_form(method, target, headers)
         if headers and headers[0][0] == b"host":
@@ -95,7 +98,7 @@ def _origin_form(method: str, target: bytes, headers: list[Pair]) -> tuple[bytes
 def _escaped(target: bytes) -> bytes:
     """The target with what is illegal in a path escaped there, as in Go's server; the query is left as it is."""
     path, mark, query = target.partition(b"?")
-    return _ILLEGAL.sub(lambda found: b"%%%02X" % ord(found[0]), path) + mark + query
+    return b"".join([_ESCAPES[byte] for byte in path]) + mark + query
 
 
 def offered_protocols(method: str, version: str, headers: list[Pair]) -> bytes:

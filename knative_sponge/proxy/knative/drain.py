@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+import math
+from typing import ClassVar, Final
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
-from knative_sponge.proxy.http.plain_answers import deliver
+from knative_sponge.proxy.http.plain_answers import deliver, error
+from knative_sponge.proxy.knative.node import Node
+
+_DONE: Final = Answer(200, ((b"content-length", b"0"),), b"")
+_NOT_YOURS: Final = error(
+    403, "the pod does not leave, and only its node and itself may ask it to fail its probes meanwhile"
+)
+_TOO_MANY: Final = error(503, "too many wait already")
 
 
 class Drain:
@@ -18,6 +26,9 @@ class Drain:
 
     notice_s: ClassVar[float] = 1.0
     """How long before SIGTERM the preStop hook may come. When no SIGTERM follows, only the model server restarts."""
+    rest_s: ClassVar[float] = 10.0
+    """After such a notice the next one that makes probes fail is this far off: containers that restart again and again, or
+    whoever asks like one, take the pod out of its Service for a second in eleven at most."""
 
     def __init__(self, quiet_s: float) -> None:
         if quiet_s < 0:
@@ -28,6 +39,7 @@ class Drain:
         """It has been quiet for long enough: ordinary requests are refused too."""
         self._quiet_s = quiet_s
         self._last_s = 0.0
+        self._notice_allowed_s = -math.inf
         self._terminating = asyncio.Event()
         self._quiet = asyncio.Event()
 
@@ -47,24 +59,52 @@ class Drain:
         self.over = True
         self._quiet.set()
 
-    async def wait(self) -> None:
-        """The preStop hook of another container of the pod: return when it may stop."""
-        self.draining = True
+    async def wait(self, *, trusted: bool = True) -> bool:
+        """The preStop hook of another container of the pod: return when it may stop. Returns whether the pod leaves.
+
+        Whoever is not trusted waits like the others, so that a hook is kept even where nobody knows the kubelet's address;
+        but no probe fails for it.
+        """
+        loop = asyncio.get_running_loop()
+        if trusted and not self.draining and loop.time() >= self._notice_allowed_s:
+            self.draining = True
+            self._notice_allowed_s = loop.time() + self.notice_s + self.rest_s
+            loop.call_later(self.notice_s, self._end_notice)
         try:
             async with asyncio.timeout(self.notice_s):
                 await self._terminating.wait()
         except TimeoutError:
-            self.draining = self._terminating.is_set()
-            return
+            return False
         await self._quiet.wait()
+        return True
+
+    def _end_notice(self) -> None:
+        self.draining = self._terminating.is_set()
 
 
 class WaitForDrain:
-    """ASGI endpoint of the admin port: `/wait-for-drain`, any method."""
+    """ASGI endpoint of the admin port: `/wait-for-drain`, any method.
 
-    def __init__(self, drain: Drain) -> None:
+    Answers 200 when the caller may stop. One that speaks neither for the node nor for the pod gets 403 when the pod does not
+    leave after all; 503 tells that too many wait already.
+    """
+
+    most_waiting: ClassVar[int] = 64
+    """Of the trusted, and as many of the others: the kubelet calls once for each container."""
+
+    def __init__(self, drain: Drain, node: Node) -> None:
         self._drain = drain
+        self._node = node
+        self._waiting = {True: 0, False: 0}
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await self._drain.wait()
-        await deliver(Answer(200, ((b"content-length", b"0"),), b""), send)
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        trusted = self._node.speaks(scope)
+        if self._waiting[trusted] >= self.most_waiting:
+            await deliver(_TOO_MANY, send)
+            return
+        self._waiting[trusted] += 1
+        try:
+            leaves = await self._drain.wait(trusted=trusted)
+        finally:
+            self._waiting[trusted] -= 1
+        await deliver(_DONE if leaves or trusted else _NOT_YOURS, send)

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.proxy.knative.breaker import Breaker
+from knative_sponge.proxy.knative.node import Node
 from knative_sponge.proxy.knative.stat import StatReporter
+
+_PROBING: Final = frozenset({"GET", "HEAD"})
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Entrance:
     """ASGI layer: a request counts from here to the end of its answer, whatever it does meanwhile.
 
-    A request that is marked as the kubelet's own (`K-Kubelet-Probe`) goes to `bypass` uncounted and unlimited
-    (docs/knative-contract.md §1.5). Raises QueueFull; a refused request counts as an arrival.
+    A probe of the kubelet's own goes to `bypass`, uncounted and unlimited (docs/knative-contract.md §1.5). It is one if it is
+    marked (`K-Kubelet-Probe`), a GET or HEAD without a body, and from the node or the pod: anybody can write a field.
+    Raises QueueFull; a refused request counts as an arrival.
     """
 
-    def __init__(self, app: ASGIApp, bypass: ASGIApp, breaker: Breaker | None, stat: StatReporter | None) -> None:
+    def __init__(
+        self, app: ASGIApp, bypass: ASGIApp, breaker: Breaker | None, stat: StatReporter | None, node: Node
+    ) -> None:
         self._app = app
         self._bypass = bypass
         self._breaker = breaker
         self._stat = stat
+        self._node = node
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        proxied = False
+        proxied = marked = False
         for name, value in scope["headers"]:
             if name == b"k-proxy-request":
                 proxied = value == b"activator"
             elif name == b"k-kubelet-probe" and value:
-                await self._bypass(scope, receive, send)
-                return
+                marked = True
+        if marked and self._is_probe(scope):
+            scope["sponge.probe"] = True
+            await self._bypass(scope, receive, send)
+            return
         breaker, stat = self._breaker, self._stat
         if stat is not None:
             stat.enter(proxied)
@@ -43,6 +56,13 @@ class Entrance:
         finally:
             if stat is not None:
                 stat.leave(proxied)
+
+    def _is_probe(self, scope: Scope) -> bool:
+        """Whether a request that is marked as the kubelet's is what the kubelet sends."""
+        if scope["method"] not in _PROBING or "sponge.upgrade" in scope:
+            return False
+        has_body = any(name in _FRAMING and value != b"0" for name, value in scope["headers"])
+        return not has_body and self._node.speaks(scope)
 
 
 class ConcurrencySlots:

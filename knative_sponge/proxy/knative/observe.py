@@ -21,8 +21,9 @@ _CLIENT_GONE: Final = 499
 class ExchangeRecord:
     """An exchange that is over.
 
-    headers: of the request, as this layer was given them. received, sent: bytes of the bodies. probe: whether it is one of
-    Knative's or the kubelet's, by its fields (docs/knative-contract.md §1.5, last paragraph).
+    headers: of the request, as this layer was given them. received, sent: bytes of the bodies. probe: whether a layer
+    below took it for one of Knative's or the kubelet's (`sponge.probe` in the scope). What the model server is asked for
+    counts, whatever its fields call it.
     """
 
     scope: Scope
@@ -79,7 +80,8 @@ class Observed:
         finally:
             status = otherwise if count.status is None else count.status
             seconds = self._clock() - began_s
-            record = ExchangeRecord(scope, headers, status, count.received, count.sent, seconds, is_probe(headers))
+            probe = scope.get("sponge.probe", False)
+            record = ExchangeRecord(scope, headers, status, count.received, count.sent, seconds, probe)
             for observer in self._observers:
                 observer(record)
 
@@ -111,17 +113,6 @@ class _Count:
         elif kind == "http.response.start":
             self.announced = message["status"]
         await self._send(message)
-
-
-def is_probe(headers: Sequence[Pair]) -> bool:
-    """Whether a request is marked as a probe of Knative or the kubelet."""
-    for name, value in headers:
-        if name == b"user-agent":
-            if value.startswith(b"kube-probe/"):
-                return True
-        elif name in (b"k-network-probe", b"k-kubelet-probe") and value:
-            return True
-    return False
 
 
 def first(headers: Sequence[Pair], name: bytes) -> bytes:

@@ -14,6 +14,7 @@ from knative_sponge.proxy.http.plain_answers import deliver, error, text
 from knative_sponge.proxy.knative.drain import Drain
 from knative_sponge.proxy.knative.server_readiness import Readiness
 
+_MOST_SHOWN: Final = 200
 _PROBERS: Final = (b"kube-probe/", b"Knative-Activator-Probe", b"Knative-Autoscaling-Probe")
 _EMPTY: Final = (b"content-length", b"0")
 _READY: Final = text(200, b"queue")
@@ -49,8 +50,10 @@ class ProbeHandler:
             elif name == b"k-network-probe" and probe is None:
                 probe = value
         if agent is not None and agent.startswith(_PROBERS):
+            scope["sponge.probe"] = True
             await deliver(await self._health(probe or b""), send)
         elif probe == b"probe":
+            scope["sponge.probe"] = True
             await deliver(self._route(scope), send)
         elif self._drain.over:
             await deliver(_GONE, send)
@@ -63,7 +66,7 @@ class ProbeHandler:
         if self._drain.draining:
             return _DRAINING
         if probe != b"queue":
-            return error(400, f"unexpected probe header value: {probe.decode('latin-1')}")
+            return error(400, f"unexpected probe header value: {probe[:_MOST_SHOWN].decode('latin-1')}")
         return _READY if await self._readiness.check() else _NOT_READY
 
     def _route(self, scope: Scope) -> Answer:

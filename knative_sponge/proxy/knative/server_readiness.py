@@ -18,6 +18,9 @@ _Ask = Callable[[str, Sequence[tuple[str, str]]], Awaitable[tuple[int, str | Non
 _HOP_BY_HOP: Final = frozenset({"host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
 """Fields of a probe that HTTP/2 does not carry."""
 
+_LONGEST_URL: Final = 8192
+"""Characters of where a redirect leads. `urlsplit` keeps the last texts that it was given."""
+
 
 class Readiness:
     """Whether the model server passes every one of the user's probes; without probes it always is ready.
@@ -112,6 +115,8 @@ async def _get(probe: Probe, ask: _Ask) -> bool:
         status, location = await ask(url, probe.headers)
         if location is None or not 300 <= status < 400:
             return 200 <= status < 400
+        if len(url) + len(location) > _LONGEST_URL:
+            return False
         url = urljoin(url, location)
     return False
 

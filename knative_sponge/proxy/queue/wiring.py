@@ -108,7 +108,7 @@ class Inference:
         most = math.inf if serving.max_cores is None else self._max_cores
         self._resizing = Resizing(cores, self._max_cores, self._resized, self._hook, most)
         self.endpoint = InferenceEndpoint(
-            codec_for(serving.protocol),
+            codec_for(serving.protocol, serving.keep_apart or ()),
             machine,
             upstream,
             request_rules,

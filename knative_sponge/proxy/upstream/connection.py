@@ -10,10 +10,10 @@ import httptools
 
 from knative_sponge.errors import UpstreamBroken
 from knative_sponge.proxy.http.flow import WriteGate
+from knative_sponge.proxy.http.framing import BODYLESS
+from knative_sponge.proxy.http.head_limits import EXCESS, MOST_DIGITS, ChunkMeter, HeadLimits, HeadMeter
 from knative_sponge.proxy.http.headers import Pair
 
-HEAD_LIMIT: Final = 2**20
-"""Bytes of an answer's head or trailers."""
 HIGH_WATER: Final = 256 * 1024
 """Bytes of an answer's body that wait in memory before the connection is read no further."""
 
@@ -24,9 +24,16 @@ class Connection(asyncio.Protocol):
     One exchange: `begin`, `write` the request (`await gate.passed()` between its pieces), set `sent`, `await head()`,
     then `take` and `await more()` until `complete`, and `finish`. `head` and `more` raise UpstreamBroken when the
     connection fails before they have what they wait for.
+
+    limits: of an answer's head, the informational answers before it included, and of its trailers.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[Connection], None],
+        limits: HeadLimits = HeadLimits(),  # noqa: B008 (immutable)
+    ) -> None:
         self.transport: asyncio.Transport
         self.idle_since_s = 0.0
         self.reused = False
@@ -60,7 +67,11 @@ class Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._read_paused = False
-        self._head_size = 0
+        self._limits = limits
+        self._little = min(EXCESS, limits.size)
+        self._meter = HeadMeter()
+        self._chunk_meter: ChunkMeter | None = None
+        self._trailers = self._trailer_size = 0
         self._waiter: asyncio.Future[None] | None = None
 
     # One exchange, as its owner sees it.
@@ -74,7 +85,9 @@ class Connection(asyncio.Protocol):
         self._bodyless = method == "HEAD"
         self._until_end = False
         self._failure = "the model server closed the connection" if self.lost else None
-        self._head_size = 0
+        self._meter.reset()
+        self._chunk_meter = None
+        self._trailers = self._trailer_size = 0
         self.headers = []
         self.trailers = []
         self.informational = []
@@ -159,18 +172,44 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _parse(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self.status = 101
-            self.head_complete = self.switched = True
-            self.on_body(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            self._fail(f"the model server's answer is not HTTP: {error.__context__ or error}")
-        if not self.head_complete:
-            self._head_size += len(data)
-            if self._head_size > HEAD_LIMIT:
-                self._fail("the head of the model server's answer is too large")
+        """Read on: each head for itself, a chunked body in portions, all else as it came."""
+        at, total = 0, len(data)
+        while at < total and self._failure is None:
+            chunks, end = self._chunk_meter, total
+            little = False
+            if chunks is not None:
+                end = min(at + chunks.portion(), total)
+            elif not self.head_complete:
+                little = total <= self._little and not self._tunnel
+                if not little or self._meter.size:
+                    little = False
+                    end = self._meter.end(data, at)
+                    if self._meter.size > self._limits.size:
+                        self._fail("the head of the model server's answer is too large")
+                        return
+            try:
+                self._parser.feed_data(data if end - at == total else memoryview(data)[at:end])
+            except httptools.HttpParserUpgrade as upgrade:
+                self.status = 101
+                self.head_complete = self.switched = True
+                end = at + upgrade.args[0]
+            except httptools.HttpParserError as error:
+                self._fail(f"the model server's answer is not HTTP: {error.__context__ or error}")
+                return
+            if self.switched:
+                self.on_body(data[end:])
+                return
+            if little:
+                # Too little to exceed a limit was read at once: count what more will be added to.
+                if not self.head_complete:
+                    self._meter.begun(data, at)
+                elif self._chunk_meter is not None:
+                    self._chunk_meter.passed(total - max(data.rfind(b"\r\n\r\n"), at))
+            elif chunks is not None and not chunks.passed(end - at):
+                self._fail(f"the model server's answer has too much beside its data; {EXCESS} bytes are allowed")
+            elif chunks is not None and chunks.trailers > self._limits.size:
+                self._fail("the trailers of the model server's answer are too large")
+            at = end
 
     def eof_received(self) -> bool:
         """True keeps the transport open in the other direction."""
@@ -204,38 +243,51 @@ class Connection(asyncio.Protocol):
         if not self.head_complete:
             self.headers.append((name.lower(), value.rstrip(b" \t")))
             return
-        self.trailers.append((name.lower(), value.rstrip(b" \t")))
-        self._head_size += len(name) + len(value)
-        if self._head_size > HEAD_LIMIT:
+        self._trailers += 1
+        self._trailer_size += len(name) + len(value) + 4
+        if self._trailers > self._limits.fields or self._trailer_size > self._limits.size:
             raise ValueError("trailers are too large")
+        self.trailers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > self._limits.fields:
+            raise ValueError(f"the head has more than {self._limits.fields} fields")
         status = self._parser.get_status_code()
         if status < 200:
             return
         self.status = status
         self.head_complete = True
-        self._head_size = 0
-        if self._bodyless:
-            # httptools cannot be told that the answer to HEAD has no body: the connection ends here.
-            self.complete = True
+        if self._tunnel and status < 300:
+            # The client of a CONNECT ignores what would frame a body (RFC 9110 §9.3.6): what follows is the tunnel.
+            self.switched = True
+            self._until_end = True
             return
-        until_end = status not in (204, 304)
+        until_end = status not in BODYLESS
         for name, value in self.headers:
             if name == b"content-length":
+                if len(value) > MOST_DIGITS:
+                    raise ValueError("malformed Content-Length")
                 until_end = False
-            elif name == b"transfer-encoding":
+            elif name == b"transfer-encoding" and not self._bodyless:
                 if value.lower() != b"chunked":
                     raise ValueError("unsupported transfer coding")
                 until_end = False
                 self.chunked = True
+        if self._bodyless:
+            # httptools cannot be told that the answer to HEAD has no body: the connection ends here.
+            self.complete = True
+            return
         self._until_end = until_end
-        if self._tunnel and status < 300:
-            if not until_end:
-                raise ValueError("the acceptance of a tunnel has no body")
-            self.switched = True
+        if self.chunked:
+            self._chunk_meter = ChunkMeter()
+
+    def on_chunk_header(self) -> None:
+        if self._chunk_meter is not None:
+            self._chunk_meter.chunk()
 
     def on_body(self, body: bytes) -> None:
+        if self._chunk_meter is not None:
+            self._chunk_meter.data(len(body))
         if not self.complete and body:
             self._chunks.append(body)
             self._buffered += len(body)
@@ -247,7 +299,7 @@ class Connection(asyncio.Protocol):
                 self.informational.append((status, self.headers))
             elif not (self._upgradable and self._parser.should_upgrade()):
                 raise ValueError("a switch of protocols that nobody asked for")
-        elif not self._bodyless:
+        elif not self._bodyless and not self.switched:
             self.complete = True
             self._persistent = self._parser.should_keep_alive()
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.errors import UpstreamBroken, UpstreamRefused
+from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.headers import end_to_end, request_head
 from knative_sponge.proxy.upstream.connection import Connection
 
@@ -28,10 +29,18 @@ class Upstream:
     max_idle_s: how long one is kept; below the shortest keep-alive time that servers commonly have (gunicorn: 2 s),
         since a POST on a connection that is just being closed fails.
     max_answer: bytes of one answer to `fetch`.
+    limits: of each answer's head and trailers; one that has more is broken.
     """
 
     def __init__(
-        self, host: str, port: int, *, max_idle: int = 1000, max_idle_s: float = 1.5, max_answer: int = 256 * 2**20
+        self,
+        host: str,
+        port: int,
+        *,
+        max_idle: int = 1000,
+        max_idle_s: float = 1.5,
+        max_answer: int = 256 * 2**20,
+        limits: HeadLimits = HeadLimits(),  # noqa: B008 (immutable)
     ) -> None:
         if max_idle < 0 or max_idle_s <= 0 or max_answer < 1:
             raise ValueError("the pool's bounds must be positive")
@@ -40,6 +49,7 @@ class Upstream:
         self._max_idle = max_idle
         self._max_idle_s = max_idle_s
         self._max_answer = max_answer
+        self._limits = limits
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
@@ -65,7 +75,7 @@ class Upstream:
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open.discard), self.host, self.port
+                    lambda: Connection(loop, self._open.discard, limits=self._limits), self.host, self.port
                 )
         except TimeoutError as error:
             raise UpstreamRefused("no connection to the model server in time") from error
