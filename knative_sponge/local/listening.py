@@ -1,0 +1,132 @@
+"""On which TCP port a model server listens: the one that it was told, or else the one that its processes opened.
+
+It reads /proc and asks over HTTP; it starts nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from knative_sponge.errors import SettingError
+from knative_sponge.local.cpu.procfs import descendants, tree_cpu_s
+from knative_sponge.local.ports import accepts
+from knative_sponge.local.readiness import Verdict, ask, look
+
+_LISTEN: Final = "0A"
+"""TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
+_RETRY_S: Final = 0.02
+_LOOK_S: Final = 0.25
+_SETTLED_S: Final = 2.0
+"""Another port than the expected one is taken only after so long without a change: a server may open several, one by one."""
+_IDLE_CORES: Final = 0.5
+"""A tree that uses more is still loading, and may open the expected port when it has done so."""
+
+
+def listening(root: int, proc: Path = Path("/proc")) -> frozenset[int]:
+    """TCP ports on which processes below `root` listen, those excepted that only another network namespace can reach."""
+    inodes = dict(_listeners(proc))
+    found: set[int] = set()
+    for process in descendants(root):
+        folder = proc / str(process.pid) / "fd"
+        try:
+            names = os.listdir(folder)
+        except OSError:  # gone, or another user's
+            continue
+        for name in names:
+            try:
+                target = os.readlink(folder / name)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                port = inodes.get(target[8:-1])
+                if port is not None:
+                    found.add(port)
+    return frozenset(found)
+
+
+def _listeners(proc: Path) -> Iterator[tuple[str, int]]:
+    """(inode of the socket, port) of every TCP socket that listens in this network namespace."""
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = (proc / "net" / name).read_text().splitlines()[1:]
+        except OSError:  # a kernel without IPv6
+            continue
+        for line in lines:
+            words = line.split()
+            if words[3] == _LISTEN:
+                yield words[9], int(words[1].rpartition(":")[2], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class PortSearch:
+    """expected: the port that the server was told. root: the guardian of its processes. public: the proxy's own port.
+
+    may_differ: whether another port may be taken. say: takes a line for people.
+    """
+
+    host: str
+    expected: int
+    root: int
+    public: int
+    may_differ: bool
+    say: Callable[[str], None]
+
+    async def run(self) -> int:
+        """The port that the server listens on, as soon as that is clear; the caller bounds the wait.
+
+        Another port than the expected one is taken when it alone speaks HTTP, or when it alone says whether it is ready, and
+        when the server has come to rest. Raises SettingError when the server listens where clients are to reach the proxy.
+        """
+        seen: frozenset[int] = frozenset()
+        since_s, since_cpu_s, next_look_s = 0.0, 0.0, time.monotonic() + _LOOK_S
+        while not await accepts(self.host, self.expected):
+            await asyncio.sleep(_RETRY_S)
+            now = time.monotonic()
+            if now < next_look_s:
+                continue
+            next_look_s = now + _LOOK_S
+            ports = await asyncio.to_thread(listening, self.root)
+            if self.public in ports:
+                allowed = "a port that the model server does not listen on itself: choose one, or write {port} into its command"
+                raise SettingError("port", self.public, allowed)
+            if not ports or not self.may_differ:
+                continue
+            cpu_s = await asyncio.to_thread(tree_cpu_s, self.root)
+            if ports != seen or cpu_s - since_cpu_s > _IDLE_CORES * max(now - since_s, _LOOK_S):
+                seen, since_s, since_cpu_s = ports, now, cpu_s
+            elif now - since_s >= _SETTLED_S and (port := await self._only_one(ports)) is not None:
+                self.say(
+                    f"the model server does not listen on port {self.expected} that it was told, but on {port}: "
+                    "requests go there (--server-port decides otherwise)"
+                )
+                return port
+        return self.expected
+
+    async def _only_one(self, ports: frozenset[int]) -> int | None:
+        """The one port that is a model server's, as far as can be told."""
+        speaking, telling = [], []
+        for port in sorted(ports):
+            root = await ask(self.host, port, "/")
+            if root.status and not root.metrics:
+                speaking.append(port)
+                path, answer = await look(self.host, port)
+                if path is not None and answer.verdict in (Verdict.READY, Verdict.LOADING):
+                    telling.append(port)
+        for chosen in (telling, speaking):
+            if len(chosen) == 1:
+                return chosen[0]
+        return None
+
+
+def ports_in_words(ports: frozenset[int]) -> str:
+    """What the server listens on instead, and what to do, for the message of a start that failed."""
+    if not ports:
+        return "; it listens on no port"
+    names = ", ".join(map(str, sorted(ports)))
+    return f"; it listens on {names}: name the right one with --server-port, or write {{port}} into its command"
