@@ -5,7 +5,6 @@ It needs `get` on Leases and on `pods/proxy` in the autoscaler's namespace, and 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -55,12 +54,6 @@ class Leader:
         if not holder:
             raise KubeUnreachable("no replica of the autoscaler leads at the moment")
         return holder
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose a cluster."""
-    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
-    parser.add_argument("--kubeconfig", metavar="FILE", help="instead of $KUBECONFIG or ~/.kube/config")
 
 
 @asynccontextmanager

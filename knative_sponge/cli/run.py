@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ _NAMES: Final = frozenset(
         "profile", "save-profile", "start-timeout", "ready-timeout", "grace", *ServingSettings.names(),
     }
 )  # fmt: skip
+_PROXY_LIBRARIES: Final = ("starlette", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client")
 _EPILOG: Final = """\
 The command gets its port as {port} in any word, as PORT in its environment, and as the variables that well-known
 servers read (docs/servers.md). It stays in the foreground: when it ends, sponge ends, with its exit status (1 if that is
@@ -89,7 +91,9 @@ def main(argv: Sequence[str]) -> int:
     """Serve until a signal or until the command ends; returns the exit status. Raises SettingError that names the flag."""
     screen = Screen()
     try:
-        return asyncio.run(_serve(options_from(argv, screen)))
+        options = options_from(argv, screen)
+        _check_libraries()
+        return asyncio.run(_serve(options))
     except ServiceError as error:
         print(f"sponge run: {error}", file=sys.stderr)
         return error.status
@@ -97,6 +101,13 @@ def main(argv: Sequence[str]) -> int:
         raise _as_typed(error) from error
     finally:
         screen.close()
+
+
+def _check_libraries() -> None:
+    """Raises ModuleNotFoundError for a library of the proxy, whose own process would miss it only after the server's start."""
+    for name in _PROXY_LIBRARIES:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def options_from(argv: Sequence[str], screen: Screen) -> LocalOptions:
