@@ -21,10 +21,13 @@ HIDING = """
 import sys
 hidden = set(sys.argv.pop(1).split(","))
 class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in hidden:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Hiding())
+        return None if name.partition(".")[0] in hidden else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Hiding, sys.meta_path)
 """
 VERB = HIDING + "from knative_sponge.cli.main import main; sys.exit(main(sys.argv[1:]))"
 PROGRAM = HIDING + "import importlib; importlib.import_module(sys.argv[1])"
