@@ -1,9 +1,5 @@
 """A LitServe server on LitServe's own default port: nothing tells it another."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import litserve as ls
 
 
@@ -13,7 +9,7 @@ class Sums(ls.LitAPI):
     def setup(self, device: str) -> None:
         """Nothing to load."""
 
-    def decode_request(self, request: dict[str, Any]) -> Any:
+    def decode_request(self, request):  # LitServe takes an annotation here for FastAPI's
         """The rows."""
         return request["inputs"]
 
@@ -21,7 +17,7 @@ class Sums(ls.LitAPI):
         """The sums."""
         return [sum(row) for row in x]
 
-    def encode_response(self, output: list[float]) -> dict[str, Any]:
+    def encode_response(self, output):
         """As JSON."""
         return {"predictions": output}
 
