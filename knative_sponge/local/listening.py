@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from knative_sponge.errors import SettingError
-from knative_sponge.local.cpu.procfs import descendants, tree_cpu_s
+from knative_sponge.local.cpu.procfs import computing, descendants
 from knative_sponge.local.ports import accepts
 from knative_sponge.local.readiness import Verdict, ask, look
 
@@ -22,10 +22,11 @@ _LISTEN: Final = "0A"
 """TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
 _RETRY_S: Final = 0.02
 _LOOK_S: Final = 0.25
-_SETTLED_S: Final = 2.0
-"""Another port than the expected one is taken only after so long without a change: a server may open several, one by one."""
-_IDLE_CORES: Final = 0.5
-"""A tree that uses more is still loading, and may open the expected port when it has done so."""
+_TELLS_S: Final = 2.0
+_SPEAKS_S: Final = 8.0
+"""Another port than the expected one is taken after so long without a change, if it says whether it is ready, or if it only
+speaks HTTP: a server may open several ports one by one, some of them with pages about itself."""
+_ASK_AGAIN_S: Final = 2.0
 
 
 def listening(root: int, proc: Path = Path("/proc")) -> frozenset[int]:
@@ -63,6 +64,33 @@ def _listeners(proc: Path) -> Iterator[tuple[str, int]]:
                 yield words[9], int(words[1].rpartition(":")[2], 16)
 
 
+class _Rest:
+    """Since when a server's ports have been the same while it seldom computed. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._ports: frozenset[int] = frozenset()
+        self._since_s = self._ask_s = 0.0
+        self._looks = self._busy = 0
+
+    def saw(self, now: float, ports: frozenset[int], *, busy: bool) -> None:
+        """One look. A server that computes in most of them is still loading, and may yet open the expected port."""
+        self._looks += 1
+        self._busy += busy
+        if ports != self._ports or 2 * self._busy > self._looks:
+            self._ports, self._since_s, self._ask_s = ports, now, now + _TELLS_S
+            self._looks = self._busy = 0
+
+    def length_s(self, now: float) -> float:
+        return now - self._since_s
+
+    def asks(self, now: float) -> bool:
+        """Whether it is time to ask the ports what they are."""
+        if now < self._ask_s:
+            return False
+        self._ask_s = max(now + _ASK_AGAIN_S, self._since_s + _SPEAKS_S)
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class PortSearch:
     """expected: the port that the server was told. root: the guardian of its processes. public: the proxy's own port.
@@ -80,11 +108,10 @@ class PortSearch:
     async def run(self) -> int:
         """The port that the server listens on, as soon as that is clear; the caller bounds the wait.
 
-        Another port than the expected one is taken when it alone speaks HTTP, or when it alone says whether it is ready, and
-        when the server has come to rest. Raises SettingError when the server listens where clients are to reach the proxy.
+        Another port than the expected one is taken when it alone says whether it is ready, or alone speaks HTTP, and when the
+        server has come to rest. Raises SettingError when the server listens where clients are to reach the proxy.
         """
-        seen: frozenset[int] = frozenset()
-        since_s, since_cpu_s, next_look_s = 0.0, 0.0, time.monotonic() + _LOOK_S
+        rest, next_look_s = _Rest(), time.monotonic() + _LOOK_S
         while not await accepts(self.host, self.expected):
             await asyncio.sleep(_RETRY_S)
             now = time.monotonic()
@@ -95,12 +122,13 @@ class PortSearch:
             if self.public in ports:
                 allowed = "a port that the model server does not listen on itself: choose one, or write {port} into its command"
                 raise SettingError("port", self.public, allowed)
-            if not ports or not self.may_differ:
+            if not self.may_differ or not ports:
                 continue
-            cpu_s = await asyncio.to_thread(tree_cpu_s, self.root)
-            if ports != seen or cpu_s - since_cpu_s > _IDLE_CORES * max(now - since_s, _LOOK_S):
-                seen, since_s, since_cpu_s = ports, now, cpu_s
-            elif now - since_s >= _SETTLED_S and (port := await self._only_one(ports)) is not None:
+            rest.saw(now, ports, busy=await asyncio.to_thread(computing, self.root))
+            if (
+                rest.asks(now)
+                and (port := await self._only_one(ports, sure=rest.length_s(now) >= _SPEAKS_S)) is not None
+            ):
                 self.say(
                     f"the model server does not listen on port {self.expected} that it was told, but on {port}: "
                     "requests go there (--server-port decides otherwise)"
@@ -108,8 +136,8 @@ class PortSearch:
                 return port
         return self.expected
 
-    async def _only_one(self, ports: frozenset[int]) -> int | None:
-        """The one port that is a model server's, as far as can be told."""
+    async def _only_one(self, ports: frozenset[int], sure: bool) -> int | None:
+        """The one port that is a model server's, as far as can be told. sure: whether speaking HTTP is enough."""
         speaking, telling = [], []
         for port in sorted(ports):
             root = await ask(self.host, port, "/")
@@ -118,7 +146,7 @@ class PortSearch:
                 path, answer = await look(self.host, port)
                 if path is not None and answer.verdict in (Verdict.READY, Verdict.LOADING):
                     telling.append(port)
-        for chosen in (telling, speaking):
+        for chosen in (telling, speaking if sure else []):
             if len(chosen) == 1:
                 return chosen[0]
         return None

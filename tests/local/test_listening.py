@@ -77,9 +77,10 @@ def found(
 
 @pytest.fixture(autouse=True)
 def _settled_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SETTLED_S", 0.3)
+    monkeypatch.setattr(module, "_TELLS_S", 0.2)
+    monkeypatch.setattr(module, "_SPEAKS_S", 0.4)
+    monkeypatch.setattr(module, "_ASK_AGAIN_S", 0.1)
     monkeypatch.setattr(module, "_LOOK_S", 0.05)
-    monkeypatch.setattr(module, "_IDLE_CORES", 1.0)
 
 
 def test_a_server_that_does_as_it_is_told_is_found_where_it_was_told() -> None:
@@ -116,6 +117,15 @@ def test_of_several_ports_the_model_servers_is_taken(code: str) -> None:
     assert found(code, port, other, expected=free_port())[0] == port
 
 
+def test_a_port_that_says_whether_it_is_ready_is_taken_before_one_that_only_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_SPEAKS_S", 600.0)
+    ready, other = free_port(), free_port()
+    assert found("serve(sys.argv[1], 200)", ready, expected=free_port())[0] == ready
+    assert found("serve(sys.argv[1], 404)", other, expected=free_port(), may_end=False)[0] is None
+
+
 def test_between_two_that_look_alike_nobody_guesses() -> None:
     assert found(
         "serve(sys.argv[1]); serve(sys.argv[2])", free_port(), free_port(), expected=free_port(), may_end=False
@@ -126,8 +136,7 @@ def test_a_port_that_its_user_named_is_not_exchanged() -> None:
     assert found("serve(sys.argv[1])", free_port(), expected=free_port(), may_differ=False, may_end=False) == (None, [])
 
 
-def test_a_server_that_still_computes_may_yet_open_the_expected_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_IDLE_CORES", 0.0)
+def test_a_server_that_still_computes_may_yet_open_the_expected_port() -> None:
     code = "serve(sys.argv[1])\nwhile True: pass"
     assert found(code, free_port(), expected=free_port(), may_end=False) == (None, [])
 

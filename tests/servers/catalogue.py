@@ -30,6 +30,7 @@ class Server:
     name, command: as in the table. environment: of requirements/servers, `foreign` for requirements/foreign.txt, empty for a
     program that only behaves as the server is documented. package: whose version was tried. asked: None for what this says
     of no inference. variables: of the command's environment. announces: what `sponge run` says about the port; None: nothing.
+    ready: the path that says whether it is ready; empty where accepting connections says it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Server:
     asked: Asked
     variables: dict[str, str] = field(default_factory=dict)
     announces: str | None = None
+    ready: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -68,31 +70,33 @@ SERVERS: Final = (
             },
             None,
         ),
-        {"MLSERVER_PARALLEL_WORKERS": "0"},
-    ),
-    Server("LitServe", "python lit.py", "litserve", "litserve", _PREDICT, announces=_FOUND),
-    Server("KServe SDK", "python ks.py --http_port {port}", "kserve", "kserve", _V1),
+        {"MLSERVER_PARALLEL_WORKERS": "0"}, ready="/v2/health/ready"),
+    Server("LitServe", "python lit.py", "litserve", "litserve", _PREDICT, announces=_FOUND, ready="/health"),
+    Server("KServe SDK", "python ks.py --http_port {port}", "kserve", "kserve", _V1, ready="/v2/health/ready"),
     Server(
         "BentoML", "bentoml serve bento:Sums", "bentoml", "bentoml", Asked("/predict", {"inputs": ROWS}, SUMS),
-        {"BENTOML_DO_NOT_TRACK": "true"},
-    ),
+        {"BENTOML_DO_NOT_TRACK": "true"}, ready="/readyz"),
     Server(
         "Ray Serve", "serve run rayserve:app", "ray", "ray", Asked("/", {"inputs": ROWS}, {"predictions": SUMS}),
-        {"RAY_USAGE_STATS_ENABLED": "0"}, announces=_FOUND,
-    ),
-    Server("vLLM", "vllm serve some/model", "", "", _PREDICT, announces="vLLM is told its port"),
-    Server("llama.cpp", "llama-server -m model.gguf", "", "", _PREDICT),
-    Server("Triton", "tritonserver --model-repository=models", "", "", _PREDICT, announces="Triton is told its port"),
+        {"RAY_USAGE_STATS_ENABLED": "0"}, announces=_FOUND, ready="/-/healthz"),
+    Server("vLLM", "vllm serve some/model", "", "", _PREDICT, announces="vLLM is told its port", ready="/health"),
+    Server("llama.cpp", "llama-server -m model.gguf", "", "", _PREDICT, ready="/health"),
+    Server(
+        "Triton", "tritonserver --model-repository=models", "", "", _PREDICT,
+        announces="Triton is told its port", ready="/v2/health/ready"),
     Server(
         "TensorFlow Serving", "tensorflow_model_server --model_name=sums", "", "", _V1,
         announces="TensorFlow Serving is told its port",
     ),
-    Server("OpenVINO", "ovms --model_name sums --model_path models", "", "", _PREDICT, announces="OpenVINO is told its port"),
+    Server(
+        "OpenVINO", "ovms --model_name sums --model_path models", "", "", _PREDICT,
+        announces="OpenVINO is told its port", ready="/v2/health/ready"),
     Server(
         "SGLang", "python -m sglang.launch_server --model-path some/model", "", "", _PREDICT,
-        announces="SGLang is told its port",
-    ),
-    Server("KServe's runtimes", "python -m sklearnserver --model_dir models", "", "", _V1, announces="KServe is told its port"),
+        announces="SGLang is told its port", ready="/health"),
+    Server(
+        "KServe's runtimes", "python -m sklearnserver --model_dir models", "", "", _V1,
+        announces="KServe is told its port", ready="/v2/health/ready"),
     Server("Ollama", "ollama serve", "", "", _PREDICT),
     Server("Gradio", "gradio app.py", "", "", _PREDICT),
     Server("Streamlit", "streamlit run app.py", "", "", _PREDICT),

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from knative_sponge.local.servers import READY_PATHS
 from tests.servers.catalogue import SERVERS, Server, as_json
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,6 +55,16 @@ def documented(server: Server, folder: Path) -> Path:
     program.write_text(f'#!/bin/sh\nexec {sys.executable} {DOCUMENTED} {name} "$@"\n')
     program.chmod(0o755)
     return program.parent
+
+
+def status_of(url: str) -> int:
+    """Of a GET through the proxy."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 @contextmanager
@@ -113,6 +125,8 @@ def test_the_command_of_the_table_serves(server: Server, tmp_path: Path) -> None
             assert answer.status == 200
             if asked.answer is not None:
                 assert json.loads(answer.read()) == asked.answer
+        answers = [(path, status_of(url + path)) for path in READY_PATHS]
+        assert next((path for path, status in answers if status < 400), "") == server.ready, answers
         notes = [line for line in said if "its port" in line or "does not listen" in line]
         assert len(notes) == (server.announces is not None), notes
         assert server.announces is None or server.announces in notes[0]
