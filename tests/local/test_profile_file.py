@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,14 @@ from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.core.latency.profile import to_json
 from knative_sponge.errors import SettingError, WireError
+from knative_sponge.local.options import LocalOptions
 from knative_sponge.local.profile_file import ProfileSaver, check_profile, check_writable, write_profile
+from knative_sponge.local.runner import LocalService
+from knative_sponge.settings import ServingSettings
 from knative_sponge.wire.client import AdminClient
 from knative_sponge.wire.cores import CoresMessage
 from knative_sponge.wire.state import CoresState, ProxyState
+from tests.local.fake_cpu import FakeCpu
 
 MODEL = to_json(LatencyModel(LatencyParams(0.1, 0.01, 0.0, 0.0)))
 
@@ -106,3 +112,51 @@ def test_a_proxy_that_is_gone_is_said_and_nothing_fails(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     assert told(None, path, ProfileSaver.finish) == ["the latency model was not saved: nobody there"]
     assert not path.exists()
+
+
+SUMS = """
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        rows = json.loads(self.rfile.read(int(self.headers["content-length"])))["instances"]
+        body = json.dumps({"predictions": rows}).encode()
+        self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def served(path: Path, calls: int, profile: Path | None = None) -> list[str]:
+    """A service with the real proxy that answers so many calls; what it said."""
+    said: list[str] = []
+    options = LocalOptions(
+        (sys.executable, "-c", SUMS, "{port}"),
+        settings=ServingSettings(slo_s=20.0),
+        control=FakeCpu(limit_cores=8.0),
+        profile=profile,
+        save_profile=path,
+        output=lambda _: None,
+        say=said.append,
+    )
+
+    def call(url: str) -> None:
+        with urllib.request.urlopen(f"{url}/v1/models/m:predict", b'{"instances": [1]}', timeout=30) as answer:
+            assert json.loads(answer.read()) == {"predictions": [1]}
+
+    async def main() -> None:
+        async with LocalService(options) as service:
+            for _ in range(calls):
+                await asyncio.to_thread(call, service.url)
+
+    asyncio.run(main())
+    return said
+
+
+def test_what_one_run_has_learned_starts_the_next_one_warm(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    assert served(first, 4)[-1].endswith(f"calls is in {first}")
+    learned = json.loads(first.read_text())["samples"]
+    assert learned >= 2
+    assert served(second, 3, profile=first)[-1].endswith(f"calls is in {second}")
+    assert json.loads(second.read_text())["samples"] > learned
