@@ -25,12 +25,6 @@ from knative_sponge.settings import ServingSettings
 from knative_sponge.settings.serving import ANNOTATION_PREFIX
 
 _USAGE: Final = "sponge run"
-_NAMES: Final = frozenset(
-    {
-        "host", "port", "server-port", "admin-port", "metrics-port", "name", "ready-path", "fixed-cores", "cfs-period",
-        "profile", "save-profile", "start-timeout", "ready-timeout", "grace", *ServingSettings.names(),
-    }
-)  # fmt: skip
 _PROXY_LIBRARIES: Final = ("starlette", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client")
 _EPILOG: Final = """\
 The command gets its port as {port} in any word, as PORT in its environment, and as the variables that well-known
@@ -147,8 +141,8 @@ def _as_typed(error: SettingError) -> SettingError:
     """The same, by the name of the flag."""
     if error.name == "command":
         return SettingError(COMMAND, error.value, error.allowed)
-    name = error.name.removeprefix(ANNOTATION_PREFIX)
-    return SettingError(f"--{name}" if name in _NAMES else error.name, error.value, error.allowed)
+    flag = "--" + error.name.removeprefix(ANNOTATION_PREFIX)
+    return SettingError(flag if flag in _allowed(_parser()) else error.name, error.value, error.allowed)
 
 
 def _allowed(parser: argparse.ArgumentParser) -> dict[str, str]:
