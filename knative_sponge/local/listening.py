@@ -21,7 +21,8 @@ from knative_sponge.local.readiness import Verdict, ask, look
 _LISTEN: Final = "0A"
 """TCP_LISTEN in /proc/net/tcp (include/net/tcp_states.h)."""
 _RETRY_S: Final = 0.02
-_LOOK_S: Final = 0.25
+_LOOK_S: Final = 0.5
+"""A look reads a directory of each process below."""
 _TELLS_S: Final = 2.0
 _SPEAKS_S: Final = 8.0
 """Another port than the expected one is taken after so long without a change, if it says whether it is ready, or if it only

@@ -8,7 +8,7 @@ when the command names no port. Sources: docs/servers.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
 
@@ -25,9 +25,8 @@ VARIABLES: Final[Mapping[str, str]] = {
     "FLASK_RUN_PORT": PLACEHOLDER,
     "GRADIO_SERVER_PORT": PLACEHOLDER,
     "STREAMLIT_SERVER_PORT": PLACEHOLDER,
-    "OLLAMA_HOST": "127.0.0.1:" + PLACEHOLDER,
 }
-"""Read by servers beside `PORT`, which Knative promises and gunicorn and many others read."""
+"""Read by servers, and by nothing else, beside `PORT`, which Knative promises and gunicorn and many others read."""
 
 READY_PATHS: Final = ("/v2/health/ready", "/readyz", "/health", "/-/healthz")
 """Where servers say whether they are ready: the Open Inference Protocol, BentoML, LitServe with vLLM and llama.cpp, Ray Serve.
@@ -36,11 +35,15 @@ They are asked in this order. A server that has none of them counts as ready whe
 
 @dataclass(frozen=True, slots=True)
 class _Flagged:
-    """A server that only a flag tells its port. flag: with `{port}`. given: how a flag begins that names a port already."""
+    """A server that only a flag tells its port, or a variable that has another meaning for other programs.
+
+    flag: with `{port}`. given: how a flag begins that names a port already. env: set for this server only.
+    """
 
     name: str
-    flag: tuple[str, ...]
-    given: tuple[str, ...]
+    flag: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 _VLLM: Final = _Flagged("vLLM", ("--port", PLACEHOLDER), ("--port", "--uds", "--headless"))
@@ -49,6 +52,7 @@ _HYPERCORN: Final = _Flagged("Hypercorn", ("--bind", "127.0.0.1:" + PLACEHOLDER)
 _KSERVE: Final = _Flagged("KServe", ("--http_port", PLACEHOLDER), ("--http_port", "--http-port"))
 _TF_SERVING: Final = _Flagged("TensorFlow Serving", ("--rest_api_port=" + PLACEHOLDER,), ("--rest_api_port",))
 _OPENVINO: Final = _Flagged("OpenVINO", ("--rest_port", PLACEHOLDER), ("--rest_port",))
+_OLLAMA: Final = _Flagged("Ollama", env={"OLLAMA_HOST": "127.0.0.1:" + PLACEHOLDER})  # its clients read it too
 _SGLANG: Final = _Flagged("SGLang", ("--port", PLACEHOLDER), ("--port",))
 
 _PROGRAMS: Final[Mapping[tuple[str, ...], _Flagged]] = {
@@ -57,6 +61,7 @@ _PROGRAMS: Final[Mapping[tuple[str, ...], _Flagged]] = {
     ("hypercorn",): _HYPERCORN,
     ("tensorflow_model_server",): _TF_SERVING,
     ("ovms",): _OPENVINO,
+    ("ollama", "serve"): _OLLAMA,
 }
 _MODULES: Final[Mapping[str, _Flagged]] = {
     "vllm.entrypoints.openai.api_server": _VLLM,
@@ -82,10 +87,15 @@ def launch(command: Sequence[str], port: int, env: Mapping[str, str]) -> Launch:
     def filled(words: Sequence[str]) -> tuple[str, ...]:
         return tuple(word.replace(PLACEHOLDER, str(port)) for word in words)
 
-    added = {name: value.replace(PLACEHOLDER, str(port)) for name, value in VARIABLES.items() if name not in env}
-    added["PORT"] = str(port)
     server = _flagged(command)
-    if server is None or any(PLACEHOLDER in word or word.startswith(server.given) for word in command):
+    variables = VARIABLES if server is None else {**VARIABLES, **server.env}
+    added = {name: value.replace(PLACEHOLDER, str(port)) for name, value in variables.items() if name not in env}
+    added["PORT"] = str(port)
+    if (
+        server is None
+        or not server.flag
+        or any(PLACEHOLDER in word or word.startswith(server.given) for word in command)
+    ):
         return Launch(filled(command), added)
     flag = filled(server.flag)
     return Launch((*filled(command), *flag), added, f"{server.name} is told its port: {' '.join(flag)}")

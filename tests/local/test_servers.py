@@ -19,8 +19,13 @@ def test_the_variables_of_all_servers_are_set_whatever_the_command(command: tupl
         == told.env["BENTOML_PORT"]
         == "81"
     )
-    assert told.env["OLLAMA_HOST"] == "127.0.0.1:81"
     assert set(told.env) == {"PORT", *VARIABLES}
+
+
+def test_a_variable_that_clients_read_too_is_set_for_its_server_only() -> None:
+    assert launch(("ollama", "serve"), 81, {}).env["OLLAMA_HOST"] == "127.0.0.1:81"
+    assert "OLLAMA_HOST" not in launch(("ollama", "serve"), 81, {"OLLAMA_HOST": "0.0.0.0"}).env
+    assert "OLLAMA_HOST" not in launch(("uvicorn", "app:that_asks_ollama"), 81, {}).env
 
 
 def test_what_the_user_has_set_stays_but_for_knatives_own_variable() -> None:
