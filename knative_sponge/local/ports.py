@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,6 +72,21 @@ class Ports:
                 stat=take("stat port", 0),
                 tls=take("TLS port", 0),
             )
+
+    @contextlib.contextmanager
+    def held(self, host: str) -> Iterator[None]:
+        """Keep the proxy's ports from becoming the near end of somebody's connection while the model server loads.
+
+        A port that is bound is given to nobody who asks for any port; a program that names it can still have it.
+        """
+        with contextlib.ExitStack() as stack:
+            family = _family(host)
+            for port in (self.public, self.admin, self.stat, self.metrics, self.tls):
+                holder = stack.enter_context(socket.socket(family))
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with contextlib.suppress(OSError):
+                    holder.bind((host, port))
+            yield
 
 
 def _family(host: str) -> socket.AddressFamily:

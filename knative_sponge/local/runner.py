@@ -248,13 +248,14 @@ class LocalService:
         told = launch(options.command, ports.server, os.environ)
         if told.note:
             options.say(told.note)
-        server = self._server = await ChildTree.start(
-            told.command, env={**os.environ, **told.env}, sink=options.output, entry=control.entry
-        )
-        control.attach(server.guardian)
-        ports = replace(ports, server=await self._listens(server, ports))
-        # No size is followed before the server is ready: it loads on all the cores that it may have.
-        ready_path = await self._loaded(server, ports.server)
+        with ports.held(options.host):
+            server = self._server = await ChildTree.start(
+                told.command, env={**os.environ, **told.env}, sink=options.output, entry=control.entry
+            )
+            control.attach(server.guardian)
+            ports = replace(ports, server=await self._listens(server, ports))
+            # No size is followed before the server is ready: it loads on all the cores that it may have.
+            ready_path = await self._loaded(server, ports.server)
 
         token = secrets.token_urlsafe(32)
         proxy = self._proxy = await ChildTree.start(

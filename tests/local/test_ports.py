@@ -60,6 +60,17 @@ def test_one_port_for_both_is_a_setting_error() -> None:
         Ports.choose("127.0.0.1", public=port, server=port)
 
 
+def test_a_port_that_is_held_is_nobodys_by_chance_and_its_owners_on_demand() -> None:
+    ports = Ports.choose("127.0.0.1")
+    with ports.held("127.0.0.1"):
+        with socket.socket() as client, pytest.raises(OSError, match="in use"):
+            client.bind(("127.0.0.1", ports.public))  # as a connection takes its near end: without SO_REUSEADDR
+        with socket.create_server(("127.0.0.1", ports.public)):
+            pass
+    with socket.socket() as client:
+        client.bind(("127.0.0.1", ports.public))
+
+
 def test_waiting_ends_when_the_port_accepts_and_not_before() -> None:
     async def main() -> None:
         port = Ports.choose("127.0.0.1").public
