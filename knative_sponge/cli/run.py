@@ -262,5 +262,8 @@ async def _until_ended(service: LocalService) -> None:
         options.say(f"serving on {service.url} with {size}")
         if options.settings.slo_s is None:
             options.say("no --slo: requests have no deadlines, are not batched, and the cores stay as they are")
-        options.say(f"state {service.addresses.state_url}, metrics {service.addresses.metrics_url}")
+        addresses = service.addresses
+        options.say(
+            f"state {addresses.state_url}, metrics {addresses.metrics_url}, model server {addresses.server_url}"
+        )
         options.say(await service.wait())

@@ -32,11 +32,13 @@ from knative_sponge.wire.http import STATE_PATH, bracketed
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """url: where clients send requests. state_url: the proxy's queue, sizes and latency model. metrics_url: its metrics."""
+    """url: where clients send requests. state_url: the proxy's queue, sizes and latency model. metrics_url: its metrics.
+    server_url: the model server itself, past the proxy."""
 
     url: str = ""
     state_url: str = ""
     metrics_url: str = ""
+    server_url: str = ""
 
     @classmethod
     def of(cls, host: str, ports: Ports) -> Addresses:
@@ -46,6 +48,7 @@ class Addresses:
             f"http://{name}:{ports.public}",
             f"http://{name}:{ports.admin}{STATE_PATH}",
             f"http://{name}:{ports.metrics}/metrics",
+            f"http://{LOOPBACK}:{ports.server}",
         )
 
 
