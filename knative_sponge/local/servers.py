@@ -63,6 +63,7 @@ _PROGRAMS: Final[Mapping[tuple[str, ...], _Flagged]] = {
     ("ovms",): _OPENVINO,
     ("ollama", "serve"): _OLLAMA,
 }
+_RUNNERS: Final = {("uv", "run"), ("poetry", "run"), ("pipenv", "run"), ("pdm", "run"), ("hatch", "run")}
 _MODULES: Final[Mapping[str, _Flagged]] = {
     "vllm.entrypoints.openai.api_server": _VLLM,
     "hypercorn": _HYPERCORN,
@@ -102,11 +103,14 @@ def launch(command: Sequence[str], port: int, env: Mapping[str, str]) -> Launch:
 
 
 def _flagged(command: Sequence[str]) -> _Flagged | None:
-    if not command:
+    words = list(command)
+    while tuple(words[:2]) in _RUNNERS:
+        del words[:2]
+    if not words:
         return None
-    program, *rest = PurePath(command[0]).name, *command[1:]
-    for words, server in _PROGRAMS.items():
-        if (program, *rest[: len(words) - 1]) == words:
+    program, rest = PurePath(words[0]).name, words[1:]
+    for call, server in _PROGRAMS.items():
+        if (program, *rest[: len(call) - 1]) == call:
             return server
     if program.startswith(("python", "pypy")) and "-m" in rest[:-1]:
         at = rest.index("-m")

@@ -43,6 +43,8 @@ def test_the_placeholder_stands_for_the_port_in_any_word() -> None:
     [
         ("vllm serve some/model --dtype float32", "--port 81"),
         ("/opt/venv/bin/vllm serve some/model", "--port 81"),
+        ("uv run vllm serve some/model", "--port 81"),
+        ("poetry run python -m sglang.launch_server", "--port 81"),
         ("python -m vllm.entrypoints.openai.api_server --model m", "--port 81"),
         ("python3.11 -u -m sglang.launch_server --model-path m", "--port 81"),
         ("tritonserver --model-repository=/models", "--http-port 81"),
@@ -70,6 +72,7 @@ def test_a_server_that_reads_no_variable_gets_its_flag_at_the_end_and_that_is_sa
         "vllm bench throughput",
         "python server.py -m vllm.entrypoints.openai.api_server",
         "python -m",
+        "uv run",
         "python",
     ],
 )
