@@ -121,7 +121,7 @@ class PortSearch:
             next_look_s = now + _LOOK_S
             ports = await asyncio.to_thread(listening, self.root)
             if self.public in ports:
-                allowed = "a port that the model server does not listen on itself: name another, or write {port} into its command"
+                allowed = "a port that the model server does not listen on itself: take another, or write {port} in its command"
                 raise SettingError("port", self.public, allowed)
             if not self.may_differ or not ports:
                 continue
