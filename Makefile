@@ -8,16 +8,18 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/knative-sponge
 export PIP_CACHE_DIR ?= $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 FOREIGN := $(CACHE)/foreign-$(shell cksum < requirements/foreign.txt | cut -d' ' -f1)
+SERVERS := $(patsubst requirements/servers/%.txt,%,$(wildcard requirements/servers/*.txt))
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 LOCKED = --require-hashes
 
-.PHONY: help demo test lint bench mutants e2e cluster-up cluster-down images clean
+.PHONY: help demo test lint bench servers mutants e2e cluster-up cluster-down images clean
 
 help:
 	@echo "make demo   serve a real model on this machine and compare four strategies (about 4 minutes the first time)"
 	@echo "make test   all tests"
 	@echo "make lint   formatting, lints, types, dead code, import borders"
 	@echo "make bench  the speed figures"
+	@echo "make servers   sponge run before every model server of docs/servers.md (about 1 GB, once)"
 	@echo "make mutants   does a test fail when one token of the pure code is wrong? (half an hour; MUTANTS=core/batching for one room)"
 	@echo "make e2e    a real cluster with Knative, the product on it, all end-to-end tests (docs/e2e.md)"
 	@echo "make cluster-up, make cluster-down   only the cluster"
@@ -43,6 +45,10 @@ bench: $(VENV)/dev.stamp
 	@for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  echo "==> $$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py) || exit 1; \
 	done
+
+servers: $(VENV)/dev.stamp $(FOREIGN)/stamp $(SERVERS:%=$(CACHE)/servers-%/stamp)
+	@echo "==> model servers"
+	@SPONGE_FOREIGN_PYTHON=$(FOREIGN)/bin/python SPONGE_SERVERS=$(CACHE)/servers- $(BIN)/python -m pytest tests/servers $(PYTEST)
 
 mutants: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
@@ -78,6 +84,12 @@ $(VENV)/dev.stamp: requirements/dev.txt requirements/data.txt pyproject.toml | $
 	@echo "==> installing what the tests need into $(VENV) (about 200 MB)"
 	@$(PIP_INSTALL) $(LOCKED) -r requirements/dev.txt -r requirements/data.txt
 	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(CACHE)/servers-%/stamp: requirements/servers/%.txt
+	@echo "==> installing model servers into $(@D)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --no-deps -r $<
 	@touch $@
 
 $(FOREIGN)/stamp: requirements/foreign.txt

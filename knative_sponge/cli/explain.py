@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from knative_sponge.cli.cluster_flags import add_flags
 from knative_sponge.cli.columns import columns
-from knative_sponge.cli.leader import add_flags, leader
 from knative_sponge.cli.local_state import read_state
 from knative_sponge.cli.sizing import AtSize, Sizing, headroom_share
 from knative_sponge.controller.reporting.rows import NodeRow, Overview, PodRow, RevisionRow
@@ -128,6 +128,9 @@ def _ms(seconds: float) -> str:
 
 
 async def _overview(args: argparse.Namespace) -> Overview:
+    # A local server is explained on machines without the client of a cluster too.
+    from knative_sponge.cli.leader import leader  # noqa: PLC0415
+
     async with leader(args.kubeconfig, args.context) as found:
         return await found.overview()
 

@@ -6,7 +6,6 @@ on `pods/portforward`, in the autoscaler's namespace; nothing is written.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 from collections.abc import AsyncIterator
@@ -18,8 +17,7 @@ from kubernetes.aio.config import ConfigException, load_kube_config
 
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.resource import LEASES
-from knative_sponge.controller.reporting.board import PATH
-from knative_sponge.controller.reporting.rows import BoardError, Overview
+from knative_sponge.controller.reporting.rows import PATH, BoardError, Overview
 from knative_sponge.errors import KubeError, KubeNotFound, KubeUnreachable, WireError
 from knative_sponge.wire.http import AnswerReader, request
 
@@ -85,12 +83,6 @@ class Leader:
         if not holder:
             raise KubeUnreachable("no replica of the autoscaler leads at the moment")
         return holder
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose a cluster."""
-    parser.add_argument("--context", metavar="NAME", help="context of the kubeconfig (default: its current one)")
-    parser.add_argument("--kubeconfig", metavar="FILE", help="instead of $KUBECONFIG or ~/.kube/config")
 
 
 @asynccontextmanager

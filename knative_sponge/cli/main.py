@@ -37,14 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _without_verb(args)
     verb = VERBS[args[0]]
     try:
-        module = importlib.import_module(verb.module)
-    except ModuleNotFoundError as error:
+        return int(importlib.import_module(verb.module).main(args[1:]))
+    except ModuleNotFoundError as error:  # of the verb, or of what it imports only when it is needed
         if (error.name or "").startswith("knative_sponge"):
             raise
         print(f"sponge {args[0]}: needs {error.name}; in a checkout: pip install '.[{verb.extra}]'", file=sys.stderr)
         return 1
-    try:
-        return int(module.main(args[1:]))
     except SettingError as error:
         print(f"sponge {args[0]}: {error}", file=sys.stderr)
         return 2

@@ -14,8 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from knative_sponge.cli.cluster_flags import add_flags
 from knative_sponge.cli.columns import columns
-from knative_sponge.cli.leader import add_flags, leader
+from knative_sponge.cli.leader import leader
 from knative_sponge.controller.reporting.rows import BoardError, NodeRow, Overview, PodRow, RevisionRow
 from knative_sponge.controller.reporting.why import stale
 from knative_sponge.errors import KubeError

@@ -9,7 +9,9 @@ from functools import lru_cache
 from typing import Final
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNIT_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PER_SECOND: Final = {"ns": 1e9, "us": 1e6, "µs": 1e6, "ms": 1e3, "s": 1.0}
+"""Divided by, as 1e-6 is no float: 5 * 1e-6 would be 4.9999999999999996e-06."""
+_UNIT_S: Final = {"m": 60.0, "h": 3600.0}
 _QUANTITY = re.compile(r"([+]?)(\d+(?:\.\d*)?|\.\d+)(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?\d+)?")
 _SUFFIX: Final = {
     "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18,
@@ -29,7 +31,8 @@ def parse_duration_s(text: str) -> float:
     for match in _DURATION_PART.finditer(stripped):
         if match.start() != end:
             break
-        total += float(match.group(1)) * _UNIT_S[match.group(2)]
+        number, unit = float(match.group(1)), match.group(2)
+        total += number * _UNIT_S[unit] if unit in _UNIT_S else number / _PER_SECOND[unit]
         end = match.end()
     if not stripped or end != len(stripped) or math.isinf(total):
         raise ValueError(f"{text!r} is not a duration; write a number and a unit, such as 500ms, 1.5s or 1m30s")
@@ -62,9 +65,14 @@ def format_cores(cores: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a short duration: ``0.5`` → ``500ms``, ``90.0`` → ``90s``; never an exponent."""
+    """Seconds as a short duration: ``0.5`` → ``500ms``, ``90.0`` → ``90s``, ``5e-6`` → ``5us``; never an exponent."""
     # A float surely keeps 15 digits of what was written; a 17-digit print would make 71 ms 71.00000000000001 ms.
     shown = Decimal(f"{seconds:.15g}")
-    number, unit = (shown, "s") if seconds >= 1.0 or seconds == 0.0 else (shown * 1000, "ms")
+    if seconds >= 1.0 or seconds == 0.0:
+        number, unit = shown, "s"
+    elif seconds >= 0.001:
+        number, unit = shown * 1000, "ms"
+    else:
+        number, unit = shown * 1_000_000, "us"
     text = f"{number:f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + unit

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _KILL_DEADLINE_S = 10.0
+_LONGEST_FIRST_LINE = 256
 _NOT_HELD, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
 
 
@@ -51,12 +53,33 @@ def _become(command: list[str], joins: list[str], cpus: set[int], guardian: int)
         status = _NOT_EXECUTABLE
         os.execvp(command[0], command)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and status == _NOT_EXECUTABLE:
+        what, why = f"cannot start {command[0]!r}", error.strerror
+        if status == _NOT_HELD:
+            what = f"cannot enter {error.filename}"
+        elif interpreter := _interpreter(command[0]):
+            # The kernel names neither of them, but the fault is the interpreter's: the script may be executed.
+            what = f"cannot start {interpreter}, the interpreter of {command[0]!r}"
+        elif isinstance(error, FileNotFoundError):
             status = _NOT_FOUND
-        what = f"cannot start {command[0]!r}" if status != _NOT_HELD else f"cannot enter {error.filename}"
-        print(f"{what}: {error.strerror}", file=sys.stderr, flush=True)
+        elif error.errno == errno.ENOEXEC:
+            why = f"{why}: neither a program nor a script that begins with #! and its interpreter"
+        print(f"{what}: {why}", file=sys.stderr, flush=True)
     finally:
         os._exit(status)
+
+
+def _interpreter(program: str) -> str:
+    """What the first line of a script that may be executed says runs it; empty for anything else."""
+    import shutil  # noqa: PLC0415  a guardian that has nothing to explain starts faster without it
+
+    path = shutil.which(program)
+    with contextlib.suppress(OSError, IndexError):
+        if path is not None:
+            with open(path, "rb") as file:
+                first = file.readline(_LONGEST_FIRST_LINE)
+            if first.startswith(b"#!"):
+                return os.fsdecode(first[2:].split()[0])
+    return ""
 
 
 def _below(root: int) -> Iterator[int]:

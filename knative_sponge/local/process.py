@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from knative_sponge.errors import SpongeError
 from knative_sponge.local import guardian
 from knative_sponge.local.cpu.control import Entry
 
@@ -16,6 +17,17 @@ Sink = Callable[[bytes], None]
 """Takes the bytes that a process writes to standard output and error, in order."""
 
 _TAIL_BYTES: Final = 4096
+
+
+class ServiceError(SpongeError):
+    """The model server or the proxy did not start; the message ends with its last lines of output.
+
+    status: the model server's exit status when it was the one that ended, else 1; never 0.
+    """
+
+    def __init__(self, message: str, *, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status or 1
 
 
 class ChildTree:
@@ -37,7 +49,8 @@ class ChildTree:
     ) -> ChildTree:
         """Start `command` with exactly the environment `env`. `entry` puts it under control before its own code runs.
 
-        A command that cannot be started ends at once with 125, 126 or 127 and says why on its output.
+        A command that cannot be started ends at once with 125, 126 or 127 and says why on its output. Raises ServiceError when
+        not even this interpreter, in which the guardian runs, can be started again.
         """
         entry = Entry() if entry is None else entry
         argv = [sys.executable, "-I", "-S", str(Path(guardian.__file__))]
@@ -45,16 +58,23 @@ class ChildTree:
             argv += ["--join", str(path)]
         if entry.cpus:
             argv += ["--cpus", ",".join(map(str, sorted(entry.cpus)))]
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            "--",
-            *command,
-            env=dict(env),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C at the terminal reaches the runner only, which ends both programs in order
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                "--",
+                *command,
+                env=dict(env),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C at the terminal reaches the runner only, which ends both programs in order
+            )
+        except OSError as error:
+            what = error.filename if error.filename else sys.executable
+            status = 127 if isinstance(error, FileNotFoundError) else 126
+            raise ServiceError(f"cannot start {what}: {error.strerror}", status=status) from error
+        except ValueError as error:  # a word with a zero byte
+            raise ServiceError(f"cannot start {command[0]!r}: {error}", status=126) from error
         return cls(process, sink)
 
     @property

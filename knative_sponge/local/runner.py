@@ -7,36 +7,38 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from knative_sponge.core.quantity import format_cores
-from knative_sponge.errors import SettingError, SpongeError
+from knative_sponge.core.quantity import format_cores, format_duration
+from knative_sponge.errors import SettingError
 from knative_sponge.local.cpu.choice import choose_control
 from knative_sponge.local.cpu.control import CpuControl
 from knative_sponge.local.demand_follower import CoresRange, Follower
 from knative_sponge.local.history import CoresHistory
-from knative_sponge.local.options import LocalOptions
-from knative_sponge.local.ports import Ports, wait_accepting
+from knative_sponge.local.listening import PortSearch, listening, ports_in_words
+from knative_sponge.local.options import NO_READY_PATH, LocalOptions
+from knative_sponge.local.ports import LOOPBACK, Ports, wait_accepting
 from knative_sponge.local.process import ChildTree
-from knative_sponge.local.proxy_env import LOOPBACK, proxy_env
+from knative_sponge.local.profile_file import ProfileSaver
+from knative_sponge.local.proxy_env import proxy_env
+from knative_sponge.local.readiness import wait_ready
+from knative_sponge.local.servers import launch
+from knative_sponge.local.starting import ACCEPT, ReadyWait, ended_how, up
 from knative_sponge.wire.client import AdminClient
 from knative_sponge.wire.http import STATE_PATH, bracketed
 
 
-class ServiceError(SpongeError):
-    """The model server or the proxy did not start; the message ends with its last lines of output."""
-
-
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """url: where clients send requests. state_url: the proxy's queue, sizes and latency model. metrics_url: its metrics."""
+    """url: where clients send requests. state_url: the proxy's queue, sizes and latency model. metrics_url: its metrics.
+    server_url: the model server itself, past the proxy."""
 
     url: str = ""
     state_url: str = ""
     metrics_url: str = ""
+    server_url: str = ""
 
     @classmethod
     def of(cls, host: str, ports: Ports) -> Addresses:
@@ -46,6 +48,7 @@ class Addresses:
             f"http://{name}:{ports.public}",
             f"http://{name}:{ports.admin}{STATE_PATH}",
             f"http://{name}:{ports.metrics}/metrics",
+            f"http://{LOOPBACK}:{ports.server}",
         )
 
 
@@ -90,9 +93,10 @@ class _CpuUsage:
 class LocalService:
     """Async context manager: serving inside the block, everything gone after it.
 
-    It starts, in this order: the control of cores, the model server, the proxy, the follower of its demand. The model server
-    is held to its cores from its first instruction. It starts with the most cores allowed, so that it loads fast and sizes its
-    thread pools for growth. Times in the history are seconds since the service was ready; allocated cores count from then on.
+    It starts, in this order: the control of cores, the model server, the proxy once that server is ready, the follower of its
+    demand. The model server is held to its cores from its first instruction. It starts with the most cores allowed and keeps
+    them until it is ready, so that it loads fast and sizes its thread pools for growth. Times in the history are seconds since
+    the service was ready; allocated cores count from then on.
     """
 
     def __init__(self, options: LocalOptions) -> None:
@@ -108,6 +112,9 @@ class LocalService:
         self._usage: _CpuUsage | None = None
         self._used_before_s = 0.0
         self._server_status: int | None = None
+        self._saver: ProfileSaver | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._proxy_status: int | None = None
         self._stop: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -162,6 +169,11 @@ class LocalService:
         """The model server's exit status (128 + signal if a signal ended it); None before its end."""
         return self._server_status
 
+    @property
+    def proxy_status(self) -> int | None:
+        """The proxy's exit status when it ended by itself, which `wait` told; else None."""
+        return self._proxy_status
+
     async def wait(self) -> str:
         """Wait until the model server or the proxy ends by itself, and say which one and how. Neither is started again."""
         assert self._server is not None
@@ -175,8 +187,9 @@ class LocalService:
                     task.result()  # it ends only by an error, which this raises
             if server.done():
                 self._server_status = server.result()
-                return _ended("the model server", server.result(), self._server)
-            return _ended("the proxy", proxy.result(), self._proxy)
+                return ended_how("the model server", server.result(), self._server)
+            self._proxy_status = proxy.result()
+            return ended_how("the proxy", proxy.result(), self._proxy)
         finally:
             server.cancel()
             proxy.cancel()
@@ -199,6 +212,10 @@ class LocalService:
 
     async def _end(self) -> None:
         grace_s = self.options.grace_s
+        if self._saver is not None and self._saving is not None:
+            self._saving.cancel()
+            await asyncio.gather(self._saving, return_exceptions=True)
+            await self._saver.finish()
         if self._proxy is not None:
             await self._proxy.stop(grace_s)
         if self._follower is not None:
@@ -222,27 +239,36 @@ class LocalService:
         usage = self._usage = _CpuUsage(control)
         bounds = self._bounds(control)
         settings = replace(options.settings, min_cores=bounds.low, max_cores=bounds.high)
-        ports = Ports.choose(options.host, public=options.port, server=options.server_port)
+        ports = Ports.choose(
+            options.host,
+            public=options.port,
+            server=options.server_port,
+            admin=options.admin_port,
+            metrics=options.metrics_port,
+        )
 
         cores = control.apply(bounds.high)
-        self._server = await ChildTree.start(
-            [word.replace("{port}", str(ports.server)) for word in options.command],
-            env={**os.environ, "PORT": str(ports.server)},
-            sink=options.output,
-            entry=control.entry,
-        )
-        control.attach(self._server.guardian)
-        await self._up("the model server", self._server, wait_accepting(LOOPBACK, ports.server))
+        told = launch(options.command, ports.server, os.environ)
+        if told.note:
+            options.say(told.note)
+        with ports.held(options.host):
+            server = self._server = await ChildTree.start(
+                told.command, env={**os.environ, **told.env}, sink=options.output, entry=control.entry
+            )
+            control.attach(server.guardian)
+            ports = replace(ports, server=await self._listens(server, ports))
+            # No size is followed before the server is ready: it loads on all the cores that it may have.
+            ready_path = await self._loaded(server, ports.server)
 
         token = secrets.token_urlsafe(32)
-        self._proxy = await ChildTree.start(
+        proxy = self._proxy = await ChildTree.start(
             options.proxy_command,
-            env=proxy_env(options, settings, ports, control, cores, token),
+            env=proxy_env(options, settings, ports, control, cores, token, ready_path),
             sink=options.output,
         )
         host = _reachable(options.host)
         for port in (ports.public, ports.admin):
-            await self._up("the proxy", self._proxy, wait_accepting(host, port))
+            await up("the proxy", proxy, wait_accepting(host, port), options.start_timeout_s, lambda: ACCEPT)
 
         self._used_before_s = usage.read_s()
         self._clock.start()
@@ -260,6 +286,34 @@ class LocalService:
                 trouble=self._trouble,
             )
             self._follower = asyncio.create_task(follower.run())
+        if options.save_profile is not None:
+            self._saver = ProfileSaver(AdminClient(host, ports.admin), options.save_profile, self._trouble, options.say)
+            self._saving = asyncio.create_task(self._saver.run())
+
+    async def _listens(self, server: ChildTree, ports: Ports) -> int:
+        """The port that the model server listens on, as soon as it accepts connections there."""
+        options = self.options
+        may_differ = options.server_port == 0
+        search = PortSearch(LOOPBACK, ports.server, server.guardian, ports.public, may_differ, options.say)
+
+        def failure() -> str:
+            others = ports_in_words(listening(server.guardian))
+            return f"{ACCEPT} in {options.start_timeout_s:g} s on port {ports.server}, which it was told{others}"
+
+        return await up("the model server", server, search.run(), options.start_timeout_s, failure)
+
+    async def _loaded(self, server: ChildTree, port: int) -> str | None:
+        """Wait until the model server is ready; the path that says so, None when it accepting connections says it."""
+        options = self.options
+        if options.ready_path == NO_READY_PATH:
+            return None
+        wait = ReadyWait(port, options.say)
+
+        def failure() -> str:
+            return f"was not ready in {format_duration(options.ready_timeout_s)}: {wait.last} (--ready-path chooses a path)"
+
+        waiting = wait_ready(LOOPBACK, port, options.ready_path, wait.heard)
+        return await up("the model server", server, waiting, options.ready_timeout_s, failure, "was ready")
 
     def _open_control(self) -> CpuControl:
         if self.options.control is not None:
@@ -284,24 +338,6 @@ class LocalService:
             self.options.say(f"fixed-cores {fixed:g} becomes {sizes.low:g}: {control.name} sets nothing finer")
         return sizes
 
-    async def _up(self, what: str, child: ChildTree, accepting: Awaitable[None]) -> None:
-        """Wait until the child accepts connections. Raises ServiceError when it ends before, or when the time is over."""
-        accepted, ended = asyncio.ensure_future(accepting), asyncio.ensure_future(child.wait())
-        try:
-            await asyncio.wait(
-                {accepted, ended}, timeout=self.options.start_timeout_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            if ended.done():
-                raise ServiceError(_ended(f"before it accepted a connection, {what}", ended.result(), child))
-            if not accepted.done():
-                raise ServiceError(
-                    f"{what} did not accept a connection in {self.options.start_timeout_s:g} s{_lines(child)}"
-                )
-        finally:
-            accepted.cancel()
-            ended.cancel()
-            await asyncio.wait({accepted, ended})
-
     def _trouble(self, text: str) -> None:
         if not self.stopping:
             self.options.say(text)
@@ -310,13 +346,3 @@ class LocalService:
 def _reachable(host: str) -> str:
     """The address to reach a listener on `host` from this machine."""
     return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)
-
-
-def _ended(what: str, status: int, child: ChildTree) -> str:
-    how = f"by signal {status - 128}" if status > 128 else f"with status {status}"
-    return f"{what} ended {how}{_lines(child)}"
-
-
-def _lines(child: ChildTree) -> str:
-    lines = child.last_lines()
-    return f"; its last lines:\n{lines}\n" if lines else ""

@@ -12,6 +12,7 @@ import uvloop
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import SettingError
+from knative_sponge.proxy.http.failure_log import OncePerPeriod, failures
 from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
 from knative_sponge.proxy.knative.line_writer import LineWriter
@@ -38,6 +39,7 @@ def main() -> int:
         serving = ServingSettings.from_env(os.environ)
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("knative_sponge").setLevel(_level(settings.log_level))
+        failures.addFilter(OncePerPeriod())
         for warning in settings.warnings:
             logger.warning("%s", warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -52,12 +52,19 @@ def test_the_command_is_everything_after_the_dashes() -> None:
 
 
 def test_flags_of_this_machine(tmp_path: Path) -> None:
-    profile = tmp_path / "p.json"
-    profile.touch()
-    line = "--port 81 --server-port 82 --fixed-cores 500m --cfs-period 10ms --start-timeout 3s --grace 2s --host ::1"
-    options = options_from([*line.split(), "--profile", str(profile), "--", "server"], Screen())
+    profile, saved = tmp_path / "p.json", tmp_path / "saved.json"
+    profile.write_text('{"version": 1, "params": {"gamma": 0.1, "delta": 0, "epsilon": 0, "eta": 0}}')
+    line = (
+        "--port 81 --server-port 82 --admin-port 83 --metrics-port 84 --name ocr --ready-path /up --host ::1 "
+        "--fixed-cores 500m --cfs-period 10ms --start-timeout 3s --ready-timeout 4s --grace 2s --slo 1s"
+    )
+    files = ["--profile", str(profile), "--save-profile", str(saved)]
+    options = options_from([*line.split(), *files, "--", "server"], Screen())
     assert (options.port, options.server_port, options.host) == (81, 82, "::1")
-    assert (options.fixed_cores, options.cfs_period_s, options.profile) == (0.5, 0.01, profile)
+    assert (options.admin_port, options.metrics_port, options.name) == (83, 84, "ocr")
+    assert (options.fixed_cores, options.cfs_period_s) == (0.5, 0.01)
+    assert (options.profile, options.save_profile) == (profile, saved)
+    assert (options.ready_path, options.ready_timeout_s) == ("/up", 4.0)
     assert (options.start_timeout_s, options.grace_s) == (3.0, 2.0)
 
 
@@ -75,6 +82,13 @@ def test_flags_of_this_machine(tmp_path: Path) -> None:
         ("--start-timeout never -- s", "--start-timeout"),
         ("--profile /no/such/file -- s", "--profile"),
         ("--min-cores 2 --max-cores 1 -- s", "--max-cores"),
+        ("--admin-port x -- s", "--admin-port"),
+        ("--metrics-port 70000 -- s", "--metrics-port"),
+        ("--name a.b -- s", "--name"),
+        ("--ready-path up -- s", "--ready-path"),
+        ("--ready-timeout 0 -- s", "--ready-timeout"),
+        ("--save-profile /no/such/folder/p.json --slo 1s -- s", "--save-profile"),
+        ("--save-profile p.json -- s", "--save-profile"),
         ("--slo 1s", "COMMAND"),
         ("--slo 1s --", "COMMAND"),
     ],
@@ -82,6 +96,38 @@ def test_flags_of_this_machine(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_by_the_flags_name(line: str, flag: str) -> None:
     with pytest.raises(SettingError, match=f"^{flag}: "):
         options_from(line.split(), Screen())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--slo -5ms -- s", "--slo: '-5ms' is not allowed; expected a duration above zero, such as 500ms or 2s"),
+        ("--slo=-5ms -- s", "--slo: '-5ms' is not allowed; expected a duration above zero, such as 500ms or 2s"),
+        ("--port -1 -- s", "--port: '-1' is not allowed; expected a TCP port, or 0 for a free one"),
+        ("--slo -- s", "--slo: '' is not allowed; expected a duration above zero, such as 500ms or 2s"),
+        ("--slo --port 80 -- s", "--slo: '' is not allowed; expected a duration above zero, such as 500ms or 2s"),
+        ("--port -- s", "--port: '' is not allowed; expected N: public port; 0 takes a free one"),
+        ("--cfs-period 5us -- s", "--cfs-period: '5us' is not allowed; expected a duration from 1ms to 1s"),
+        ("--slow 5s -- s", "flag: '--slow' is not allowed; expected --slo"),
+        ("-p 80 -- s", "flag: '-p' is not allowed; expected --port"),
+        ("--quux 80 -- s", "flag: '--quux' is not allowed; expected one of those that --help lists"),
+        (
+            "--slo 1s mlserver start . --port 5",
+            "COMMAND: 'mlserver start . --port 5' is not allowed; expected the model server's command after --: sponge run --",
+        ),
+    ],
+)
+def test_a_slip_is_answered_with_what_is_allowed(line: str, message: str) -> None:
+    with pytest.raises(SettingError) as slip:
+        options_from(line.split(), Screen())
+    assert str(slip.value).startswith(message)
+
+
+def test_a_message_repeats_no_more_than_a_few_lines_of_what_was_typed() -> None:
+    for argv in ([f"--{'x' * 5000}"], ["y" * 5000]):
+        with pytest.raises(SettingError) as slip:
+            options_from(argv, Screen())
+        assert len(str(slip.value)) < 600
 
 
 class Terminal(io.TextIOWrapper):
@@ -210,7 +256,7 @@ def test_a_server_that_ends_by_itself_ends_the_command(
     tmp_path: Path, commands: list[Command], status: int, passed: int
 ) -> None:
     server = f"import signal, sys; signal.signal(signal.SIGHUP, lambda *_: (print('had enough'), sys.exit({status})));"
-    commands.append(command := Command(tmp_path, [sys.executable, "-c", server + SERVER]))
+    commands.append(command := Command(tmp_path, [sys.executable, "-c", server + SERVER], "--ready-path", "none"))
     command.says("serving on")
     (pid,) = (process.pid for process in descendants(command.process.pid) if is_server(process.pid))
     os.kill(pid, signal.SIGHUP)
@@ -221,8 +267,53 @@ def test_a_server_that_ends_by_itself_ends_the_command(
 
 def test_a_server_that_cannot_start_is_a_failure_in_words(tmp_path: Path, commands: list[Command]) -> None:
     commands.append(command := Command(tmp_path, ["/no/such/server"]))
-    assert command.ends() == 1
+    assert command.ends() == 127
     written = command.err.read_text()
     assert "before it accepted a connection, the model server ended with status 127" in written
     assert "cannot start '/no/such/server': No such file or directory" in written
     assert "Traceback" not in written
+
+
+def test_a_server_that_ends_at_once_passes_its_status_on(tmp_path: Path, commands: list[Command]) -> None:
+    commands.append(command := Command(tmp_path, ["sh", "-c", "exit 7"]))
+    assert command.ends() == 7
+
+
+def test_a_proxy_that_fails_is_no_fault_of_the_server(tmp_path: Path, commands: list[Command]) -> None:
+    commands.append(command := Command(tmp_path, [sys.executable, "-c", SERVER], "--slo", "1s"))
+    command.says("serving on")
+    (pid,) = (process.pid for process in descendants(command.process.pid) if is_fake_proxy(process.pid))
+    os.kill(pid, signal.SIGKILL)
+    assert command.ends() == 1
+    assert "the proxy ended by signal 9" in command.err.read_text()
+
+
+def is_fake_proxy(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"tests.local.fake_proxy" in words and b"guardian.py" not in words and b"dataclasses" not in words
+
+
+def test_an_address_that_cannot_be_had_is_told_by_its_flag(tmp_path: Path, commands: list[Command]) -> None:
+    commands.append(command := Command(tmp_path, [sys.executable, "-c", SERVER], "--host", "192.0.2.1"))
+    assert command.ends() == 2
+    assert (
+        "sponge run: --host: '192.0.2.1' is not allowed; expected an address of this machine" in command.err.read_text()
+    )
+
+
+@pytest.mark.parametrize("flags", [(), ("--slo", "1s")])
+def test_without_an_slo_it_says_what_does_not_happen(
+    tmp_path: Path, commands: list[Command], flags: tuple[str, ...]
+) -> None:
+    commands.append(command := Command(tmp_path, [sys.executable, "-c", SERVER], *flags))
+    command.says("state http://")
+    assert ("no --slo: requests have no deadlines, are not batched" in command.err.read_text()) == (not flags)
+
+
+def test_a_broken_profile_is_found_before_the_server_is_started(tmp_path: Path, commands: list[Command]) -> None:
+    (tmp_path / "p.json").write_text('{"version": 1}')
+    server = ["touch", str(tmp_path / "started")]
+    commands.append(command := Command(tmp_path, server, "--slo", "1s", "--profile", str(tmp_path / "p.json")))
+    assert command.ends() == 2
+    assert "--profile: " in command.err.read_text()
+    assert not (tmp_path / "started").exists()

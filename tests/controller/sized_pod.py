@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, read_settings, sponge_annotations
+from knative_sponge.controller.annotations import (
+    OWNER_UID_LABEL,
+    REVISION_LABEL,
+    SERVICE_LABEL,
+    read_settings,
+    sponge_annotations,
+)
 from knative_sponge.controller.cluster.ownership import Owned
 from knative_sponge.controller.cluster.pod import PodView, view
 from knative_sponge.errors import SettingError
@@ -113,7 +119,8 @@ class Copied:
             if key not in INTERNAL
         }
         try:
-            return Owned(read_settings(annotations), (pod["metadata"].get("labels") or {}).get(SERVICE_LABEL) or "")
+            labels = pod["metadata"].get("labels") or {}
+            return Owned(read_settings(annotations), labels.get(SERVICE_LABEL) or "", labels.get(OWNER_UID_LABEL) or "")
         except SettingError:
             return None
 

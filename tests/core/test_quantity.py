@@ -74,8 +74,13 @@ def test_a_duration_is_printed_as_it_was_written(amount: int) -> None:
     assert format_duration(parse_duration_s(f"{amount}s")) == f"{amount}s"
     if amount < 1000:
         assert format_duration(parse_duration_s(f"{amount}ms")) == f"{amount}ms"
+        assert format_duration(parse_duration_s(f"{amount}us")) == f"{amount}us"
+        assert parse_duration_s(f"{amount}us") == amount / 1e6
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0s"), (0.999, "999ms"), (1.0, "1s"), (120.0, "120s")])
-def test_milliseconds_are_for_less_than_a_second_and_more_than_none(seconds: float, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0, "0s"), (0.999, "999ms"), (1.0, "1s"), (120.0, "120s"), (0.001, "1ms"), (5e-6, "5us")],
+)
+def test_the_unit_is_the_largest_that_leaves_at_least_one(seconds: float, shown: str) -> None:
     assert format_duration(seconds) == shown

@@ -35,7 +35,7 @@ def test_whoever_may_read_a_pod_can_neither_resize_it_nor_listen_to_it() -> None
         pod_with(), "queue-proxy:1", lambda namespace: RING.mint(namespace, "n0nce"), namespace="shop"
     ).changed
     assert pod is not None
-    env = {one["name"]: one.get("value", "from-the-pod") for one in container(pod, "queue-proxy")["env"]}
+    env = {one["name"]: one.get("value", "10.0.0.7") for one in container(pod, "queue-proxy")["env"]}
     digest = ProxySettings.from_env(env).control_token_sha256
     token = RING.token("shop", control_reference(dict(pod)))
     guesses = {text for text in texts(pod) if text.isascii() and text.isprintable()}

@@ -47,7 +47,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("mlserver")
     shutil.copytree(MODEL, folder, dirs_exist_ok=True)
     ports = {name: free_port() for name in ("public", "server", "grpc", "metrics")}
-    settings = {
+    settings = {  # the file wins over the variables that sponge sets
         "host": "127.0.0.1",
         "http_port": ports["server"],
         "grpc_port": ports["grpc"],
@@ -70,20 +70,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
         base = "http://127.0.0.1:{}/v2/models/affine"
         served = Served(base.format(ports["public"]), base.format(ports["server"]))
-        asyncio.run(ready(served))
-        yield served
+        yield served  # "serving" is said when the model is loaded, not when the port is open
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         drain.wait(10)
-
-
-async def ready(served: Served) -> None:
-    """The port opens before the model is loaded: wait for the model itself."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
-        while True:
-            async with session.get(f"{served.through}/ready") as answer:
-                if answer.status == 200:
-                    return
 
 
 def request(number: int, rng: random.Random) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from knative_sponge.local.cpu.cgroup import KernelFiles, Owner, make_group
 from knative_sponge.local.cpu.control import Entry
 from knative_sponge.local.cpu.procfs import descendants
-from knative_sponge.local.process import ChildTree
+from knative_sponge.local.process import ChildTree, ServiceError
 from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
 from tests.local.guarded_tree import run_guarded
 from tests.local.waiting import alive, until, wait_until
@@ -49,6 +49,49 @@ def test_a_command_that_cannot_be_started_says_why() -> None:
         async with run_guarded(["/no/such/program"]) as tree:
             await tree.wait()
             assert tree.last_lines() == "cannot start '/no/such/program': No such file or directory"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("first", "mode", "status", "words"),
+    [
+        (
+            "#!/no/such/python",
+            0o755,
+            126,
+            "cannot start /no/such/python, the interpreter of '{}': No such file or directory",
+        ),
+        ("#!/etc/passwd -u", 0o755, 126, "cannot start /etc/passwd, the interpreter of '{}': Permission denied"),
+        ("#!/etc/passwd", 0o644, 126, "cannot start '{}': Permission denied"),
+        (
+            "echo no interpreter",
+            0o755,
+            126,
+            "cannot start '{}': Exec format error: neither a program nor a script that",
+        ),
+    ],
+)
+def test_a_script_that_cannot_be_started_is_told_apart_from_its_interpreter(
+    tmp_path: Path, first: str, mode: int, status: int, words: str
+) -> None:
+    script = tmp_path / "serve"
+    script.write_text(first + "\n")
+    script.chmod(mode)
+
+    async def main() -> None:
+        async with run_guarded([str(script)]) as tree:
+            assert await tree.wait() == status
+            assert tree.last_lines().startswith(words.format(script))
+
+    asyncio.run(main())
+
+
+def test_a_word_that_no_program_can_be_given_is_told() -> None:
+    async def main() -> None:
+        with pytest.raises(ServiceError, match="cannot start 'x': embedded null byte") as failed:
+            await ChildTree.start(["x", "a\0b"], env=os.environ, sink=lambda _: None)
+        assert failed.value.status == 126
 
     asyncio.run(main())
 

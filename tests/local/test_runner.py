@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import pytest
 
 from knative_sponge.errors import SettingError
 from knative_sponge.local.cpu.control import Entry
+from knative_sponge.local.ports import Ports
+from knative_sponge.local.process import ServiceError
 from knative_sponge.local.runner import LocalService
+from knative_sponge.proxy.queue.cloudevent_replies import source_of
 from knative_sponge.settings import ServingSettings
 from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
 from tests.local.fake_cpu import FakeCpu
@@ -64,6 +69,87 @@ def test_the_proxy_finds_what_knative_and_we_promise_it(
         assert ServingSettings.from_env(env) == SETTINGS
 
     serve(service_setup.options(), scene)
+
+
+LOADING = """
+import os, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        ready = self.path == sys.argv[2] and os.path.exists(sys.argv[3])
+        open(sys.argv[4], "a").write(self.path + "\\n")
+        self.send_response(200 if ready else 503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("named", [None, "/model/up"])
+def test_a_server_loads_on_all_its_cores_and_is_served_only_when_it_is_ready(
+    service_setup: ServiceSetup, tmp_path: Path, named: str | None
+) -> None:
+    loaded, asked, path = tmp_path / "loaded", tmp_path / "asked", named or "/v2/health/ready"
+    asked.touch()
+    command = (sys.executable, "-c", LOADING, "{port}", path, str(loaded), str(asked))
+
+    async def main() -> None:
+        service = LocalService(service_setup.options(command, ready_path=named))
+        starting = asyncio.create_task(service.__aenter__())
+        # It accepts connections and answers: the port alone would say that it is ready.
+        await until(lambda: asked.read_text().count("\n") >= 3, "it was asked three times")
+        assert service_setup.cpu is not None
+        assert service_setup.cpu.history == [1.0], "all the cores that it may have"
+        assert service_setup.log() == [], "no proxy yet, so nobody wants fewer cores"
+        assert not starting.done()
+        loaded.touch()
+        await starting
+        assert set(asked.read_text().split()) == {path}
+        probe = json.loads(service_setup.environment()["SERVING_READINESS_PROBE"])
+        assert probe["httpGet"]["path"] == path
+        await service_setup.sees(("demand", 1))
+        service_setup.want(want=0.3)
+        await service_setup.sees(("patched", 0.3), ("actuated", 0.3))
+        await service.stop()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_is_never_ready_is_ended_after_its_time(service_setup: ServiceSetup, tmp_path: Path) -> None:
+    command = (sys.executable, "-c", LOADING, "{port}", "/up", "/no/such/file", str(tmp_path / "asked"))
+    with pytest.raises(ServiceError, match=r"was not ready in 300ms: GET /up on port \d+ answers 503 \(--ready-path"):
+        serve(service_setup.options(command, ready_path="/up", ready_timeout_s=0.3), never)
+
+
+def test_services_have_names_of_their_own_and_so_have_their_events(service_setup: ServiceSetup) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def scene(service: LocalService) -> None:
+        seen.append(service_setup.environment())
+
+    serve(service_setup.options(), scene)
+    service_setup.log_file.write_text("")
+    serve(service_setup.options(), scene)
+    service_setup.log_file.write_text("")
+    serve(service_setup.options(name="ocr"), scene)
+    sources = [source_of(env["SERVING_NAMESPACE"], env["SERVING_CONFIGURATION"]) for env in seen]
+    assert len(set(sources)) == 3
+    for env, source in zip(seen[:2], sources, strict=False):
+        assert source.endswith("-" + env["QUEUE_SERVING_PORT"])
+    assert sources[2].endswith("/ocr")
+    assert {env["SERVING_SERVICE"] for env in seen[2:]} == {"ocr"}
+
+
+def test_ports_that_are_named_are_the_proxys(service_setup: ServiceSetup) -> None:
+    free = Ports.choose("127.0.0.1")
+
+    async def scene(service: LocalService) -> None:
+        env = service_setup.environment()
+        assert (env["SPONGE_ADMIN_PORT"], env["SPONGE_METRICS_PORT"]) == (str(free.admin), str(free.metrics))
+        assert service.addresses.state_url == f"http://127.0.0.1:{free.admin}/sponge/v1/state"
+        assert service.addresses.metrics_url == f"http://127.0.0.1:{free.metrics}/metrics"
+
+    serve(service_setup.options(admin_port=free.admin, metrics_port=free.metrics), scene)
 
 
 def test_the_most_cores_are_bounded_by_what_this_process_may_use(service_setup: ServiceSetup) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,17 @@ from pathlib import Path
 import pytest
 
 from knative_sponge.local.cpu.procfs import descendants
-from knative_sponge.local.runner import LocalService, ServiceError
+from knative_sponge.local.process import ServiceError
+from knative_sponge.local.runner import LocalService
 from tests.local.cpu.writable_groups import HAVE_V1, V1_CPU
 from tests.local.service_setup import CODE, ServiceSetup, never, serve
 from tests.local.waiting import alive, until, wait_until
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def test_a_server_that_dies_at_the_start_is_quoted(service_setup: ServiceSetup) -> None:
@@ -28,6 +36,36 @@ def test_a_server_that_dies_at_the_start_is_quoted(service_setup: ServiceSetup) 
 def test_a_server_that_never_listens_is_ended_after_its_time(service_setup: ServiceSetup) -> None:
     with pytest.raises(ServiceError, match=r"(?s)did not accept a connection in 0.3 s.*thinking"):
         serve(service_setup.options(("sh", "-c", "echo thinking; exec sleep 60"), start_timeout_s=0.3), never)
+
+
+def test_a_server_on_another_port_than_the_one_named_is_told_with_what_it_opened(service_setup: ServiceSetup) -> None:
+    own = free_port()
+    code = f"import os; os.environ['PORT'] = '{own}'\n" + CODE.replace("sys.argv[1]", "os.environ['PORT']")
+    options = service_setup.options((sys.executable, "-c", code), start_timeout_s=1.0, server_port=free_port())
+    with pytest.raises(
+        ServiceError, match=rf"in 1 s on port \d+, which it was told; it listens on {own}: .*--server-port"
+    ):
+        serve(options, never)
+
+
+@pytest.mark.parametrize(("status", "passed"), [(3, 3), (0, 1)])
+def test_the_exit_status_of_a_server_that_ends_at_the_start_is_kept(
+    service_setup: ServiceSetup, status: int, passed: int
+) -> None:
+    with pytest.raises(ServiceError) as failed:
+        serve(service_setup.options(("sh", "-c", f"exit {status}")), never)
+    assert failed.value.status == passed
+
+
+def test_an_interpreter_that_cannot_be_started_again_is_told(
+    service_setup: ServiceSetup, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    forbidden = tmp_path / "python"
+    forbidden.write_text("")
+    monkeypatch.setattr(sys, "executable", str(forbidden))
+    with pytest.raises(ServiceError, match=r"cannot start .*python: Permission denied") as failed:
+        serve(service_setup.options(("server",)), never)
+    assert failed.value.status == 126
 
 
 def test_a_proxy_that_dies_at_the_start_is_quoted_and_takes_the_server_along(service_setup: ServiceSetup) -> None:
@@ -56,7 +94,8 @@ def test_wait_says_how_the_model_server_ended(service_setup: ServiceSetup, tmp_p
         assert await service.wait() == "the model server ended with status 1; its last lines:\nout of memory\n"
         assert service.server_status == 1
 
-    serve(service_setup.options((sys.executable, "-c", doomed, "{port}", str(fate))), scene)
+    command = (sys.executable, "-c", doomed, "{port}", str(fate))
+    serve(service_setup.options(command, ready_path="none"), scene)
 
 
 def test_wait_says_when_the_proxy_is_gone(service_setup: ServiceSetup) -> None:

@@ -125,6 +125,21 @@ def test_everything_the_controller_shows_of_cores_and_resizes_is_on_the_dashboar
         assert name in shown or name.endswith(("_sum", "_count")), name
 
 
+def test_what_a_proxy_shows_of_its_cores_and_of_the_requests_it_only_passes_on_is_on_the_dashboard() -> None:
+    shown = {name for panel in panels() for t in panel["targets"] for name in re.findall(r"sponge_[a-z_]+", t["expr"])}
+    wiring = (ROOT / "knative_sponge" / "proxy" / "queue" / "wiring.py").read_text()
+    gauges = set(re.findall(r'\("(sponge_[a-z_]+)", "', wiring))
+    assert "sponge_cores" in gauges
+    assert gauges | {"sponge_passed_through_total"} <= shown
+
+
+def test_a_machine_without_an_autoscaler_has_no_leader_to_miss() -> None:
+    """Each operand needs a series of an autoscaler, or of a pod that a cluster's scraping has labelled."""
+    (alert,) = (alert for alert in alerts() if alert["alert"] == "SpongeNoLeader")
+    operands = re.split(r"\bor\b", alert["expr"])
+    assert all(re.search(r'sponge_leader|sponge_cores\{revision!="",namespace!=""\}', operand) for operand in operands)
+
+
 def test_panels_lie_side_by_side_and_have_one_number_each() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:

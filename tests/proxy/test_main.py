@@ -109,6 +109,21 @@ def test_what_knative_asks_to_see_is_shown(model: PlainServer) -> None:
         assert "CONTAINER_CONCURRENCY" not in errors
 
 
+@pytest.mark.parametrize("path", ["/", "/v1/models/m:predict"])
+def test_calls_that_fail_are_written_once_and_not_each(path: str) -> None:
+    with running(USER_PORT=str(closed_port()), SPONGE_SLO="20s") as proxy:
+        for _ in range(5):
+            status, _, _ = proxy.ask("QUEUE_SERVING_PORT", "POST", path, b'{"instances": [1]}')
+            assert status == 502
+        proxy.process.send_signal(signal.SIGTERM)
+        _, errors = proxy.process.communicate(timeout=PATIENCE_S)
+    lines = [line for line in errors.splitlines() if "upstream" in line]
+    assert len(lines) == 1, errors
+    assert lines[0].startswith(
+        "WARNING knative_sponge.proxy.failures: upstream-refused: no connection to the model server"
+    )
+
+
 def test_the_endpoint_names_the_port(model: PlainServer) -> None:
     port = closed_port()
     metrics = {"requestMetrics": {"protocol": "prometheus", "endpoint": f":{port}"}}

@@ -185,7 +185,7 @@ def _parse(argv: Sequence[str]) -> DemoOptions:
     add("--trace", choices=[*TraceKind], default=TraceKind.QMAP, help="the 4G link (default: %(default)s)")
     add("--slo", help="from send to answer, such as 500ms (default: chosen for this machine)")
     add("--rate", type=float, help="steady requests/s (default: chosen for this machine)")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_joined(argv))
     if not (args.server / "__main__.py").is_file():
         raise SettingError("server", str(args.server), "the folder examples/ocr-server of the source tree")
     if args.seconds < 1 or not args.profile_seconds > 0 or (args.rate is not None and not args.rate > 0):
@@ -201,6 +201,17 @@ def _parse(argv: Sequence[str]) -> DemoOptions:
         slo_s=None if args.slo is None else _duration_s(args.slo),
         rate=args.rate,
     )
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """`--slo -5ms` as one word: argparse takes a value that begins with a dash for a flag."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] == "--slo" and not word.startswith("--"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _duration_s(text: str) -> float:

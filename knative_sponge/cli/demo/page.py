@@ -43,6 +43,7 @@ tbody tr:first-child td { font-weight: 650; }
 td small { display: block; font-weight: 400; color: var(--muted); font-size: .82rem; line-height: 1.35; }
 .share { display: inline-block; vertical-align: middle; width: 4.5rem; height: .5rem; margin-right: .6rem;
   border-radius: 3px; background: var(--rule); }
+.number { display: inline-block; vertical-align: middle; width: 4.5em; text-align: right; }
 .share i { display: block; height: 100%; border-radius: 3px; background: var(--late); }
 svg { display: block; width: 100%; min-width: 60rem; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif !important; }
@@ -82,7 +83,8 @@ def render_page(
 def _row(name: str, one: Summary) -> str:
     cells = [f"<td>{escape(column.show(one))}</td>" for column in COLUMNS]
     bar = f'<span class="share"><i style="width:{100 * one.missed_share:.1f}%"></i></span>'
-    cells[0] = f"<td>{bar}{escape(COLUMNS[0].show(one))}</td>"
+    # The number beside a bar has one width in all rows, so that all bars begin at the same place and have one scale.
+    cells[0] = f'<td>{bar}<span class="number">{escape(COLUMNS[0].show(one))}</span></td>'
     return f"<tr><td>{escape(name)}<small>{escape(EXPLAINED.get(name, ''))}</small></td>{''.join(cells)}</tr>"
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from knative_sponge.cli.demo.figure import Picture
 from knative_sponge.cli.demo.host import describe_machine, machine_line
 from knative_sponge.cli.demo.page import render_page
-from knative_sponge.cli.demo.report import StrategyRun, summarize, to_json
+from knative_sponge.cli.demo.report import StrategyRun, headline, summarize, to_json
 from knative_sponge.cli.demo.scenario import SURGE, Scenario
 from knative_sponge.cli.demo.strategy import FIFO_BATCH, FIFO_TIMEOUT
 from knative_sponge.core.latency.curve import LatencyParams
@@ -30,7 +30,7 @@ def publish(folder: Path, scenario: Scenario, runs: Sequence[StrategyRun], param
     page = folder / "report.html"
     page.write_text(
         render_page(
-            title="Deadlines kept with fewer cores",
+            title=headline(summaries),
             lead=[
                 scenario_text(scenario),
                 "Shaded: the surges. Every strategy gets the same requests at the same times.",
@@ -72,7 +72,7 @@ def curve_text(params: LatencyParams) -> str:
 def lag_text(runs: Sequence[StrategyRun]) -> str:
     """A sentence on how late the load generator itself was, and whether that is too much."""
     p99_s = max(lag_s(run.outcomes, 0.99) for run in runs)
-    text = f"The load generator was at most {1000 * p99_s:.1f} ms late for 99 % of the requests of every run."
+    text = f"In every run, 99 of 100 requests left no more than {1000 * p99_s:.1f} ms after the time planned for them."
     if p99_s > _TOO_LATE_S:
-        text += f" That is over {1000 * _TOO_LATE_S:g} ms: the machine was too busy to take the figures at face value."
+        text += f" More than {1000 * _TOO_LATE_S:g} ms is too late: the machine was too busy to take the figures at face value."
     return text

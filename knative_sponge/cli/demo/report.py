@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from knative_sponge.profile.load import Outcome
+
+_AS_MANY: Final = 1.05
+"""Strategies within 5 % of each other's cores count as having as many: sizes are set in steps."""
 
 Steps = Sequence[tuple[float, float]]
 """A step function of time: (start of the step, value), ascending."""
@@ -71,6 +74,30 @@ def summarize(run: StrategyRun) -> Summary:
         # A batch of b rows is seen b times, by each of its members.
         mean_batch=len(batches) / sum(1 / batch for batch in batches) if batches else None,
     )
+
+
+def headline(summaries: Mapping[str, Summary]) -> str:
+    """What came out, in one line, whoever missed less; the first of the summaries is the strategy that is judged."""
+    (name, ours), *rest = summaries.items()
+    fewer = sorted((one.missed_share, other) for other, one in rest if one.missed_share < ours.missed_share)
+    rivals = [other for _, other in fewer if summaries[other].mean_cores <= ours.mean_cores * _AS_MANY]
+    if rivals:
+        verdict = f", more than {rivals[0]}: {_figures(summaries[rivals[0]])}"
+    elif fewer:
+        verdict = f"; fewer only with more cores, as {fewer[0][1]}: {_figures(summaries[fewer[0][1]])}"
+    elif all(one.missed_share == ours.missed_share for _, one in rest):
+        verdict = ", as every other strategy" if rest else ""
+    else:
+        verdict = "; no other strategy missed fewer"
+    return f"{name} missed {_percent(ours.missed_share)} of the deadlines with {ours.mean_cores:.2f} cores{verdict}"
+
+
+def _figures(one: Summary) -> str:
+    return f"{_percent(one.missed_share)} with {one.mean_cores:.2f} cores"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def to_json(machine: Mapping[str, object], summaries: Mapping[str, Summary]) -> dict[str, Any]:

@@ -25,7 +25,13 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
-from knative_sponge.controller.annotations import REVISION_LABEL, SERVICE_LABEL, read_settings, sponge_annotations
+from knative_sponge.controller.annotations import (
+    OWNER_UID_LABEL,
+    REVISION_LABEL,
+    SERVICE_LABEL,
+    read_settings,
+    sponge_annotations,
+)
 from knative_sponge.controller.cluster.limits import LimitTable
 from knative_sponge.controller.cluster.pod import PROXY_CONTAINER
 from knative_sponge.controller.kube.api_json import Text
@@ -44,10 +50,11 @@ ALL: Final = ("", "")
 @dataclass(frozen=True, slots=True)
 class Owned:
     """What a pod's Revision says of it. settings: as far as they count. service: of the Revision; empty without one.
-    head_room: cores that the pod may be given ahead of need."""
+    owner: uid of its Configuration; empty without one. head_room: cores that the pod may be given ahead of need."""
 
     settings: ServingSettings
     service: str = ""
+    owner: str = ""
     head_room: float = math.inf
 
 
@@ -110,7 +117,9 @@ class Ownership:
             return None
         limits = self._table.of(key[0])
         head_room = math.inf if limits.head_room is None else limits.head_room
-        return Owned(limits.bounded(settings), (metadata.get("labels") or {}).get(SERVICE_LABEL) or "", head_room)
+        labels = metadata.get("labels") or {}
+        service, owner = labels.get(SERVICE_LABEL) or "", labels.get(OWNER_UID_LABEL) or ""
+        return Owned(limits.bounded(settings), service, owner, head_room)
 
     def revision_of(self, pod: Object) -> Object | None:
         """The Revision that vouches for a pod; None where none does."""
@@ -218,7 +227,8 @@ def _told_of_revision(item: Object | None) -> object:
     if item is None:
         return None
     metadata = item["metadata"]
-    return metadata.get("uid"), metadata.get("annotations"), (metadata.get("labels") or {}).get(SERVICE_LABEL)
+    labels = metadata.get("labels") or {}
+    return metadata.get("uid"), metadata.get("annotations"), labels.get(SERVICE_LABEL), labels.get(OWNER_UID_LABEL)
 
 
 def _read(annotations: Mapping[str, str]) -> ServingSettings | None:

@@ -117,10 +117,15 @@ class PodView:
 
 
 def view(
-    pod: Object, settings: ServingSettings | None, *, service: str | None = None, head_room: float = math.inf
+    pod: Object,
+    settings: ServingSettings | None,
+    *,
+    service: str | None = None,
+    owner: str | None = None,
+    head_room: float = math.inf,
 ) -> PodView:
-    """The pod as a value. settings, service, head_room: what its Revision says (`ownership`); its own word counts for none of
-    them. Raises ValueError where a quantity cannot be read."""
+    """The pod as a value. settings, service, owner, head_room: what its Revision says (`ownership`); the pod's own word counts
+    for none of them. Raises ValueError where a quantity cannot be read."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     containers: Sequence[Object] = spec["containers"]
@@ -138,7 +143,7 @@ def view(
         uid=metadata.get("uid") or "",
         revision=labels.get(REVISION_LABEL) or "",
         service=(labels.get(SERVICE_LABEL) or "") if service is None else service,
-        owner=labels.get(OWNER_UID_LABEL) or "",
+        owner=(labels.get(OWNER_UID_LABEL) or "") if owner is None else owner,
         node=spec.get("nodeName") or "",
         ip=status.get("podIP") or "",
         token=_proxy_variable(containers, PLAIN),

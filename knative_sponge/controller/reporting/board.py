@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from knative_sponge.asgi import from_loopback
-from knative_sponge.controller.reporting.rows import NodeRow, Overview, RevisionRow
-
-PATH: Final = "/sponge/v1/revisions"
+from knative_sponge.controller.reporting.rows import PATH, NodeRow, Overview, RevisionRow
 
 Rows = Callable[[], tuple[Sequence[RevisionRow], Sequence[NodeRow]]]
 """Makes the rows of all revisions and nodes as they are when it is called."""

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from knative_sponge.errors import SpongeError
 
+PATH: Final = "/sponge/v1/revisions"
+"""Where the overview is served, on the metrics port."""
 VERSION: Final = 1
 
 

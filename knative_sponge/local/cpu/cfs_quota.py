@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from knative_sponge.core.quantity import format_duration
 from knative_sponge.errors import SettingError
 
 KERNEL_MIN_US: Final = 1_000
@@ -20,7 +21,7 @@ slices of 5 ms."""
 def check_period(period_s: float) -> float:
     """Returns `period_s`. Raises SettingError when the kernel would not take it."""
     if not KERNEL_MIN_US <= period_s * 1e6 <= KERNEL_MAX_PERIOD_US:
-        raise SettingError("cfs-period", period_s, "a duration from 1ms to 1s")
+        raise SettingError("cfs-period", format_duration(period_s), "a duration from 1ms to 1s")
     return period_s
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +60,17 @@ def threads(pid: int) -> list[int]:
         return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def computing(root: int) -> bool:
+    """Whether any thread below `root` runs, waits for a CPU, or waits for a disk at this moment."""
+    for process in descendants(root):
+        for thread in threads(process.pid):
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{process.pid}/task/{thread}/stat").read_text(errors="replace")
+                if text[text.rindex(")") + 2] in "RD":
+                    return True
+    return False
 
 
 def tree_cpu_s(root: int) -> float:

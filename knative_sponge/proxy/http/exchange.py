@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from knative_sponge.asgi import ASGIApp, Message, Scope
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import RequestFailed
+from knative_sponge.proxy.http.failure_log import note_failure
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.framing import (
     BODYLESS,
@@ -145,6 +146,7 @@ class Exchange:
         try:
             await app(self.scope, self.receive, self.send)
         except RequestFailed as failure:
+            note_failure(failure.reason, str(failure))
             self._fail(refusal(failure))
         except asyncio.CancelledError:
             self._connection.cut(self)

@@ -35,6 +35,7 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.work import Work
 from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
+from knative_sponge.proxy.http.failure_log import note_failure
 from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
@@ -136,7 +137,9 @@ class InferenceEndpoint:
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request is batched; the others are relayed."""
-        return self._codec.wants(_head(scope))
+        wanted = self._codec.wants(_head(scope))
+        self._metrics.passed_through += not wanted
+        return wanted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one inference request."""
@@ -235,6 +238,7 @@ class InferenceEndpoint:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
+            note_failure(reason, message)
             # Until the request's own deadline. The planned one may be earlier: it is never after the revision timeout.
             left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
             waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))

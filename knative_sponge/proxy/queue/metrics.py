@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer
@@ -27,6 +29,7 @@ class Metrics:
     on_invoked: called with status and upstream seconds of each request that the model server answered.
     met, missed: requests that got a good answer by their deadline, and that did not. A request that the client spoiled is
     neither: it left, or it asked what cannot be understood.
+    passed_through: requests that are not for the queue; those that switch protocols are not counted.
     """
 
     def __init__(
@@ -35,7 +38,8 @@ class Metrics:
         on_invoked: Callable[[int, float], None] = lambda _status, _seconds: None,
     ) -> None:
         self.registry = CollectorRegistry() if registry is None else registry
-        self.met = self.missed = 0
+        self.met = self.missed = self.passed_through = 0
+        self.registry.register(_PassedThrough(self))
         self._on_invoked = on_invoked
         requests = Counter(
             "sponge_requests",
@@ -118,6 +122,19 @@ class Metrics:
         self._infer.observe(infer_s)
         if not ok:
             self._failed.inc()
+
+
+class _PassedThrough(Collector):
+    """Read when it is scraped: a request that is passed through costs no more than an addition."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """See `Collector.collect`."""
+        yield CounterMetricFamily(
+            "sponge_passed_through", "Requests that are not for the queue.", value=self._metrics.passed_through
+        )
 
 
 class MetricsPage:

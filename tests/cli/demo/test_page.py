@@ -13,7 +13,7 @@ from knative_sponge.cli.demo.host import describe_machine, machine_line
 from knative_sponge.cli.demo.page import render_page
 from knative_sponge.cli.demo.report import StrategyRun, summarize
 from knative_sponge.cli.demo.table import COLUMNS, terminal_table
-from tests.cli.demo.sample_run import RATES, RUN
+from tests.cli.demo.sample_run import RATES, RUN, outcome
 
 NAMES = ("sponge", "static-mean", "fifo", "static-max")
 RUNS = [StrategyRun(name, RUN.seconds, RUN.outcomes, RUN.cores) for name in NAMES]
@@ -98,7 +98,26 @@ def test_words_are_escaped_and_every_figure_is_in_the_table(page: str) -> None:
     assert "A &lt;title&gt;" in page
     assert "Lead &amp; more" in page
     for column in COLUMNS:
-        assert page.count(f"{column.show(SUMMARIES['sponge'])}</td>") >= len(NAMES)
+        assert len(re.findall(re.escape(column.show(SUMMARIES["sponge"])) + "(?:</span>)?</td>", page)) >= len(NAMES)
+
+
+def test_the_bars_of_what_was_missed_begin_at_one_place_and_have_one_scale(page: str) -> None:
+    bars = re.findall(
+        r'<td><span class="share"><i style="width:([\d.]+)%"></i></span><span class="number">([\d.]+) %</span></td>',
+        page,
+    )
+    assert bars == [("50.0", "50.0")] * len(NAMES)
+    for sized in (".share", ".number"):
+        assert re.search(rf"^\{sized} {{[^}}]*width: [\d.]+r?em", page, re.MULTILINE)
+
+
+def test_every_column_of_the_picture_has_the_axes_of_the_others() -> None:
+    late = tuple(outcome(1 + i / 100, 0.9) for i in range(60))
+    runs = [RUN, StrategyRun("fifo", RUN.seconds, late, RUN.cores)]
+    axes = Picture(runs, [summarize(run) for run in runs], RATES)._figure.axes
+    limits = [(each.get_xlim(), each.get_ylim()) for each in axes]
+    assert limits[::2] == limits[1::2]
+    assert limits[-1][1][1] >= len(late)
 
 
 def test_the_terminal_table_has_a_row_for_each_strategy() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from knative_sponge.cli.demo.report import (
     StrategyRun,
+    Summary,
+    headline,
     in_service,
     integral,
     peaks,
@@ -35,6 +38,41 @@ def test_a_run_comes_to_the_figures_counted_by_hand() -> None:
     assert summary.p50_s == pytest.approx(0.3)
     assert summary.p99_s == pytest.approx(0.9)
     assert summary.mean_batch == pytest.approx(4 / 3)  # batches of 2, 1 and 1
+
+
+def case(**figures: tuple[float, float]) -> dict[str, Summary]:
+    """Of each strategy the share that was missed, and the mean cores."""
+    base = summarize(RUN)
+    names = {name: name.replace("_", "-") for name in figures}
+    return {
+        names[name]: replace(base, missed_share=share, mean_cores=cores) for name, (share, cores) in figures.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("summaries", "title"),
+    [
+        (
+            case(sponge=(0.004, 1.2), static_mean=(0.1, 1.2), fifo=(0.2, 1.2), static_max=(0.01, 3.4)),
+            "sponge missed 0.4 % of the deadlines with 1.20 cores; no other strategy missed fewer",
+        ),
+        (
+            case(sponge=(0.004, 1.2), static_mean=(0.1, 1.2), most=(0.001, 3.4)),
+            "sponge missed 0.4 % of the deadlines with 1.20 cores; fewer only with more cores, as most: 0.1 % with 3.40 cores",
+        ),
+        (
+            case(sponge=(0.3, 1.2), static_mean=(0.2, 1.2), fifo=(0.1, 1.21), static_max=(0.0, 3.4)),
+            "sponge missed 30.0 % of the deadlines with 1.20 cores, more than fifo: 10.0 % with 1.21 cores",
+        ),
+        (
+            case(sponge=(0.0, 1.2), fifo=(0.0, 1.2)),
+            "sponge missed 0.0 % of the deadlines with 1.20 cores, as every other strategy",
+        ),
+        (case(sponge=(0.0, 1.2)), "sponge missed 0.0 % of the deadlines with 1.20 cores"),
+    ],
+)
+def test_the_title_says_who_missed_less_whoever_it_was(summaries: dict[str, Summary], title: str) -> None:
+    assert headline(summaries) == title
 
 
 def test_a_refused_request_counts_as_missed_even_before_its_deadline() -> None:

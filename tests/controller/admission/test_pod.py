@@ -42,9 +42,7 @@ def test_the_pod_of_a_revision_with_slo_gets_our_proxy() -> None:
 
 
 def test_the_proxy_reads_the_environment_that_the_pod_gives_it() -> None:
-    env = {
-        one["name"]: one.get("value", "from-the-pod") for one in container(created(pod_with()), "queue-proxy")["env"]
-    }
+    env = {one["name"]: one.get("value", "10.0.0.7") for one in container(created(pod_with()), "queue-proxy")["env"]}
     settings = ProxySettings.from_env(env)
     assert settings.cores == 0.1
     assert settings.control_token_sha256 == hashlib.sha256(b"t-1").digest()

@@ -116,9 +116,7 @@ def test_the_room_for_a_new_pod_is_a_share_of_the_largest_node_that_it_may_come_
 
 
 def test_the_proxy_reads_the_model_that_the_pod_gives_it() -> None:
-    env = {
-        one["name"]: one.get("value", "from-the-pod") for one in container(reviewed(pod_with()), "queue-proxy")["env"]
-    }
+    env = {one["name"]: one.get("value", "10.0.0.7") for one in container(reviewed(pod_with()), "queue-proxy")["env"]}
     profile = ProxySettings.from_env(env).profile
     assert profile is not None
     assert from_json(json.loads(profile)).predict_s(4, 2.0) == pytest.approx(learned().predict_s(4, 2.0), rel=0.01)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from knative_sponge.controller.reporting.board import PATH, Board
-from knative_sponge.controller.reporting.rows import BoardError, NodeRow, Overview, PodRow, RevisionRow
+from knative_sponge.controller.reporting.board import Board
+from knative_sponge.controller.reporting.rows import PATH, BoardError, NodeRow, Overview, PodRow, RevisionRow
 from knative_sponge.controller.reporting.why import STALE_S, why
 from knative_sponge.listener import Listener
 from tests.controller.reporting.board_kit import CURVE, NODE, POD, REVISION, SHORT, nodes, revisions, steady

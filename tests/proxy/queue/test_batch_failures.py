@@ -43,7 +43,7 @@ async def test_a_poisoned_request_does_not_fail_its_batch_mates() -> None:
 )
 @on_loop
 async def test_after_a_broken_call_nothing_is_sent_again_and_each_member_is_told_why(
-    failure: UpstreamError, status: int, reason: bytes
+    failure: UpstreamError, status: int, reason: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     kit = Kit()
     first = await behind_a_batch(kit)
@@ -54,6 +54,7 @@ async def test_after_a_broken_call_nothing_is_sent_again_and_each_member_is_told
     for reply in await asyncio.gather(*clients):
         assert (reply.status, reply.reason) == (status, reason)
         assert str(failure) in reply.json["error"]
+    assert set(caplog.messages) == {f"{reason.decode()}: {failure}"}, "the operator reads it too"
     again = kit.send("later")
     (await kit.server.call(2)).reply()
     assert (await again).status == 200, "the slot is free again"

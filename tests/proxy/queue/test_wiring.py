@@ -199,12 +199,16 @@ async def test_metrics_count_outcomes_and_batches() -> None:
     async with live() as proxy:
         await proxy.predict("a")
         await proxy.predict("b", slo_ms=10_000)
+        for _ in range(3):
+            async with proxy.session.get(f"{proxy.url}/docs") as answer:
+                await answer.read()
         async with proxy.session.get(f"{proxy.metrics}/metrics") as answer:
             text = await answer.text()
         assert 'sponge_requests_total{outcome="ok"} 2.0' in text
         assert 'sponge_deadline_source_total{source="x-sponge-slo-ms"} 1.0' in text
         assert "sponge_batch_rows_count 2.0" in text
         assert "sponge_cores 1.0" in text
+        assert "sponge_passed_through_total 3.0" in text
         async with proxy.session.get(f"{proxy.metrics}/other") as answer:
             assert answer.status == 404
 

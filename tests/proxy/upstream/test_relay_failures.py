@@ -27,7 +27,7 @@ def after_head(*pieces: bytes, reset: bool = False) -> Script:
 
 
 @on_loop
-async def test_nobody_listening_is_a_502_that_says_so() -> None:
+async def test_nobody_listening_is_a_502_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
     async with proxy(closed_port()) as port, client(port) as one:
         reply = await one.get()
         assert reply.status == 502
@@ -36,6 +36,9 @@ async def test_nobody_listening_is_a_502_that_says_so() -> None:
         assert reply.field(b"x-content-type-options") == b"nosniff"
         assert reply.body.startswith(b"no connection to the model server")
         assert reply.body.endswith(b"\n")
+        assert [line.partition(": ")[0] for line in caplog.messages] == ["upstream-refused"], (
+            "the operator reads it too"
+        )
         assert (await one.get()).status == 502, "the client's connection stays usable"
 
 

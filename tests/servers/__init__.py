@@ -1,0 +1,1 @@
+"""`sponge run` in front of model servers that are not ours: every line of docs/servers.md."""
