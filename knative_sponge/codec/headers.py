@@ -14,6 +14,9 @@ from __future__ import annotations
 
 from knative_sponge.codec.base import Headers, RequestHead
 
+JSON_LENGTH = b"inference-header-content-length"
+"""Says where the JSON of a V2 message ends and its binary tensors begin (binary tensor data extension)."""
+
 # RFC 9110 §7.6.1, and what frames one body.
 _HOP = frozenset(
     {
@@ -38,7 +41,7 @@ _ONE_REQUEST = _HOP | {
     b"forwarded",
     b"grpc-timeout",
     b"grpc-trace-bin",
-    b"inference-header-content-length",
+    JSON_LENGTH,
     b"sentry-trace",
     b"traceparent",
     b"tracestate",
@@ -63,7 +66,7 @@ _WHOLE_ANSWER = _HOP | {
     b"content-md5",
     b"digest",
     b"etag",
-    b"inference-header-content-length",
+    JSON_LENGTH,
     b"repr-digest",
     b"set-cookie",
 }
