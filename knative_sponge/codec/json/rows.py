@@ -33,9 +33,10 @@ def read_rows(text: JsonText, raw: bytes) -> Rows | None:
     if first is None or has_many_strings(raw):
         return None
     kind = Skeleton.of(first)
-    del first  # it may be nearly all of the array
     array = raw.strip()
-    count = kind.times_in(Skeleton.of(array))
+    is_all = len(array) == len(first) + len(b"[]")
+    del first  # it may be nearly all of the array
+    count = 1 if is_all else kind.times_in(Skeleton.of(array))
     if count is None:
         return None
     return Rows(count, Array(array, 0, len(array), flat=False).inner, kind.digest())
@@ -55,7 +56,7 @@ def cut_rows(text: JsonText, raw: bytes, counts: Sequence[int]) -> list[bytes]:
     try:
         rows = text.elements(raw, sum(counts))
     except JsonError as error:
-        raise UpstreamMismatch(f"the answer has no list of rows; {sum(counts)} were asked: {error}") from error
+        raise UpstreamMismatch(f"the answer has no list of the {sum(counts)} rows that were asked: {error}") from error
     if len(rows) != sum(counts):
         raise UpstreamMismatch(f"the answer has {len(rows)} rows; {sum(counts)} were asked")
     arrays = []

@@ -32,6 +32,8 @@ from knative_sponge.errors import BadRequest, UpstreamBroken, shown
 
 _PATH = re.compile(rb"/v2/models/[^/?]+(?:/versions/[^/?]+)?/infer(?:\?.*)?", re.DOTALL)
 _MOST_SHOWN = 40
+_MOST_SHARES = 100_000
+"""Outputs times requests of a merged call: each share is an object of its own."""
 # Parameters that Triton and others apply to the whole call: with one of them a request cannot share a call.
 _OWN_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
 
@@ -126,6 +128,8 @@ class V2Codec:
             if "outputs" not in members:
                 raise JsonError("no outputs")
             outputs = text.objects(members.pop("outputs"))
+            if len(outputs) * len(parts) > _MOST_SHARES:
+                raise JsonError(f"{len(outputs)} outputs for each of {len(parts)} requests")
             members.pop("id", None)
             rows = [part.rows for part in parts]
             shares = [cut_output(text, output, tail, rows) for output in outputs]
