@@ -15,6 +15,7 @@ The tree::
     └── RequestFailed         one request ends without the model server's answer; carries a Reason
         ├── BadRequest            the client's request cannot be understood (400, 413)
         ├── QueueFull             as many requests wait as may (503)
+        ├── Draining              the proxy ended before the request was understood (503)
         └── UpstreamError         the model server's side
             ├── UpstreamRefused       no connection could be made (502)
             ├── UpstreamBroken        connection lost or answer unreadable (502)
@@ -179,6 +180,12 @@ class QueueFull(RequestFailed):
     """As many requests are in the proxy as may be; the request had no effect."""
 
     reason = Reason.QUEUE_FULL
+
+
+class Draining(RequestFailed):
+    """The proxy ends, and the request had no effect."""
+
+    reason = Reason.DRAINING
 
 
 class UpstreamError(RequestFailed):

@@ -35,7 +35,7 @@ def at_most(cpu_s: float) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """cpu_s: computed. grown_bytes: by how much the process was larger at its largest. outcome: what was returned, or raised."""
+    """cpu_s: computed. grown_bytes: how much larger the process was at its largest. outcome: what was returned or raised."""
 
     cpu_s: float
     grown_bytes: int

@@ -35,7 +35,7 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.work import Work
-from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
+from knative_sponge.errors import BadRequest, Draining, Reason, RequestFailed, UpstreamError
 from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
@@ -153,8 +153,8 @@ class InferenceEndpoint:
                 return
             part = await self._parse(head, body)
             check_reply_possible(part, self._source)
-        except BadRequest as error:
-            self._metrics.refused(Reason.BAD_REQUEST)
+        except (BadRequest, Draining) as error:
+            self._metrics.refused(error.reason)
             await deliver(failure(error.reason, str(error), status=error.status), send)
             return
         deadline = deadline_of(
@@ -182,7 +182,7 @@ class InferenceEndpoint:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _parse(self, head: RequestHead, body: bytes) -> Part:
-        """The request, understood. Raises BadRequest."""
+        """The request, understood. Raises BadRequest, or Draining when the proxy ends meanwhile."""
         if parse_s(head, body) <= LONG_S:
             part = self._codec.parse(head, body)
         else:

@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, ParamSpec, TypeVar
 
+from knative_sponge.errors import Draining
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -24,11 +26,24 @@ class Worker:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="giant")
+        self._closed = False
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns or raises. Cancelling takes it back unless it runs already; then its end is ignored."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+        """What the function returns or raises; Draining once this is closed.
+
+        Cancelling takes the work back unless it runs already; then its end is of no interest.
+        """
+        done = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+        try:
+            await asyncio.wait((done,))
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
+        if done.cancelled() or (self._closed and done.exception() is None):
+            raise Draining("the queue-proxy is shutting down")
+        return done.result()
 
     def close(self) -> None:
-        """Take back all that does not run yet; whoever waits for it is cancelled."""
+        """Take back all that does not run yet; whoever waits for it is told."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
