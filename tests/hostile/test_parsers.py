@@ -71,6 +71,14 @@ def setting(name: str) -> Callable[[str], object]:
     return lambda text: ServingSettings.from_env({ENV_PREFIX + name.replace("-", "_").upper(): text})
 
 
+def scale(name: str) -> Callable[[str], object]:
+    return lambda text: ScaleBounds.of({name: text}, {})
+
+
+def idle(name: str) -> Callable[[str], object]:
+    return lambda text: IdleRules.of({name: text}, {})
+
+
 def variable(name: str) -> Callable[[str], object]:
     return lambda text: ProxySettings.from_env({**KNATIVE, name: text.replace("\0", "")})
 
@@ -122,10 +130,8 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "name of an annotation": lambda text: [str(fault) for fault in faults({ANNOTATION_PREFIX + text: "1"})],
     **{f"setting {name}": setting(name) for name in ServingSettings.names()},
     **{f"variable {name}": variable(name) for name in VARIABLES},
-    **{f"annotation {name}": lambda text, name=name: ScaleBounds.of({name: text}, {}) for name in MIN_SCALE},
-    **{f"annotation {name}": lambda text, name=name: ScaleBounds.of({name: text}, {}) for name in MAX_SCALE},
-    **{f"annotation {name}": lambda text, name=name: ScaleBounds.of({name: text}, {}) for name in INITIAL_SCALE},
-    **{f"annotation {name}": lambda text, name=name: IdleRules.of({name: text}, {}) for name in (*WINDOW, *RETENTION)},
+    **{f"annotation {name}": scale(name) for name in (*MIN_SCALE, *MAX_SCALE, *INITIAL_SCALE)},
+    **{f"annotation {name}": idle(name) for name in (*WINDOW, *RETENTION)},
     **{f"header {name.decode()}": claim(name) for name in sorted(CLAIM_HEADERS)},
     "timestamp": rfc3339_s,
     "probe": lambda text: parse_probes(text, "h", 1),

@@ -105,7 +105,7 @@ def _tokens(text: str) -> list[str]:
         if token is None:
             if not text[at:].strip():
                 break
-            raise ValueError(f"{text[at:]!r} is not understood")
+            raise ValueError(f"{text[at : at + 40]!r} is not understood")
         found.append(token[token.lastgroup or 0])
         at = token.end()
     return found
