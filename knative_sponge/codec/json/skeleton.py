@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from operator import mul
 
 _KEEP = b"[]{}:,tfnSK"
@@ -21,7 +22,6 @@ _MOST_STRINGS = 250_000
 _NONFINITE = re.compile(rb"NaN|-?Inf(?:inity)?")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _BACKSLASH = ord("\\")
-_MOST_ELEMENTS = 2**63
 MOST_DIMENSIONS = 32
 """Of a tensor that is looked at; NumPy had so many for twenty years."""
 _COLON = re.compile(rb"\s*+:")
@@ -78,7 +78,7 @@ class Skeleton:
 
     def is_nested(self, shape: Sequence[int], leaf: bytes) -> bool:
         """Whether it is arrays in arrays exactly as `shape` (all at least 1) says, around `leaf`s only."""
-        if not 0 < len(shape) <= MOST_DIMENSIONS or min(shape) < 1 or (leaves := elements_of(shape)) > len(self.form):
+        if not 0 < len(shape) <= MOST_DIMENSIONS or min(shape) < 1 or (leaves := prod(shape)) > len(self.form):
             return False
         arrays = 1 + sum(accumulate(shape[:-1], mul))
         if len(self.form) != 2 * arrays + leaves - 1 + len(leaf) * leaves:
@@ -92,18 +92,6 @@ class Skeleton:
 def has_many_strings(text: bytes) -> bool:
     """Whether a value has so many strings that it takes too long to find its structure."""
     return len(text) > 2 * _MOST_STRINGS and text.count(b'"') > 2 * _MOST_STRINGS
-
-
-def elements_of(shape: Sequence[int]) -> int:
-    """How many elements a tensor has; no more than 2^63 are counted, since nothing that is received has so many."""
-    if 0 in shape:
-        return 0
-    product = 1
-    for size in shape:
-        product *= size
-        if product > _MOST_ELEMENTS:
-            return _MOST_ELEMENTS
-    return product
 
 
 def _without_strings(text: bytes, keys: list[bytes]) -> bytes:

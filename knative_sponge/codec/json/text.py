@@ -57,6 +57,7 @@ _MOST_SURROGATES = 100_000
 _MOST_QUOTES = 100_000
 _MOST_TRIED = 8
 _FEW_COLONS = 32
+_LEAST_MEMBER = len('"":0')
 _MOST_REPEATED = 64 * 2**20
 _PIECE = 64 * 1024
 # A key ends with a quote before a colon; so may a text within a string, where a backslash stands before the quote.
@@ -119,7 +120,7 @@ class JsonText:
         """The members of each object in an array. Raises JsonError as `members` does."""
         if _has_many_keys(raw):
             raise JsonError(f"more than {_MOST_WALKED} members")
-        if raw.count(b"{") > _MOST_WALKED:
+        if len(raw) > _MOST_WALKED and raw.count(b"{") > _MOST_WALKED:
             # Most of them may stand in strings: the objects are taken one by one, and not too many.
             found, finite = self._decode(_some(_MOST_OBJECTS + 1), raw)
             items = [item for name in found.__struct_fields__ if (item := getattr(found, name)) is not msgspec.UNSET]
@@ -269,6 +270,8 @@ def _only(name: str) -> msgspec.json.Decoder[Any]:
 
 def _has_many_keys(text: bytes) -> bool:
     """Whether the objects of a text may have more than `_MOST_WALKED` keys, at whatever depth."""
+    if len(text) < _LEAST_MEMBER * _MOST_WALKED:
+        return False
     at = 0
     for _ in range(_FEW_COLONS):  # finding some is faster than counting all, and most texts have but some
         at = text.find(b":", at) + 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import prod
 
 from knative_sponge.codec.json.array import Array
-from knative_sponge.codec.json.skeleton import Skeleton, elements_of, has_many_strings
+from knative_sponge.codec.json.skeleton import Skeleton, has_many_strings
 from knative_sponge.codec.json.text import JsonText, object_tail
 from knative_sponge.codec.v2.tensor import (
     BYTES,
@@ -101,7 +102,7 @@ def read_input(text: JsonText, members: Mapping[str, bytes], tail: BinaryTail | 
         raise BadRequest(
             f"input {shown(name, _MOST_SHOWN)}: shape {show_shape(shape)} of {datatype}: {error}"
         ) from error
-    if found is None or not elements_of(shape) or not shape:
+    if found is None or not prod(shape) or not shape:
         return None
     form, view = found
     others = {key: text.whole(value) for key, value in rest.items()}
@@ -132,15 +133,15 @@ def read_parameters(text: JsonText, members: Mapping[str, bytes]) -> dict[str, b
 
 def _read_binary(data: memoryview, datatype: str, shape: Shape) -> tuple[Form, memoryview]:
     if datatype == BYTES:
-        cut_prefixed(data, [elements_of(shape)])
+        cut_prefixed(data, [prod(shape)])
     else:
-        cut_sized(data, [elements_of(shape)], ITEM_BYTES[datatype])
+        cut_sized(data, [prod(shape)], ITEM_BYTES[datatype])
     return Form.BINARY, data
 
 
 def _read_json(array: Array, datatype: str, shape: Shape) -> tuple[Form, memoryview] | None:
     """Form and elements; None when the data is not plainly of the shape, ValueError when they contradict."""
-    wanted = elements_of(shape)
+    wanted = prod(shape)
     if array.flat:
         if datatype == BYTES:
             return None

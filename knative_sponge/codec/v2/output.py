@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
-from knative_sponge.codec.json.skeleton import elements_of
 from knative_sponge.codec.json.text import JsonError, JsonText, check_repeated, object_tail
 from knative_sponge.codec.v2.input import BinaryTail, read_parameters
 from knative_sponge.codec.v2.tensor import BYTES, Shape, cut_prefixed, cut_sized, read_shape, show_shape, write_shape
@@ -83,7 +83,7 @@ def _take(tail: BinaryTail, size: int) -> memoryview:
 def _cut_binary(
     text: JsonText, members: Mapping[str, bytes], data: memoryview, shape: Shape, rows: Sequence[int]
 ) -> list[memoryview]:
-    each = elements_of(shape[1:])
+    each = prod(shape[1:])
     if text.string(members.get("datatype", b"null")) == BYTES:
         return cut_prefixed(data, [count * each for count in rows])
     row_bytes, odd = divmod(len(data), shape[0])
@@ -94,7 +94,7 @@ def _cut_binary(
 
 def _cut_json(text: JsonText, data: bytes, shape: Shape, rows: Sequence[int]) -> Sequence[bytes | memoryview]:
     array = text.array(data)
-    each = elements_of(shape[1:])
+    each = prod(shape[1:])
     if array.flat and each:
         return array.cut_flat([count * each for count in rows])
     try:

@@ -39,7 +39,10 @@ _PREFIX = struct.Struct("<I")
 
 
 def read_shape(text: JsonText, raw: bytes) -> Shape | None:
-    """The shape a JSON value says, () for a scalar; None unless it is at most 32 whole numbers, of at least 0."""
+    """The shape a JSON value says, () for a scalar; None unless it is at most 32 whole numbers, of at least 0.
+
+    They have at most 18 digits, so that what they are multiplied to stays short.
+    """
     if len(raw) > _LONGEST_SHAPE or raw.count(b",") >= MOST_DIMENSIONS:
         return None
     compact = text.compact(raw)
