@@ -22,6 +22,8 @@ PROXY: Final = ANNOTATION_PREFIX + "proxy"
 INTERNAL: Final = frozenset({EFFECTIVE, PROXY})
 """What the webhook itself writes on pods: all effective settings as JSON, and which proxy the pod runs. Not settings."""
 
+MOST_EFFECTIVE: Final = 8192
+"""Characters of `effective` that are read. The webhook writes some 1,000, but whoever makes a bare pod writes what he likes."""
 MOST_TEXT: Final = 256
 """Characters of one value. Whatever is longer is refused before it is parsed: tenants write it, others wait for its parser."""
 

@@ -15,6 +15,7 @@ from knative_sponge.codec.json.skeleton import Skeleton
 from knative_sponge.codec.json.text import JsonText, json_fault
 from knative_sponge.codec.select import codec_for
 from knative_sponge.controller.admission.admission_review import read_review
+from knative_sponge.controller.admission.stock_proxy_report import _why
 from knative_sponge.controller.annotations import INITIAL_SCALE, MAX_SCALE, MIN_SCALE, RETENTION, WINDOW, faults
 from knative_sponge.controller.profiles.profile import from_text
 from knative_sponge.controller.revisions.activators import held_requests
@@ -28,7 +29,7 @@ from knative_sponge.proxy.knative.log_template import Template
 from knative_sponge.settings import ProxySettings, ServingSettings
 from knative_sponge.settings.observability import parse_observability
 from knative_sponge.settings.probe import parse_probes
-from knative_sponge.settings.serving import ANNOTATION_PREFIX, ENV_PREFIX
+from knative_sponge.settings.serving import ANNOTATION_PREFIX, EFFECTIVE, ENV_PREFIX
 from knative_sponge.wire.demand import decode_demand
 from tests.hostile.dear import at_most
 from tests.proxy.test_proxy_settings import KNATIVE
@@ -140,6 +141,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "endpoint of observability": lambda text: parse_observability(
         json.dumps({"requestMetrics": {"protocol": "prometheus", "endpoint": text}})
     ),
+    "annotation effective of a pod": lambda text: _why({EFFECTIVE: text}),
     "log template": lambda text: Template[None](text, {}, lambda _subject, _name: ""),
     "admission review": lambda text: read_review(text.encode()),
     "line of demand": lambda text: decode_demand(text.encode()),

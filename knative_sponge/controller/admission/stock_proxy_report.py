@@ -23,7 +23,7 @@ from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, Key, Object
 from knative_sponge.controller.reporting.metrics import KEPT, MISSED, Metrics
 from knative_sponge.errors import KubeError, KubeNotFound
-from knative_sponge.settings.serving import EFFECTIVE, PROXY
+from knative_sponge.settings.serving import EFFECTIVE, MOST_EFFECTIVE, PROXY
 
 _log: Final = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _found(pod: Object | None) -> StockProxy | None:
 def _why(annotations: dict[str, str]) -> str:
     """The reason that the webhook wrote, on one line. The annotation may hold anything: others may change pods."""
     try:
-        why = json.loads(annotations.get(EFFECTIVE, ""))["why"]
+        why = json.loads(annotations.get(EFFECTIVE, "")[:MOST_EFFECTIVE])["why"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "the reason is not known"
     return " ".join(str(why).encode(errors="replace").decode().split())
