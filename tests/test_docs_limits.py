@@ -20,7 +20,8 @@ ROWS = dict(re.findall(r"^\| ([^|`]*(?:`[^|]*)?) \| ([\d ]+(?:MiB)?)[^|]* \| [^|
     ("beginning", "most"),
     [
         ("strings", f"{skeleton._MOST_STRINGS:_}"),
-        ("members beside", f"{text._MOST_WALKED:_}"),
+        ("members of one object", f"{text._MOST_WALKED:_}"),
+        ("members at any depth", f"{text._MOST_KEYS:_}"),
         ("`NaN`", f"{text._MOST_NONFINITE:_}"),
         ("dimensions of", str(skeleton.MOST_DIMENSIONS)),
         ("members of a CloudEvent", f"{text._MOST_WALKED:_}"),

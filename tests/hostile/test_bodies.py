@@ -208,24 +208,30 @@ def test_very_many_strings_more_or_less_than_the_shape_says_are_refused() -> Non
 
 def test_rows_of_very_many_keys_are_merged_all_the_same() -> None:
     row = b"{%b}" % b",".join(b'"k%d":%d' % (number, number) for number in range(50))
-    body = b'{"signature_name":"s","instances":[%b]}' % b",".join([row] * 1000)
+    body = b'{"signature_name":"s","instances":[%b]}' % b",".join([row] * 2100)
     codec = V1Codec()
     parts = parts_of(codec, V1, body, 2)
-    assert [part.rows for part in parts] == [1000, 1000]
+    assert [part.rows for part in parts] == [2100, 2100]
     assert parts[0].group == parts[1].group
-    merged = b'{"instances":[%b],"signature_name":"s"}' % b",".join([row] * 2000)
+    merged = b'{"instances":[%b],"signature_name":"s"}' % b",".join([row] * 4200)
     assert codec.merge(parts).body == merged
-    answer = Answer(200, [JSON_TYPE], b'{"predictions":[%b],"model":"m"}' % b",".join([row] * 2000))
+    answer = Answer(200, [JSON_TYPE], b'{"predictions":[%b],"model":"m"}' % b",".join([row] * 4200))
     assert [share.body for share in codec.split(parts, answer)] == [
-        b'{"predictions":[%b],"model":"m"}' % b",".join([row] * 1000)
+        b'{"predictions":[%b],"model":"m"}' % b",".join([row] * 2100)
     ] * 2
+
+
+def test_lists_of_very_many_keys_beside_the_rows_are_cut_by_row() -> None:
+    whys = b"{%b}" % b",".join(b'"k%d":%d' % (number, number) for number in range(12_000))
+    body = b'{"predictions":[1,2,3,4],"why":[%b]}' % b",".join([whys] * 4)
+    assert v1_answer(body) == [len(b'{"predictions":[1],"why":[%b]}' % whys)] * 4
 
 
 @pytest.mark.parametrize(
     "before", [b'"x":{"instances":[1]},', b'"x":"instances",', b'"instances":[2],', b'"inst\\u0061nces":[3],']
 )
 def test_instances_of_very_many_keys_are_found_where_they_are_or_the_request_goes_alone(before: bytes) -> None:
-    row = b"{%b}" % b",".join(b'"k%d":%d' % (number, number) for number in range(11_000))
+    row = b"{%b}" % b",".join(b'"k%d":%d' % (number, number) for number in range(110_000))
     body = b'{%b"instances":[%b]}' % (before, row)
     codec = V1Codec()
     parts = parts_of(codec, V1, body, 2)

@@ -51,10 +51,12 @@ _DATA = b'"data"'
 # Far more than tensors need, and far less than would hold up the event loop.
 _MOST_LIFTED = 1000
 _MOST_WALKED = 10_000
+# At whatever depth: were all of them members of one object, it would take 25 MB until that is found out.
+_MOST_KEYS = 100_000
 _MOST_OBJECTS = 1000
 _MOST_NONFINITE = 100_000
 _MOST_SURROGATES = 100_000
-_MOST_QUOTES = 100_000
+_MOST_QUOTES = 1_000_000
 _MOST_TRIED = 8
 _FEW_COLONS = 32
 _LEAST_MEMBER = len('"":0')
@@ -104,7 +106,7 @@ class JsonText:
     def members(self, raw: bytes, large: str | None = None) -> dict[str, bytes]:
         """The members of an object, values as they stand. Raises JsonError when it is none or repeats a key.
 
-        large: a member that may have any number of keys inside it; all else may have 10,000.
+        large: a member that may have any number of keys inside it; all else may have 100,000, and the object 10,000.
         """
         if _has_many_keys(raw):
             return self._members_beside(raw, large)
@@ -119,8 +121,8 @@ class JsonText:
     def objects(self, raw: bytes) -> list[dict[str, bytes]]:
         """The members of each object in an array. Raises JsonError as `members` does."""
         if _has_many_keys(raw):
-            raise JsonError(f"more than {_MOST_WALKED} members")
-        if len(raw) > _MOST_WALKED and raw.count(b"{") > _MOST_WALKED:
+            raise JsonError(f"more than {_MOST_KEYS} members")
+        if len(raw) > _MOST_KEYS and raw.count(b"{") > _MOST_KEYS:
             # Most of them may stand in strings: the objects are taken one by one, and not too many.
             found, finite = self._decode(_some(_MOST_OBJECTS + 1), raw)
             items = [item for name in found.__struct_fields__ if (item := getattr(found, name)) is not msgspec.UNSET]
@@ -184,7 +186,7 @@ class JsonText:
 
     def _members_beside(self, raw: bytes, large: str | None) -> dict[str, bytes]:
         """The members of an object of very many keys, when all but a few are inside the large one."""
-        too_many = JsonError(f"more than {_MOST_WALKED} members")
+        too_many = JsonError(f"more than {_MOST_KEYS} members")
         if large is None:
             raise too_many
         found, finite = self._decode(_only(large), raw)
@@ -269,21 +271,21 @@ def _only(name: str) -> msgspec.json.Decoder[Any]:
 
 
 def _has_many_keys(text: bytes) -> bool:
-    """Whether the objects of a text may have more than `_MOST_WALKED` keys, at whatever depth."""
-    if len(text) < _LEAST_MEMBER * _MOST_WALKED:
+    """Whether the objects of a text may have more than `_MOST_KEYS` keys, at whatever depth."""
+    if len(text) < _LEAST_MEMBER * _MOST_KEYS:
         return False
     at = 0
     for _ in range(_FEW_COLONS):  # finding some is faster than counting all, and most texts have but some
         at = text.find(b":", at) + 1
         if not at:
             return False
-    if text.count(b":") <= _MOST_WALKED:
+    if text.count(b":") <= _MOST_KEYS:
         return False
     keys = 0
     for met, end in enumerate(_KEY_END.finditer(text)):
         before = text[max(end.start() - _LONGEST_ESCAPE, 0) : end.start()]
         keys += (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
-        if keys > _MOST_WALKED or met > _MOST_QUOTES:
+        if keys > _MOST_KEYS or met > _MOST_QUOTES:
             return True
     return False
 
