@@ -12,7 +12,7 @@ from knative_sponge.codec.v2 import codec
 from knative_sponge.core.quantity import MOST_QUANTITY
 from knative_sponge.settings.serving import MOST_TEXT
 
-PAGE = (Path(__file__).parent.parent / "docs" / "settings.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 ROWS = dict(re.findall(r"^\| ([^|`]*(?:`[^|]*)?) \| ([\d ]+(?:MiB)?)[^|]* \| [^|]* \|$", PAGE, re.MULTILINE))
 
 
