@@ -15,6 +15,7 @@ The tree::
     └── RequestFailed         one request ends without the model server's answer; carries a Reason
         ├── BadRequest            the client's request cannot be understood (400, 413)
         ├── QueueFull             as many requests wait as may (503)
+        ├── Draining              the proxy ended before the request was understood (503)
         └── UpstreamError         the model server's side
             ├── UpstreamRefused       no connection could be made (502)
             ├── UpstreamBroken        connection lost or answer unreadable (502)
@@ -82,6 +83,28 @@ _STATUS = {
 }
 
 
+_MOST_SHOWN: Final = 200
+_MOST_DIGITS: Final = 1000
+
+
+def shown(value: object, most: int = _MOST_SHOWN) -> str:
+    """A stranger's value for an error text: as Python spells it, cut to `most` characters.
+
+    Lists, objects and giant numbers are named by their kind only: spelling them out could take longer than parsing did.
+    """
+    match value:
+        case str() | bytes():
+            text = repr(value[:most])
+            return text if len(text) <= most and len(value) <= most else text[: most - 2] + text[-1] + "…"
+        case int() if value.bit_length() > _MOST_DIGITS:
+            return f"a whole number of {value.bit_length()} bits"
+        case None | int() | float():
+            return repr(value)
+        case list() | dict():
+            return f"a {type(value).__name__}"
+    return repr(value)[:most]
+
+
 class SpongeError(Exception):
     """Root of everything this package raises on purpose."""
 
@@ -90,7 +113,7 @@ class SettingError(SpongeError):
     """A setting has a value that cannot be used."""
 
     def __init__(self, name: str, value: object, allowed: str) -> None:
-        super().__init__(f"{name}: {value!r} is not allowed; expected {allowed}")
+        super().__init__(f"{name[:_MOST_SHOWN]}: {shown(value)} is not allowed; expected {allowed}")
         self.name = name
         self.value = value
         self.allowed = allowed
@@ -157,6 +180,12 @@ class QueueFull(RequestFailed):
     """As many requests are in the proxy as may be; the request had no effect."""
 
     reason = Reason.QUEUE_FULL
+
+
+class Draining(RequestFailed):
+    """The proxy ends, and the request had no effect."""
+
+    reason = Reason.DRAINING
 
 
 class UpstreamError(RequestFailed):

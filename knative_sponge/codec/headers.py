@@ -19,6 +19,9 @@ from typing import Final
 
 from knative_sponge.codec.base import Headers, RequestHead
 
+JSON_LENGTH: Final = b"inference-header-content-length"
+"""Says where the JSON of a V2 message ends and its binary tensors begin (binary tensor data extension)."""
+
 
 class Group(StrEnum):
     """What a header speaks of, and with that what happens to it."""
@@ -120,6 +123,7 @@ _WHOLE_ANSWER: Final = (_FRAME - {b"date", b"accept-encoding"}) | {
     b"content-md5",
     b"digest",
     b"etag",
+    JSON_LENGTH,
     b"repr-digest",
     b"set-cookie",
     b"via",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from knative_sponge.codec.base import Answer, Call, Part, RequestHead
 from knative_sponge.codec.headers import call_headers, header_key, is_encoded, says_json, share_headers
 from knative_sponge.codec.json.rows import Rows, cut_rows, merge_rows, read_rows
-from knative_sponge.codec.json.text import JsonError, JsonText, json_fault, object_tail
+from knative_sponge.codec.json.text import JsonError, JsonText, check_repeated, json_fault, object_tail
 from knative_sponge.codec.target import matches
 from knative_sponge.errors import BadRequest, UpstreamBroken, UpstreamMismatch
 
@@ -73,7 +73,7 @@ class V1Codec:
             raise UpstreamBroken("the answer to a merged call is compressed although identity was asked")
         text = JsonText(answer.body, lift=False)
         try:
-            members = text.members(answer.body)
+            members = text.members(answer.body, large="predictions")
         except JsonError as error:
             raise UpstreamBroken(f"the answer to a merged call is not V1: {error}") from error
         if "predictions" not in members:
@@ -82,6 +82,10 @@ class V1Codec:
         shares = cut_rows(text, members.pop("predictions"), counts)
         # A list beside the predictions that is as long as they are has an element per row: nobody gets another's.
         lists = {key: cut for key, value in members.items() if (cut := _rowwise(text, value, counts)) is not None}
+        try:
+            check_repeated({key: value for key, value in members.items() if key not in lists}, len(parts))
+        except JsonError as error:
+            raise UpstreamBroken(f"the answer to a merged call is too large: {error}") from error
         headers = share_headers(answer.headers)
         bodies = []
         for at, share in enumerate(shares):
@@ -104,7 +108,7 @@ def _read(head: RequestHead, body: bytes) -> Part | None:
     """The request as a part; None when it may be right but cannot be merged."""
     text = JsonText(body, lift=False)
     text.check()
-    members = text.members(body)
+    members = text.members(body, large="instances")
     if "instances" not in members or "inputs" in members:
         return None
     rows = read_rows(text, members.pop("instances"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Final
 
 from knative_sponge.controller.kube.resource import Object
@@ -30,6 +31,9 @@ OWNER_UID_LABEL: Final = "serving.knative.dev/configurationUID"
 """Of the Configuration that a revision comes from. Knative puts it on every pod of a revision. A uid is random, and told only
 to who may read the object."""
 ROUTING_STATE_LABEL: Final = "serving.knative.dev/routingState"
+
+MOST_FAULTS: Final = 20
+"""Faults that one object is told at once."""
 
 SLO_ANNOTATION: Final = "knative-sponge.dev/slo"
 SCALING_ANNOTATION: Final = "knative-sponge.dev/scaling"
@@ -67,13 +71,15 @@ def read_settings(annotations: Mapping[str, str]) -> ServingSettings:
 
 
 def faults(annotations: Mapping[str, str]) -> list[SettingError]:
-    """Every reason why `read_settings` would refuse them; values wrong by themselves come before contradictions."""
+    """The reasons why `read_settings` would refuse them, the first `MOST_FAULTS`; values wrong by themselves come before
+    contradictions."""
     checked = sponge_annotations(annotations)
-    found = [fault for key, value in checked.items() if (fault := _fault_alone(key, value)) is not None]
+    alone = (fault for key, value in checked.items() if (fault := _fault_alone(key, value)) is not None)
+    found = list(islice(alone, MOST_FAULTS))
     wrong = {fault.name for fault in found}
     # A maximum is not compared with the default of a minimum that could not be read.
     rest = {key: checked[key] for key in checked if not {key, key.replace("/max-", "/min-")} & wrong}
-    while rest:
+    while rest and len(found) < MOST_FAULTS:
         try:
             read_settings(rest)
             break

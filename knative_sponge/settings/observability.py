@@ -29,7 +29,10 @@ class Observability:
 
 def parse_observability(text: str) -> Observability:
     """The JSON of `OBSERVABILITY_CONFIG`. Raises ValueError when it is none, or holds something of the wrong kind."""
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError from None
     if not isinstance(found, dict):
         raise ValueError
     metrics = _part(found, "requestMetrics")

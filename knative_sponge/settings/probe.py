@@ -44,7 +44,7 @@ def parse_probes(text: str, default_host: str, default_port: int) -> tuple[Probe
         found = json.loads(text)
         entries = found if isinstance(found, list) else [found]
         return tuple(_probe(entry, default_host, default_port) for entry in entries if entry is not None)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(_ALLOWED) from error
 
 

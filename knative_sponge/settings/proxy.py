@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Literal
 
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
-from knative_sponge.errors import SettingError
+from knative_sponge.errors import SettingError, shown
 from knative_sponge.settings.observability import NONE, PROMETHEUS, Observability, parse_observability
 from knative_sponge.settings.probe import Probe, parse_probes
 
@@ -57,8 +57,6 @@ class ProxySettings:
     stat_port: int = 9090
     metrics_port: int = 9091
     upstream_host: str = "127.0.0.1"
-    max_body: int = 32 * 2**20
-    """Largest inference request in bytes, since it is held in memory; passed-through bodies are unlimited."""
     max_answer: int = 256 * 2**20
     """Largest answer of one merged call in bytes, held in memory while it is split."""
     max_head: int = 64 * 2**10
@@ -239,20 +237,20 @@ def _node_ip(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 def _warnings(env: Mapping[str, str], settings: ProxySettings) -> Iterator[str]:
     """See `ProxySettings.warnings`."""
     if not env["USER_PORT"].isdecimal():
-        yield f"USER_PORT: {env['USER_PORT']!r} is no port number; requests go to port {settings.user_port}"
+        yield f"USER_PORT: {shown(env['USER_PORT'])} is no port number; requests go to port {settings.user_port}"
     if settings.log_level.lower() not in _LOG_LEVELS:
-        yield f"SERVING_LOGGING_LEVEL: {settings.log_level!r} is unknown; taken as info"
+        yield f"SERVING_LOGGING_LEVEL: {shown(settings.log_level)} is unknown; taken as info"
     if env["SERVING_LOGGING_CONFIG"]:
         try:
             json.loads(env["SERVING_LOGGING_CONFIG"])
-        except ValueError:
+        except (ValueError, RecursionError):
             yield "SERVING_LOGGING_CONFIG: not JSON; ignored"
     for name in ("QUEUE_PROXY_TLS_CIPHER_SUITES", "QUEUE_PROXY_TLS_CURVE_PREFERENCES"):
         if env.get(name):
             yield f"{name}: not followed; OpenSSL's own choice is used"
     observability = settings.observability
     if observability.request_metrics not in (NONE, PROMETHEUS):
-        yield f"request metrics by {observability.request_metrics!r} are not offered, only by {PROMETHEUS!r}"
+        yield f"request metrics by {shown(observability.request_metrics)} are not offered, only by {PROMETHEUS!r}"
     if observability.tracing != NONE:
         yield "traces are not written; trace headers pass through"
 
@@ -293,7 +291,6 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_STAT_PORT": ("stat_port", _port),
     "SPONGE_METRICS_PORT": ("metrics_port", _port),
     "SPONGE_UPSTREAM_HOST": ("upstream_host", str),
-    "SPONGE_MAX_BODY": ("max_body", _bytes),
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
     "SPONGE_MAX_HEAD": ("max_head", _bytes),
     "SPONGE_MAX_HEAD_FIELDS": ("max_head_fields", _fields),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
+from knative_sponge.core.quantity import format_bytes, format_cores, format_duration, parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
 
 ANNOTATION_PREFIX = "knative-sponge.dev/"
@@ -22,6 +22,11 @@ EFFECTIVE: Final = ANNOTATION_PREFIX + "effective"
 PROXY: Final = ANNOTATION_PREFIX + "proxy"
 INTERNAL: Final = frozenset({EFFECTIVE, PROXY})
 """What the webhook itself writes on pods: all effective settings as JSON, and which proxy the pod runs. Not settings."""
+
+MOST_EFFECTIVE: Final = 8192
+"""Characters of `effective` that are read. The webhook writes some 1,000, but whoever makes a bare pod writes what he likes."""
+MOST_TEXT: Final = 256
+"""Characters of one value. Whatever is longer is refused before it is parsed: tenants write it, others wait for its parser."""
 
 
 class ProtocolName(StrEnum):
@@ -126,9 +131,17 @@ def _cores(text: str) -> float:
 
 
 def _memory(text: str) -> int:
-    """a memory quantity, such as 256Mi"""
+    """a memory quantity up to 1Pi, such as 256Mi"""
     amount = parse_quantity(text)
-    if amount < 1:
+    if not 1 <= amount <= 2**50:
+        raise ValueError
+    return int(amount)
+
+
+def _body_bytes(text: str) -> int:
+    """a number of bytes from 1Ki to 1Gi, such as 32Mi"""
+    amount = parse_quantity(text)
+    if not 2**10 <= amount <= 2**30:
         raise ValueError
     return int(amount)
 
@@ -191,6 +204,10 @@ class ServingSettings:
     """Header fields that keep requests apart though a merged call would lose them, for servers that answer by them."""
     max_network_share: float = _setting(_share_or_one, 0.9)
     """The time since a request was sent uses up at most this share of its budget: a wrong clock must not expire everything."""
+    max_body: int = _setting(_body_bytes, 32 * 2**20, format_bytes)
+    """Bytes of one inference request, which is held in memory (413 above); what passes through the proxy is unlimited."""
+    max_rows: int = _setting(_whole(1, 1048576), 131072)
+    """Rows of one inference request (413 above)."""
 
     def __post_init__(self) -> None:
         if self.max_cores is not None and self.max_cores < self.min_cores:
@@ -225,6 +242,8 @@ class ServingSettings:
             text = source.get(key, "")
             if not text:
                 continue
+            if len(text) > MOST_TEXT:
+                raise SettingError(key, text, f"at most {MOST_TEXT} characters")
             parse = item.metadata["parse"]
             try:
                 values[item.name] = parse(text)

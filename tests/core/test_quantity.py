@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
+from knative_sponge.core.quantity import format_bytes, format_cores, format_duration, parse_duration_s, parse_quantity
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration_s(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "-1s", "1 s", "s", "1x", "1s2", "½s", "1e3ms", "inf", "9" * 400 + "s"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "-1s", "1 s", "s", "1x", "1s2", "½s", "٣s", "1e3ms", "inf", "9" * 400 + "s", "9223372037s"]
+)
 def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration_s(text)
@@ -45,6 +47,26 @@ def test_quantities(text: str, number: float) -> None:
 def test_what_is_no_quantity_is_refused_by_name(text: str) -> None:
     with pytest.raises(ValueError, match="is not a quantity"):
         parse_quantity(text)
+
+
+def test_the_longest_duration_is_that_of_go() -> None:
+    assert parse_duration_s("9223372036s") == 9223372036.0
+    assert parse_duration_s(format_duration(9223372036.0)) == 9223372036.0
+
+
+def test_what_is_longer_than_kubernetes_prints_is_refused_unread() -> None:
+    assert parse_quantity("9223372036854775807999999999n") == pytest.approx(2**63)
+    with pytest.raises(ValueError, match="too long"):
+        parse_quantity("1" * 65)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(32 * 2**20, "32Mi"), (2**30, "1Gi"), (3 * 2**10, "3Ki"), (1000, "1000"), (1025, "1025"), (0, "0")],
+)
+def test_bytes_are_shown_as_short_as_they_can_be_read_back(amount: int, text: str) -> None:
+    assert format_bytes(amount) == text
+    assert parse_quantity(text) == amount
 
 
 def test_a_quantity_beyond_all_numbers_is_refused() -> None:

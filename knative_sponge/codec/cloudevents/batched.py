@@ -48,7 +48,7 @@ class CloudEventsCodec:
             return Part(1, object(), head, body)
         if mode_of(head.headers) is Mode.STRUCTURED:
             text = JsonText(body, lift=False)
-            text.members(body)
+            text.members(body, large="data")
             member, finite = body, not text.nonfinite
         else:
             if is_encoded(head.headers):
@@ -91,7 +91,7 @@ class CloudEventsCodec:
         text = JsonText(answer.body, lift=False)
         try:
             text.check()
-            replies = text.elements(answer.body)
+            replies = text.elements(answer.body, len(parts))
         except JsonError as error:
             raise UpstreamBroken(f"the answer to a batch of events is no batch: {error}") from error
         if len(replies) != len(parts):

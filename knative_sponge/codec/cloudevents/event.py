@@ -18,7 +18,7 @@ from knative_sponge.codec.base import CloudEvent, Headers, RequestHead
 from knative_sponge.codec.headers import is_encoded
 from knative_sponge.codec.json.text import JsonError, JsonText
 from knative_sponge.core.batching.deadline import rfc3339_s
-from knative_sponge.errors import BadRequest
+from knative_sponge.errors import BadRequest, shown
 
 STRUCTURED_TYPE = b"application/cloudevents+json"
 BATCH_TYPE = b"application/cloudevents-batch+json"
@@ -115,7 +115,7 @@ def plain_head(head: RequestHead, event: CloudEvent) -> RequestHead:
 def members_of(text: JsonText, raw: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
     """An event in JSON: its attributes, and its `data` or `data_base64` as it stands. Raises BadRequest."""
     try:
-        members = text.members(raw)
+        members = text.members(raw, large="data")
     except JsonError as error:
         raise BadRequest(f"not a CloudEvent in JSON: {error}") from None
     data = {name: members.pop(name) for name in _DATA if name in members}
@@ -133,7 +133,7 @@ def _attribute(text: JsonText, name: str, raw: bytes) -> str:
         return text.string(raw)
     except JsonError:
         expected = "a string, a whole number, true or false"
-        raise BadRequest(f"not a CloudEvent: {name[:_MOST_SHOWN]!r} is not {expected}") from None
+        raise BadRequest(f"not a CloudEvent: {shown(name, _MOST_SHOWN)} is not {expected}") from None
 
 
 def _binary(headers: Headers, body: bytes) -> CloudEvent:
@@ -203,4 +203,4 @@ def _from_string(text: JsonText, kind: str, raw: bytes) -> bytes:
 
 
 def _shown(value: str | None) -> str:
-    return "missing" if value is None else repr(value[:_MOST_SHOWN])
+    return "missing" if value is None else shown(value, _MOST_SHOWN)

@@ -5,10 +5,15 @@ The text must be valid JSON: only then do commas count elements.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 _BLANK = b" \t\r\n"
+_ELEMENT = rb'\s*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^\s",\[\]{}]++)\s*+'
+_LAST = re.compile(_ELEMENT, re.DOTALL)
+# So many elements at one go, that a giant array does not hold up other threads.
+_STRIDES = tuple((size, re.compile(b"(?:%b,){%d}+" % (_ELEMENT, size), re.DOTALL)) for size in (4096, 256, 16, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,31 @@ class Array:
         if rest != counts[-1]:
             raise ValueError(f"{total - counts[-1] + rest} elements instead of {total}")
         pieces.append(view[at:last])
+        return pieces
+
+    def cut_scalars(self, counts: Sequence[int]) -> list[memoryview]:
+        """As `cut_flat`, of an array that may hold strings; one that holds arrays or objects is a ValueError too."""
+        view = memoryview(self.text)
+        at = self.start + 1
+        pieces = []
+        for index, count in enumerate(counts, 1):
+            start = at
+            left = count if index < len(counts) else count - 1
+            for size, elements in _STRIDES:
+                while left >= size:
+                    found = elements.match(self.text, at, self.end - 1)
+                    if found is None:
+                        if size == 1:
+                            raise ValueError(f"fewer than {sum(counts)} elements")
+                        break
+                    left -= size
+                    at = found.end()
+            if index < len(counts):
+                pieces.append(view[start : at - 1])
+        found = _LAST.match(self.text, at, self.end - 1)
+        if found is None or found.end() != self.end - 1:
+            raise ValueError(f"other than {sum(counts)} elements")
+        pieces.append(view[start : self.end - 1])
         return pieces
 
     def _past_commas(self, at: int, last: int, count: int, width: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from knative_sponge.codec.json.array import Array
-from knative_sponge.codec.json.skeleton import Skeleton
+from knative_sponge.codec.json.skeleton import Skeleton, has_many_strings
 from knative_sponge.codec.json.text import JsonError, JsonText
 from knative_sponge.errors import UpstreamMismatch
 
@@ -25,15 +25,21 @@ class Rows:
 
 
 def read_rows(text: JsonText, raw: bytes) -> Rows | None:
-    """The rows of an array; None when it has none or they differ in structure. JsonError when it is none."""
-    rows = text.elements(raw)
-    if not rows:
+    """The rows of an array; None when it has none, they differ in structure, or they have very many strings.
+
+    JsonError when it is none.
+    """
+    first = text.first(raw)
+    if first is None or has_many_strings(raw):
         return None
-    kind = Skeleton.of(rows[0])
+    kind = Skeleton.of(first)
     array = raw.strip()
-    if Skeleton.of(array) != kind.repeated(len(rows)):
+    is_all = len(array) == len(first) + len(b"[]")
+    del first  # it may be nearly all of the array
+    count = 1 if is_all else kind.times_in(Skeleton.of(array))
+    if count is None:
         return None
-    return Rows(len(rows), Array(array, 0, len(array), flat=False).inner, kind.digest())
+    return Rows(count, Array(array, 0, len(array), flat=False).inner, kind.digest())
 
 
 def merge_rows(rows: Sequence[Rows], before: bytes = b"", after: bytes = b"") -> bytes:
@@ -48,9 +54,9 @@ def merge_rows(rows: Sequence[Rows], before: bytes = b"", after: bytes = b"") ->
 def cut_rows(text: JsonText, raw: bytes, counts: Sequence[int]) -> list[bytes]:
     """The array's elements in arrays of `counts`. Raises UpstreamMismatch when it has another number or is no array."""
     try:
-        rows = text.elements(raw)
+        rows = text.elements(raw, sum(counts))
     except JsonError as error:
-        raise UpstreamMismatch(f"the answer has no list of rows; {sum(counts)} were asked") from error
+        raise UpstreamMismatch(f"the answer has no list of the {sum(counts)} rows that were asked: {error}") from error
     if len(rows) != sum(counts):
         raise UpstreamMismatch(f"the answer has {len(rows)} rows; {sum(counts)} were asked")
     arrays = []

@@ -17,12 +17,14 @@ from operator import mul
 _KEEP = b"[]{}:,tfnSK"
 _DROP = bytes(byte for byte in range(256) if byte not in _KEEP)
 _FALSE_AS_TRUE = bytes.maketrans(b"f", b"t")
-_EMPTY = re.compile(rb"\[\s*+\]")
+_BLANK = b" \t\r\n"
+_MOST_STRINGS = 250_000
 _NONFINITE = re.compile(rb"NaN|-?Inf(?:inity)?")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _BACKSLASH = ord("\\")
+MOST_DIMENSIONS = 32
+"""Of a tensor that is looked at; NumPy had so many for twenty years."""
 _COLON = re.compile(rb"\s*+:")
-_MOST_DIMENSIONS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +46,22 @@ class Skeleton:
         if b"N" in bare or b"I" in bare:
             bare = _NONFINITE.sub(b"0", bare)
         form = bare.translate(_FALSE_AS_TRUE, _DROP)
-        if b"[]" in form and _EMPTY.search(bare):
-            form = _EMPTY.sub(b"[:]", bare).translate(_FALSE_AS_TRUE, _DROP)
+        if b"[]" in form:  # [1] or []
+            bare = bare.translate(None, _BLANK)
+            if b"[]" in bare:
+                form = bare.replace(b"[]", b"[:]").translate(_FALSE_AS_TRUE, _DROP)
         return cls(form, tuple(keys))
 
-    def repeated(self, count: int) -> Skeleton:
-        """The skeleton of an array of `count` (at least 1) such values."""
-        return Skeleton(b"[" + b",".join([self.form] * count) + b"]", self.keys * count)
+    def times_in(self, array: Skeleton) -> int | None:
+        """Of how many such values, and of nothing else, the array is made; None when it is not."""
+        # The lengths tell the number. What is repeated is never longer than what it is compared with.
+        each = self.form + b","
+        count, odd = divmod(len(array.form) - 1, len(each))
+        if odd or count < 1 or array.form != b"[" + each * (count - 1) + self.form + b"]":
+            return None
+        if len(array.keys) != len(self.keys) * count or array.keys != self.keys * count:
+            return None
+        return count
 
     def digest(self) -> bytes:
         """16 bytes that stand for the skeleton in a group."""
@@ -67,16 +78,20 @@ class Skeleton:
 
     def is_nested(self, shape: Sequence[int], leaf: bytes) -> bool:
         """Whether it is arrays in arrays exactly as `shape` (all at least 1) says, around `leaf`s only."""
-        if not 0 < len(shape) <= _MOST_DIMENSIONS or min(shape) < 1:
+        if not 0 < len(shape) <= MOST_DIMENSIONS or min(shape) < 1 or (leaves := prod(shape)) > len(self.form):
             return False
         arrays = 1 + sum(accumulate(shape[:-1], mul))
-        leaves = prod(shape)
         if len(self.form) != 2 * arrays + leaves - 1 + len(leaf) * leaves:
             return False
         expected = leaf
         for size in reversed(shape):
-            expected = b"[" + b",".join([expected] * size) + b"]"
+            expected = b"[" + (expected + b",") * (size - 1) + expected + b"]"
         return self.form == expected
+
+
+def has_many_strings(text: bytes) -> bool:
+    """Whether a value has so many strings that it takes too long to find its structure."""
+    return len(text) > 2 * _MOST_STRINGS and text.count(b'"') > 2 * _MOST_STRINGS
 
 
 def _without_strings(text: bytes, keys: list[bytes]) -> bytes:

@@ -16,15 +16,25 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from knative_sponge.codec.base import Answer, Call, Part, RequestHead
-from knative_sponge.codec.headers import call_headers, header, header_key, is_encoded, says_json, share_headers
-from knative_sponge.codec.json.text import JsonError, JsonText, json_fault, object_tail
+from knative_sponge.codec.headers import (
+    JSON_LENGTH,
+    call_headers,
+    header,
+    header_key,
+    is_encoded,
+    says_json,
+    share_headers,
+)
+from knative_sponge.codec.json.text import JsonError, JsonText, check_repeated, json_fault, object_tail
 from knative_sponge.codec.target import matches
 from knative_sponge.codec.v2.input import NULL, BinaryTail, Input, merge_inputs, read_input, read_parameters
 from knative_sponge.codec.v2.output import Pieces, Share, cut_output
-from knative_sponge.errors import BadRequest, UpstreamBroken
+from knative_sponge.errors import BadRequest, UpstreamBroken, shown
 
 _PATH = re.compile(rb"/v2/models/[^/]+(?:/versions/[^/]+)?/infer", re.DOTALL)
-_JSON_LENGTH = b"inference-header-content-length"
+_MOST_SHOWN = 40
+_MOST_SHARES = 100_000
+"""Outputs times requests of a merged call: each share is an object of its own."""
 # Parameters that Triton and others apply to the whole call: with one of them a request cannot share a call.
 _OWN_PARAMETERS = frozenset({"sequence_id", "sequence_start", "sequence_end", "priority", "timeout"})
 
@@ -57,12 +67,12 @@ class V2Codec:
         alone = Part(1, object(), head, body)
         if is_encoded(head.headers):
             return alone
-        length = header(head.headers, _JSON_LENGTH)
+        length = header(head.headers, JSON_LENGTH)
         json_bytes = len(body)
         if length is not None:
             if not length.isdigit() or len(length) > 18 or int(length) > len(body):
                 raise BadRequest(
-                    f"inference-header-content-length is {length[:40].decode('latin-1')!r}; "
+                    f"inference-header-content-length is {shown(length.decode('latin-1'), _MOST_SHOWN)}; "
                     f"expected a whole number of at most {len(body)}, the length of the body"
                 )
             json_bytes = int(length)
@@ -95,7 +105,7 @@ class V2Codec:
         body = b"".join([*pieces, *binary])
         headers = call_headers(head.headers, len(body))
         if requests[0].framed:
-            headers.append((_JSON_LENGTH, b"%d" % json_bytes))
+            headers.append((JSON_LENGTH, b"%d" % json_bytes))
         return Call(head.method, head.target, headers, body)
 
     def split(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
@@ -108,7 +118,7 @@ class V2Codec:
             return [answer]
         if is_encoded(answer.headers):
             raise UpstreamBroken("the answer to a merged call is compressed although identity was asked")
-        length = header(answer.headers, _JSON_LENGTH)
+        length = header(answer.headers, JSON_LENGTH)
         if length is not None and not (length.isdigit() and len(length) <= 18 and int(length) <= len(answer.body)):
             raise UpstreamBroken("the answer's inference-header-content-length does not fit its body")
         json_bytes = len(answer.body) if length is None else int(length)
@@ -119,10 +129,13 @@ class V2Codec:
             if "outputs" not in members:
                 raise JsonError("no outputs")
             outputs = text.objects(members.pop("outputs"))
+            if len(outputs) * len(parts) > _MOST_SHARES:
+                raise JsonError(f"{len(outputs)} outputs for each of {len(parts)} requests")
             members.pop("id", None)
             rows = [part.rows for part in parts]
             shares = [cut_output(text, output, tail, rows) for output in outputs]
             rest = {key: text.whole(value) for key, value in members.items()}
+            check_repeated(rest, len(parts))
         except JsonError as error:
             raise UpstreamBroken(f"the answer to a merged call is not V2: {error}") from error
         if tail.left:
@@ -183,5 +196,5 @@ def _share(part: Part, outputs: Sequence[Share], rest: dict[str, bytes], whole: 
     body = b"".join([*pieces, *binary])
     headers = [*whole.headers, (b"content-length", b"%d" % len(body))]
     if binary:
-        headers.append((_JSON_LENGTH, b"%d" % json_bytes))
+        headers.append((JSON_LENGTH, b"%d" % json_bytes))
     return Answer(whole.status, headers, body)

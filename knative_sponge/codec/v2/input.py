@@ -8,12 +8,23 @@ from enum import Enum
 from math import prod
 
 from knative_sponge.codec.json.array import Array
-from knative_sponge.codec.json.skeleton import Skeleton
+from knative_sponge.codec.json.skeleton import Skeleton, has_many_strings
 from knative_sponge.codec.json.text import JsonText, object_tail
-from knative_sponge.codec.v2.tensor import BYTES, ITEM_BYTES, Shape, cut_prefixed, cut_sized, read_shape, write_shape
-from knative_sponge.errors import BadRequest
+from knative_sponge.codec.v2.tensor import (
+    BYTES,
+    ITEM_BYTES,
+    Shape,
+    cut_prefixed,
+    cut_sized,
+    read_shape,
+    show_shape,
+    write_shape,
+)
+from knative_sponge.errors import BadRequest, shown
 
 NULL = b"null"
+_MOST_DIGITS = 18
+_MOST_SHOWN = 60
 
 
 class Form(Enum):
@@ -69,7 +80,7 @@ def read_input(text: JsonText, members: Mapping[str, bytes], tail: BinaryTail | 
     if not {"name", "shape", "datatype"} <= rest.keys():
         return None
     name, datatype = text.string(rest["name"]), text.string(rest["datatype"])
-    shape = read_shape(text.compact(rest.pop("shape")))
+    shape = read_shape(text, rest.pop("shape"))
     parameters = read_parameters(text, members)
     if shape is None or any(name.startswith("shared_memory") for name in parameters):
         return None
@@ -81,14 +92,16 @@ def read_input(text: JsonText, members: Mapping[str, bytes], tail: BinaryTail | 
     try:
         if size is None and data is not None:
             found = _read_json(text.array(data), datatype, shape)
-        elif size is not None and data is None and size.isdigit() and tail is not None:
+        elif size is not None and data is None and size.isdigit() and len(size) <= _MOST_DIGITS and tail is not None:
             found = _read_binary(tail.take(int(size)), datatype, shape)
             rest.pop("parameters")
             head = object_tail({key: text.whole(value) for key, value in parameters.items()})
         else:
             return None
     except ValueError as error:
-        raise BadRequest(f"input {name!r}: shape {list(shape)} of {datatype}: {error}") from error
+        raise BadRequest(
+            f"input {shown(name, _MOST_SHOWN)}: shape {show_shape(shape)} of {datatype}: {error}"
+        ) from error
     if found is None or not prod(shape) or not shape:
         return None
     form, view = found
@@ -136,6 +149,8 @@ def _read_json(array: Array, datatype: str, shape: Shape) -> tuple[Form, memoryv
         # `null` is no element, and a literal among numbers is no number.
         odd = array.has(b"null") if datatype == "BOOL" else array.has(b"u") or array.has(b"l")
         return None if odd else (Form.FLAT, array.inner)
+    if has_many_strings(array.raw):
+        return None
     skeleton = Skeleton.of(array.raw)
     for leaf in {BYTES: (b"S",), "BOOL": (b"t", b"")}.get(datatype, (b"",)):
         if skeleton.is_nested((wanted,), leaf):
@@ -143,7 +158,7 @@ def _read_json(array: Array, datatype: str, shape: Shape) -> tuple[Form, memoryv
         if skeleton.is_nested(shape, leaf):
             return Form.NESTED, array.inner
     # Some server may take strings or literals as an encoding of its own. A wrong count of numbers is wrong everywhere.
-    if not set(b"Stn") & set(skeleton.form) and (leaves := skeleton.leaves()) is not None:
+    if not any(kind in skeleton.form for kind in b"Stn") and (leaves := skeleton.leaves()) is not None:
         _expect(leaves, wanted)
     return None
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from knative_sponge.codec.json.text import JsonError, JsonText, object_tail
+from knative_sponge.codec.json.text import JsonError, JsonText, check_repeated, object_tail
 from knative_sponge.codec.v2.input import BinaryTail, read_parameters
-from knative_sponge.codec.v2.tensor import BYTES, Shape, cut_prefixed, cut_sized, read_shape, write_shape
-from knative_sponge.errors import UpstreamMismatch
+from knative_sponge.codec.v2.tensor import BYTES, Shape, cut_prefixed, cut_sized, read_shape, show_shape, write_shape
+from knative_sponge.errors import UpstreamMismatch, shown
 
 Pieces = list[bytes | memoryview]
+_MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,16 @@ def cut_output(text: JsonText, members: Mapping[str, bytes], tail: BinaryTail, r
     rest = dict(members)
     if "shape" not in rest:
         raise JsonError("an output without shape")
-    shape = read_shape(text.compact(rest.pop("shape")))
+    shape = read_shape(text, rest.pop("shape"))
     if shape is None:
-        raise JsonError("an output whose shape is not whole numbers")
-    name = rest.get("name", b"").decode(errors="replace")
+        raise JsonError("an output whose shape is not whole numbers, at most 32")
+    name = shown(rest.get("name", b'""')[1:-1].decode(errors="replace"), _MOST_SHOWN)
     if not shape or shape[0] != sum(rows):
-        raise UpstreamMismatch(f"output {name} has shape {list(shape)}; {sum(rows)} rows were asked")
+        raise UpstreamMismatch(f"output {name} has shape {show_shape(shape)}; {sum(rows)} rows were asked")
     parameters = read_parameters(text, rest)
     size = parameters.pop("binary_data_size", None)
     data = rest.pop("data", None)
+    check_repeated(rest, len(rows))
     try:
         if size is not None:
             if not size.isdigit() or len(size) > 18:
@@ -64,7 +66,7 @@ def cut_output(text: JsonText, members: Mapping[str, bytes], tail: BinaryTail, r
             for count, piece in zip(rows, _cut_json(text, data, shape, rows), strict=True)
         ]
     except ValueError as error:
-        raise UpstreamMismatch(f"output {name} of shape {list(shape)}: {error}") from error
+        raise UpstreamMismatch(f"output {name} of shape {show_shape(shape)}: {error}") from error
 
 
 def _rest(text: JsonText, members: Mapping[str, bytes]) -> bytes:
@@ -95,8 +97,11 @@ def _cut_json(text: JsonText, data: bytes, shape: Shape, rows: Sequence[int]) ->
     each = prod(shape[1:])
     if array.flat and each:
         return array.cut_flat([count * each for count in rows])
-    elements = text.elements(array.raw)
-    if len(elements) == prod(shape):
+    try:
+        elements = text.elements(array.raw, shape[0])
+    except JsonError:  # many more than rows: one by one they would take more memory than the answer
+        return array.cut_scalars([count * each for count in rows])
+    if len(elements) == shape[0] * each:
         step = each
     elif len(elements) == shape[0]:
         step = 1

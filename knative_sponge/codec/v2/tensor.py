@@ -7,6 +7,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from knative_sponge.codec.json.skeleton import MOST_DIMENSIONS
+from knative_sponge.codec.json.text import JsonText
+
 Shape = tuple[int, ...]
 
 BYTES = "BYTES"
@@ -29,12 +32,20 @@ ITEM_BYTES: Mapping[str, int] = MappingProxyType(
 )
 """Bytes of one element in binary form. BYTES is not here: each of its elements says its own length."""
 
+_LONGEST_SHAPE = 4096
+_MOST_SHOWN = 100
 _SHAPE = re.compile(rb"\[(?:\d{1,18}(?:,\d{1,18})*+)?\]")
 _PREFIX = struct.Struct("<I")
 
 
-def read_shape(compact: bytes) -> Shape | None:
-    """The shape a compact JSON value says, () for a scalar; None unless it is whole numbers of at least 0."""
+def read_shape(text: JsonText, raw: bytes) -> Shape | None:
+    """The shape a JSON value says, () for a scalar; None unless it is at most 32 whole numbers, of at least 0.
+
+    They have at most 18 digits, so that what they are multiplied to stays short.
+    """
+    if len(raw) > _LONGEST_SHAPE or raw.count(b",") >= MOST_DIMENSIONS:
+        return None
+    compact = text.compact(raw)
     if not _SHAPE.fullmatch(compact):
         return None
     return tuple(int(size) for size in compact[1:-1].split(b",")) if len(compact) > 2 else ()
@@ -43,6 +54,12 @@ def read_shape(compact: bytes) -> Shape | None:
 def write_shape(rows: int, trailing: Shape) -> bytes:
     """The shape of `rows` rows as JSON."""
     return b"[" + b",".join(b"%d" % size for size in (rows, *trailing)) + b"]"
+
+
+def show_shape(shape: Shape) -> str:
+    """The shape for an error text, cut when it is long."""
+    text = str(list(shape))
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
 def cut_sized(data: memoryview, counts: Sequence[int], item_bytes: int) -> list[memoryview]:

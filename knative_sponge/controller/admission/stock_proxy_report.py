@@ -25,12 +25,11 @@ from knative_sponge.controller.kube.resource import MUTATING_WEBHOOKS, VALIDATIN
 from knative_sponge.controller.quarantine import Failures
 from knative_sponge.controller.reporting.metrics import KEPT, MISSED, Metrics
 from knative_sponge.errors import KubeError, KubeNotFound
-from knative_sponge.settings.serving import EFFECTIVE, PROXY
+from knative_sponge.settings.serving import EFFECTIVE, MOST_EFFECTIVE, PROXY
 
 _log: Final = logging.getLogger(__name__)
 
 _PERIOD_S: Final = 30.0
-_LONGEST_EFFECTIVE: Final = 8 * 1024
 """Characters of the annotation that is read for a reason; the webhook writes a few hundred."""
 _LONGEST_WHY: Final = 500
 _REST_S: Final = 1.0
@@ -181,7 +180,7 @@ def _found(pod: Object | None) -> StockProxy | None:
 def _why(annotations: dict[str, str]) -> str:
     """The reason that the webhook wrote, on one line. The annotation may hold anything: others may change pods."""
     text = annotations.get(EFFECTIVE, "")
-    if len(text) > _LONGEST_EFFECTIVE:
+    if len(text) > MOST_EFFECTIVE:
         return "the reason is not known"
     try:
         why = json.loads(text)["why"]

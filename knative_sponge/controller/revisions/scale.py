@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from knative_sponge.controller.annotations import INITIAL_SCALE, MAX_SCALE, MIN_SCALE, first_of
+
+_MOST_PODS: Final = 2**31 - 1
+"""`replicas` of a Deployment is an int32, and Knative reads these annotations as such."""
 
 
 class Routing(StrEnum):
@@ -118,8 +122,8 @@ def _count(*texts: str | int | None) -> int:
     for text in texts:
         try:
             number = int(text if text is not None else "")
-        except ValueError:
+        except (ValueError, TypeError):
             continue
-        if number >= 0:
+        if 0 <= number <= _MOST_PODS:
             return number
     raise ValueError("the last default must be a count")

@@ -30,7 +30,7 @@ _ANSWER_S: Final = 3.0
 _LARGEST: Final = 8 * 2**20
 """Bytes of an answer at most. A node with 250 pods sends about 1 MiB."""
 _SAMPLE: Final = re.compile(r"^container_memory_working_set_bytes\{([^}\n]*)\} ([0-9.e+]+)(?: |$)", re.MULTILINE)
-_LABEL: Final = re.compile(r'(\w+)="([^"\\]*)"')
+_LABEL: Final = re.compile(r'(?<!\w)(\w++)="([^"\\]*)"')
 
 
 class Kubelets:

@@ -10,7 +10,7 @@ from knative_sponge.core.latency.evidence import EVIDENCE_SIZE, Evidence
 from knative_sponge.core.latency.learning import RegionMemory
 from knative_sponge.core.latency.model import LatencyModel, ModelOptions
 from knative_sponge.core.latency.spread import Scatter
-from knative_sponge.errors import ProfileError
+from knative_sponge.errors import ProfileError, shown
 
 VERSION: Final = 1
 
@@ -68,7 +68,7 @@ def from_json(document: Mapping[str, Any], **options: Unpack[ModelOptions]) -> L
     root = _Field("", document)
     version = root.at("version").whole(0)
     if version != VERSION:
-        raise ProfileError(f"version: {version} is not known; this program reads version {VERSION}")
+        raise ProfileError(f"version: {shown(version)} is not known; this program reads version {VERSION}")
     model = root.at("prior" if "prior" in document else "params").curve(lambda params: LatencyModel(params, **options))
     if "cost" in document:
         root.at("cost").curve(model.restore_costs)
@@ -155,5 +155,4 @@ class _Field:
         return value
 
     def wrong(self, expected: str) -> ProfileError:
-        shown = repr(self.value)
-        return ProfileError(f"{self.path or 'profile'}: expected {expected}, not {shown[:60]}")
+        return ProfileError(f"{self.path or 'profile'}: expected {expected}, not {shown(self.value, 60)}")

@@ -32,7 +32,7 @@ class Reply:
     def status(self) -> int:
         """The HTTP status; 0 when the answer has none that can be read."""
         status = self.headers.get(b":status", b"")
-        return int(status) if status.isdigit() else 0
+        return int(status) if status.isdigit() and len(status) == 3 else 0
 
 
 async def exchange(host: str, port: int, headers: Sequence[tuple[str, str]], body: bytes | None = None) -> Reply:

@@ -14,7 +14,9 @@ T = TypeVar("T")
 Value = str | int | float
 Field = Callable[[T], Value]
 
-_ACTION: Final = re.compile(r"\{\{(-\s)?((?:/\*.*?\*/|\"(?:[^\"\\\n]|\\.)*\"|`[^`]*`|[^\"`])*?)(\s-)?\}\}", re.DOTALL)
+_ACTION: Final = re.compile(
+    r"\{\{(-\s)?((?:(?>/\*.*?\*/)|\"(?:[^\"\\\n]|\\.)*+\"|`[^`]*+`|/(?!\*)|[^\"`/])*?)(\s-)?\}\}", re.DOTALL
+)
 _COMMENT: Final = re.compile(r"/\*.*\*/", re.DOTALL)
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<field>(?:\.[A-Za-z_]\w*)+)|(?P<name>[a-z]\w*)|(?P<text>\"(?:[^\"\\\n]|\\[\"\\])*\"|`[^`]*`)|(?P<mark>[|()]))"
@@ -36,14 +38,15 @@ class Template(Generic[T]):
         self._header = header
         self._pieces: list[str | Field[T]] = []
         at, trim = 0, False
-        for action in _ACTION.finditer(text):
+        while (start := text.find("{{", at)) >= 0:
+            action = _ACTION.match(text, start)
+            if action is None:
+                raise ValueError("an action without an end")
             self._literal(text[at : action.start()], trim, trim_end=bool(action[1]))
             at, trim = action.end(), bool(action[3])
             inside = action[2].strip()
             if not _COMMENT.fullmatch(inside):
                 self._pieces.append(self._pipeline(_tokens(inside)))
-        if "{{" in text[at:]:
-            raise ValueError("an action without an end")
         self._literal(text[at:], trim, trim_end=False)
 
     def render(self, subject: T) -> str:
@@ -102,7 +105,7 @@ def _tokens(text: str) -> list[str]:
         if token is None:
             if not text[at:].strip():
                 break
-            raise ValueError(f"{text[at:]!r} is not understood")
+            raise ValueError(f"{text[at : at + 40]!r} is not understood")
         found.append(token[token.lastgroup or 0])
         at = token.end()
     return found

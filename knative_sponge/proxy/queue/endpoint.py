@@ -18,6 +18,7 @@ from typing import Protocol
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
+from knative_sponge.codec.cost import merge_s, parse_s, split_s
 from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
 from knative_sponge.core.batching.events import (
     Abandon,
@@ -34,13 +35,14 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.work import Work
-from knative_sponge.errors import BadRequest, Reason, RequestFailed, UpstreamError
+from knative_sponge.errors import BadRequest, Draining, Reason, RequestFailed, UpstreamError
 from knative_sponge.proxy.http.failure_log import note_failure
 from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
 from knative_sponge.proxy.queue.cloudevent_replies import check_reply_possible, refusal, reply
 from knative_sponge.proxy.queue.metrics import Metrics
+from knative_sponge.proxy.queue.worker import LONG_S, Worker
 
 logger = logging.getLogger(__name__)
 _LEAST_S = 1e-6
@@ -73,6 +75,7 @@ class RequestRules:
     grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
     serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
+    max_rows: rows of a request.
     most_rows: a request with more rows is planned as if it had so many. It goes alone anyway, and plans grow with rows.
     """
 
@@ -82,6 +85,7 @@ class RequestRules:
     grace_s: float = 0.5
     serve_late: bool = False
     max_body: int = 32 * 2**20
+    max_rows: int = 131072
     most_rows: int = 1024
 
 
@@ -134,6 +138,7 @@ class InferenceEndpoint:
         self._batches: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._worker = Worker()
 
     def wants(self, scope: Scope) -> bool:
         """Whether this request is batched; the others are relayed."""
@@ -149,10 +154,10 @@ class InferenceEndpoint:
             body = await read_body(scope, receive, self._rules.max_body)
             if body is None:
                 return
-            part = self._codec.parse(head, body)
+            part = await self._parse(head, body)
             check_reply_possible(part, self._source)
-        except BadRequest as error:
-            self._metrics.refused(Reason.BAD_REQUEST)
+        except (BadRequest, Draining) as error:
+            self._metrics.refused(error.reason)
             await deliver(failure(error.reason, str(error), status=error.status), send)
             return
         deadline = deadline_of(
@@ -176,7 +181,18 @@ class InferenceEndpoint:
         tasks = list(self._batches.values())
         for task in tasks:
             task.cancel()
+        self._worker.close()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _parse(self, head: RequestHead, body: bytes) -> Part:
+        """The request, understood. Raises BadRequest, or Draining when the proxy ends meanwhile."""
+        if parse_s(head, body) <= LONG_S:
+            part = self._codec.parse(head, body)
+        else:
+            part = await self._worker.run(self._codec.parse, head, body)
+        if part.rows > self._rules.max_rows:
+            raise BadRequest(f"the request has {part.rows} rows; max-rows allows {self._rules.max_rows}", status=413)
+        return part
 
     async def _answer(self, part: Part, deadline: Deadline, arrived_s: float) -> Answer:
         loop = asyncio.get_running_loop()
@@ -268,7 +284,10 @@ class InferenceEndpoint:
             if not members:  # all of them gave up before a slot was free
                 return
             parts = [waiting.part for _, waiting in members]
-            call = self._codec.merge(parts)
+            if merge_s(parts) <= LONG_S:
+                call = self._codec.merge(parts)
+            else:
+                call = await self._worker.run(self._codec.merge, parts)
             confirmed_before = self._size_confirmed()
             started_s = time.monotonic()
             answer = await self._upstream.fetch(call)
@@ -286,7 +305,7 @@ class InferenceEndpoint:
         if exact:
             self._on_sample(rows, infer_s)
         try:
-            answers = self._shares(parts, answer)
+            answers = await self._shares(parts, answer)
         except RequestFailed as error:
             for work, _ in members:
                 self._fail(work.key, error.reason, str(error), status=error.status)
@@ -299,12 +318,14 @@ class InferenceEndpoint:
                 self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s, infer_s)
                 waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
 
-    def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
+    async def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
         """Each member's own answer. The text of a failed merged call is nobody's own: it may speak of other members."""
         if len(parts) == 1:
             return [answer]
         if 200 <= answer.status < 300:
-            return self._codec.split(parts, answer)
+            if split_s(parts, answer) <= LONG_S:
+                return self._codec.split(parts, answer)
+            return await self._worker.run(self._codec.split, parts, answer)
         raise UpstreamError(
             f"the model server answered {answer.status} to a batch of {len(parts)} requests",
             status=answer.status if answer.status >= 500 else None,

@@ -97,7 +97,8 @@ class Inference:
             timeout_s=max(settings.timeout_s - _AHEAD_S, settings.timeout_s / 2),
             max_network_share=serving.max_network_share,
             serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
-            max_body=settings.max_body,
+            max_body=serving.max_body,
+            max_rows=serving.max_rows,
             most_rows=max(_MOST_ROWS, serving.max_batch),
         )
         min_cores = cores if settings.policy == "fifo" else min(serving.min_cores, max_cores)

@@ -27,8 +27,10 @@ def test_contents_leave_only_their_kind(text: bytes, form: bytes, keys: tuple[by
 
 
 def test_an_array_of_equal_values_is_one_value_repeated() -> None:
-    assert Skeleton.of(b'{"a":1}').repeated(2) == Skeleton.of(b'[{"a":2},{"a":3}]')
-    assert Skeleton.of(b"7").repeated(1) == Skeleton.of(b"[8]")
+    assert Skeleton.of(b'{"a":1}').times_in(Skeleton.of(b'[{"a":2},{"a":3}]')) == 2
+    assert Skeleton.of(b'{"a":1}').times_in(Skeleton.of(b'[{"a":2},{"b":3}]')) is None
+    assert Skeleton.of(b"7").times_in(Skeleton.of(b"[8]")) == 1
+    assert Skeleton.of(b"7").times_in(Skeleton.of(b"[8,[1]]")) is None
 
 
 def test_digests_tell_keys_and_forms_apart() -> None:

@@ -92,7 +92,7 @@ def test_knatives_other_names_of_the_annotations_count_after_the_first() -> None
     assert ScaleBounds.of(old | {"autoscaling.knative.dev/min-scale": "0"}, {}).least == 0
 
 
-@pytest.mark.parametrize("text", ["", "two", "-1", "1.5"])
+@pytest.mark.parametrize("text", ["", "two", "-1", "1.5", "2147483648", "9" * 5000])
 def test_a_value_that_is_no_count_is_passed_over(text: str) -> None:
     assert ScaleBounds.of({"autoscaling.knative.dev/min-scale": text}, {"min-scale": "2"}).least == 2
 

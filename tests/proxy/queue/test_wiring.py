@@ -31,6 +31,21 @@ async def test_concurrent_requests_are_merged_and_each_gets_its_own_answer() -> 
 
 
 @on_loop
+async def test_the_settings_of_a_revision_bound_bytes_and_rows_of_its_requests() -> None:
+    async with live({"max-body": "2Ki", "max-rows": "3"}) as proxy:
+        assert (await proxy.predict("a", "b", "c"))[0] == 200
+        for instances, setting in (
+            (("a", "b", "c", "d"), "max-rows allows 3"),
+            (("x" * 2048,), "max-body allows 2048"),
+        ):
+            status, _, refused = await proxy.predict(*instances)
+            assert status == 413
+            assert setting in refused["error"]
+        settings = (await proxy.state())["settings"]
+        assert (settings["max-body"], settings["max-rows"]) == ("2Ki", "3")
+
+
+@on_loop
 async def test_what_is_no_inference_passes_through() -> None:
     async with live() as proxy:
         async with proxy.session.post(f"{proxy.url}/cpu", json={"x": 1}) as answer:
