@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
+from knative_sponge.core.batching.deadline import ClientBudget
 from knative_sponge.core.quantity import format_cores, format_duration, parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
 
@@ -173,6 +174,9 @@ class ServingSettings:
     """Used when cores run short; higher wins."""
     max_network_share: float = _setting(_share_or_one, 0.9)
     """The time since a request was sent uses up at most this share of its budget: a wrong clock must not expire everything."""
+    client_budget: ClientBudget = _setting(_choice(ClientBudget), ClientBudget.SHORTER)
+    """How far a request's own budget counts: `shorter` for its answer alone, and within `slo`; `any` in place of `slo`;
+    `ignore` not at all."""
 
     def __post_init__(self) -> None:
         if self.max_cores is not None and self.max_cores < self.min_cores:

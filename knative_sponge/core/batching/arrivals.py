@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import islice
+from typing import Final
+
+from knative_sponge.core.batching.work import Work
+
+URGENT_SHARE: Final = 0.05
+"""The slack that this share of requests does not exceed is that of urgent newcomers."""
 
 _KEPT = 4096
 """Most arrivals remembered for slack and curve. At higher rates the latest ones say enough."""
@@ -70,6 +76,13 @@ class Arrivals:
     def mean_rows(self) -> float:
         """Mean rows of a request in the window; 1 before any arrival."""
         return sum(self._rows) / len(self._rows) if self._rows else 1.0
+
+    def newcomer(self, now: float, share: float, group: Hashable) -> Work | None:
+        """An average request of this group that comes just now, with `slack_s(share)`; None where none can be expected."""
+        slack_s = self.slack_s(share)
+        if slack_s is None or self.rate(now) == 0:
+            return None
+        return Work(key=-1, deadline_s=now + slack_s, rows=max(1, round(self.mean_rows())), group=group)
 
     def curve(self, now: float, counts: Sequence[int]) -> list[float]:
         """For each count k: the shortest time in the window within which k more requests followed one, seconds; inf if never.

@@ -21,9 +21,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from knative_sponge.core.batching.arrivals import Arrivals
+from knative_sponge.core.batching.arrivals import URGENT_SHARE, Arrivals
+from knative_sponge.core.batching.backlog import Backlog
 from knative_sponge.core.batching.defer import DeferRules
-from knative_sponge.core.batching.edf import EdfQueue
 from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
@@ -40,7 +40,7 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
-from knative_sponge.core.batching.plan import choose_batch
+from knative_sponge.core.batching.plan import Table, choose_batch, spares_others
 from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.latency.curve import Sample
@@ -57,7 +57,10 @@ class BatchRules:
     max_inflight: int = 1
     """Upstream calls at once."""
     max_queue: int = 10_000
-    """Most requests that wait; beyond it the least urgent one is turned away."""
+    """Most requests that wait; one that comes to a full queue is turned away, unless a late one can make room."""
+    displace: bool = False
+    """A request that comes to a full queue takes the place of a less urgent one. For clients whose deadlines can be believed:
+    one that claims a little less time than the others can so turn all of them out."""
     serve_late: bool = False
     """A request that cannot make its deadline is served after all that can, instead of being dropped."""
     probe_after_s: float = 1.0
@@ -90,7 +93,7 @@ class Batcher:
         self.model = model
         self.cores = cores
         self.reach = reach
-        self.queue = EdfQueue()
+        self.queue = Backlog()
         self.running: dict[int, RunningBatch] = {}
         self.arrivals = Arrivals()
         self.late = FcfsQueue()
@@ -136,7 +139,7 @@ class Batcher:
         hopeless = self._hopeless_s(work) < now
         if not hopeless:
             # A request that no size can serve says nothing about the size that is needed.
-            self.arrivals.add(now, work.rows, work.deadline_s - now)
+            self.arrivals.add(now, work.rows, work.sizing_deadline_s - now)
         if len(self.queue) + len(self.late) >= self.rules.max_queue and (
             hopeless or not self._make_room(work, commands)
         ):
@@ -145,11 +148,11 @@ class Batcher:
         self.queue.push(work)
 
     def _make_room(self, work: Work, commands: list[BatcherCommand]) -> bool:
-        """Turn the least urgent waiting work away, if it is less urgent than `work`; False when it is not."""
+        """Turn a waiting work away whose place `work` may have: a late one, else a less urgent one. False when there is none."""
         if len(self.late):
             victim = self.late.pop_last()
         else:
-            last = self.queue.last()
+            last = self.queue.last() if self.rules.displace else None
             if last is None or last.deadline_s <= work.deadline_s:
                 return False
             self.queue.cancel(last.key)
@@ -254,6 +257,8 @@ class Batcher:
             longest = max(longest, *(work.rows for work in window))
         median, cautious = self.model.tables(self.cores / rules.max_inflight, longest)
         works = choose_batch(window, now, rules.max_rows, median, cautious)
+        if works and self.queue.ordered_twice:
+            works = self._within_what_is_bought(works, now, median, cautious)
         if not works:
             works = self._choose_anyway(window, now, longest)
         elif len(works) == len(self.queue) and not len(self.late):
@@ -264,6 +269,20 @@ class Batcher:
         if works:
             self.queue.take(works)
         return works
+
+    def _within_what_is_bought(self, works: list[Work], now: float, median: Table, cautious: Table) -> list[Work]:
+        """`works`, or those that the sizing deadlines would choose, where `works` would cost others theirs.
+
+        The demand plans by these deadlines. So a client that claims less time goes first where there are cores for it; it neither
+        takes the others' nor makes the demand ask for more. As in the demand, there must be room for one urgent newcomer.
+        """
+        rules = self.rules
+        others = self.queue.sizing_prefix(rules.window_batches * rules.max_rows)
+        newcomer = self.arrivals.newcomer(now, URGENT_SHARE, others[0].group)
+        kept = others if newcomer is None else sorted([*others, newcomer], key=lambda work: work.sizing_deadline_s)
+        if spares_others(kept, works, now, rules.max_rows, median, cautious):
+            return works
+        return choose_batch(others, now, rules.max_rows, median, cautious, sizing=True)
 
     def _choose_anyway(self, window: list[Work], now: float, longest: int) -> list[Work]:
         """The batch to start when no head fits with the cautious latency; empty when none is worth a start.

@@ -67,7 +67,7 @@ class FifoBatcher:
         commands: list[BatcherCommand] = []
         match event:
             case Arrived(work):
-                self.arrivals.add(now, work.rows, work.deadline_s - now)
+                self.arrivals.add(now, work.rows, work.sizing_deadline_s - now)
                 if len(self.queue) >= self.rules.max_queue:
                     commands.append(Refuse(work, Reason.QUEUE_FULL))
                 else:

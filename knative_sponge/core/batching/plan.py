@@ -35,8 +35,8 @@ class Lane:
     unit: bool
 
 
-def lanes_of(works: Sequence[Work]) -> list[Lane]:
-    """Group works in EDF order by compatibility. O(n)."""
+def lanes_of(works: Sequence[Work], *, sizing: bool = False) -> list[Lane]:
+    """Group works in EDF order by compatibility. O(n). sizing: that order is, and lanes have, the works' sizing deadlines."""
     by_group: dict[object, list[Work]] = {}
     for work in works:
         group = (_ALONE, work.key) if work.alone else work.group
@@ -49,7 +49,8 @@ def lanes_of(works: Sequence[Work]) -> list[Lane]:
     for members in by_group.values():
         rows = [work.rows for work in members]
         total = sum(rows)
-        lanes.append(Lane(members, [work.deadline_s for work in members], rows, total, total == len(rows)))
+        deadlines = [work.sizing_deadline_s if sizing else work.deadline_s for work in members]
+        lanes.append(Lane(members, deadlines, rows, total, total == len(rows)))
     return lanes
 
 
@@ -161,13 +162,15 @@ def best_target(
     return best, best_rows
 
 
-def choose_batch(works: Sequence[Work], now: float, cap: int, median: Table, cautious: Table) -> list[Work]:
+def choose_batch(
+    works: Sequence[Work], now: float, cap: int, median: Table, cautious: Table, *, sizing: bool = False
+) -> list[Work]:
     """The batch to start now, from works in EDF order; empty when the cautious latency serves no work in time.
 
     Tables must reach max(cap, largest rows of a work). The batch passes over heads that the plan gives up. They stay queued,
-    as the next decision may see a shorter queue or more cores.
+    as the next decision may see a shorter queue or more cores. sizing: by the works' sizing deadlines.
     """
-    lanes = lanes_of(works)
+    lanes = lanes_of(works, sizing=sizing)
     free = (now,)
     target, rows = best_target(lanes, free, cap, median, cautious)
     if rows == 0:
@@ -181,10 +184,27 @@ def choose_batch(works: Sequence[Work], now: float, cap: int, median: Table, cau
     if (
         len(lanes) > 1
         and taken > target
-        and not _harmless(lanes, lane, at, end, now, taken, target, rows, median, cautious)
+        and not _harmless(lanes, lane, at, end, now, taken, target, rows, median, cautious, sizing)
     ):
         _, end = _prefix(lane.rows, at, target)
     return lane.works[at:end]
+
+
+def spares_others(
+    works: Sequence[Work], batch: Sequence[Work], now: float, cap: int, median: Table, cautious: Table
+) -> bool:
+    """Whether as many rows make their sizing deadline when this batch goes first as when these deadlines alone count.
+
+    works: in order of their sizing deadlines. batch: chosen by others; each work in it makes its own.
+    """
+    _, most = best_target(lanes_of(works, sizing=True), (now,), cap, median, cautious)
+    first = {work.key for work in batch}
+    rest = [work for work in works if work.key not in first]
+    rows = sum(work.rows for work in batch)
+    served = sum(work.rows for work in works) - sum(work.rows for work in rest)
+    if rest and served < most:
+        served += best_target(lanes_of(rest, sizing=True), (now + cautious[rows],), cap, median, cautious)[1]
+    return served >= most
 
 
 def _first_carried(lane: Lane, now: float, target: int, cautious: Table) -> int | None:
@@ -208,12 +228,12 @@ def _largest_fitting(lane: Lane, at: int, slack_s: float, cap: int, cautious: Ta
 
 def _harmless(
     lanes: Sequence[Lane], chosen: Lane, at: int, end: int, now: float, taken: int, target: int, rows: int,
-    median: Table, cautious: Table,
+    median: Table, cautious: Table, sizing: bool,
 ) -> bool:  # fmt: skip
     """Whether a batch that is larger than the target makes no row of another lane late."""
     rest = []
     for lane in lanes:
         keep = [w for i, w in enumerate(lane.works) if lane is not chosen or not at <= i < end]
-        rest.extend(lanes_of(keep))
+        rest.extend(lanes_of(keep, sizing=sizing))
     behind = served_rows(rest, (now + median[taken],), target, median, cautious, -1) if rest else 0
     return taken + behind >= rows

@@ -18,6 +18,8 @@ class Work:
     alone: it shares its batch with no other work, whatever its group.
     arrived_s: when it entered the queue, on the same clock.
     give_up_s: when its client stops waiting for the answer, wherever the work is; absolute, on the same clock.
+    sizing_deadline_s: the deadline that cores are bought for, where it is another one (`core/batching/deadline.py`); NaN takes
+        deadline_s.
     """
 
     key: int
@@ -27,6 +29,7 @@ class Work:
     alone: bool = False
     arrived_s: float = 0.0
     give_up_s: float = math.inf
+    sizing_deadline_s: float = math.nan
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -35,3 +38,5 @@ class Work:
             raise ValueError("deadline_s and give_up_s must be numbers, not NaN")
         if self.give_up_s < self.deadline_s:
             raise ValueError(f"give_up_s {self.give_up_s} must not be before deadline_s {self.deadline_s}")
+        if math.isnan(self.sizing_deadline_s):
+            object.__setattr__(self, "sizing_deadline_s", self.deadline_s)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from knative_sponge.core.allocation.peak import Peak
+from knative_sponge.core.batching.arrivals import URGENT_SHARE
 from knative_sponge.core.batching.batcher import Batcher
 from knative_sponge.core.batching.plan import targets
 from knative_sponge.core.batching.work import Work
@@ -47,7 +48,7 @@ class CoresRules:
     use_queue: bool = True
     newcomer: bool = True
     resize_s: float = 0.1
-    slack_share: float = 0.05
+    slack_share: float = URGENT_SHARE
     window_batches: int = 4
     curve_points: int = 8
 
@@ -189,10 +190,10 @@ class DemandEstimator:
 
     def _outlook(self, now: float, *, expected: bool) -> Outlook:
         batcher, rules = self._batcher, self.rules
-        works = batcher.queue.prefix(rules.window_batches * batcher.rules.max_rows)
+        works = batcher.queue.sizing_prefix(rules.window_batches * batcher.rules.max_rows)
         if expected:
             more = self._expected(now) if rules.resize_s >= 0.5 else self._newcomer(now, works)
-            works = sorted([*works, *more], key=lambda work: work.deadline_s)
+            works = sorted([*works, *more], key=lambda work: work.sizing_deadline_s)
         running = [
             (batch.rows, batch.left_share(now, batcher.model), tuple(batch.members.values()))
             for batch in batcher.running.values()
@@ -200,15 +201,14 @@ class DemandEstimator:
         return Outlook(batcher.model, works, running, now, batcher.rules.max_rows, batcher.rules.max_inflight)
 
     def _newcomer(self, now: float, works: Sequence[Work]) -> list[Work]:
-        arrivals = self._batcher.arrivals
-        slack_s = arrivals.slack_s(self.rules.slack_share)
-        if not self.rules.newcomer or slack_s is None or arrivals.rate(now) == 0:
+        rules, batcher = self.rules, self._batcher
+        if not rules.newcomer:
             return []
-        rows = max(1, round(arrivals.mean_rows()))
-        if slack_s < self._batcher.model.cautious_s(rows, self.rules.max_cores / self._batcher.rules.max_inflight):
+        newcomer = batcher.arrivals.newcomer(now, rules.slack_share, works[0].group if works else None)
+        most = rules.max_cores / batcher.rules.max_inflight
+        if newcomer is None or newcomer.deadline_s - now < batcher.model.cautious_s(newcomer.rows, most):
             return []
-        group = works[0].group if works else None
-        return [Work(key=-1, deadline_s=now + slack_s, rows=rows, group=group)]
+        return [newcomer]
 
     def _expected(self, now: float) -> list[Work]:
         """Arrivals that may come before a growth is in force, as dense as the densest of late (the arrival curve)."""

@@ -11,9 +11,9 @@ from knative_sponge.core.latency.model import LatencyModel
 
 
 class Outlook:
-    """The works of one moment, running and queued, and how many of them miss their deadline at any size.
+    """The works of one moment, running and queued, and how many of them miss their sizing deadline at any size.
 
-    works: the queue, in EDF order. running: (rows, share still to do, members) of each batch that the model server works on.
+    works: the queue, in order of these. running: (rows, share still to do, members) of each batch that the model server works on.
     cap: most rows per upstream call. slots: upstream calls at once.
     """
 
@@ -33,7 +33,7 @@ class Outlook:
         self._running = running
         self._cap = cap
         self._slots = slots
-        self.lanes: list[Lane] = lanes_of(works)
+        self.lanes: list[Lane] = lanes_of(works, sizing=True)
         self.total = sum(lane.total for lane in self.lanes) + sum(w.rows for _, _, members in running for w in members)
         self._longest = max([cap, *(max(lane.rows) for lane in self.lanes)])
 
@@ -93,5 +93,5 @@ class Outlook:
         for rows, share, members in self._running:
             free.append(self._now + share * self._model.predict_s(rows, each))
             safe_s = self._now + share * self._model.cautious_s(rows, each)
-            kept += sum(work.rows for work in members if work.deadline_s >= safe_s)
+            kept += sum(work.rows for work in members if work.sizing_deadline_s >= safe_s)
         return free, kept

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
-from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
+from knative_sponge.core.batching.deadline import ClientBudget, Deadline, claims_of, deadline_of
 from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
@@ -68,7 +68,7 @@ class Upstream(Protocol):
 class RequestRules:
     """What holds for every request, whatever its headers say.
 
-    slo_s, timeout_s, max_network_share: see `core.batching.deadline.deadline_of`.
+    slo_s, timeout_s, max_network_share, client_budget: see `core.batching.deadline.deadline_of`.
     grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
     serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
@@ -78,6 +78,7 @@ class RequestRules:
     slo_s: float
     timeout_s: float
     max_network_share: float = 0.9
+    client_budget: ClientBudget = ClientBudget.SHORTER
     grace_s: float = 0.5
     serve_late: bool = False
     max_body: int = 32 * 2**20
@@ -159,6 +160,7 @@ class InferenceEndpoint:
             slo_s=self._rules.slo_s,
             timeout_s=self._rules.timeout_s,
             max_network_share=self._rules.max_network_share,
+            client_budget=self._rules.client_budget,
         )
         self._metrics.admitted(deadline)
         await deliver(await self._answer(part, deadline, now), send)
@@ -189,6 +191,7 @@ class InferenceEndpoint:
             group=part.group,
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
+            sizing_deadline_s=deadline.sizing_at_s,
         )
         try:
             self._tell(Arrived(work))
@@ -235,8 +238,7 @@ class InferenceEndpoint:
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
-            # Until the request's own deadline. The planned one may be earlier: it is never after the revision timeout.
-            left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
+            left_s = waiting.deadline.own_at_s - time.monotonic()
             waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
 
     def _start(self, batch: int, works: tuple[Work, ...]) -> None:
