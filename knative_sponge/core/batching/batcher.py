@@ -6,7 +6,7 @@ A work is in exactly one of these places, and every path out of them tells its c
 
     arrived ──► queued ──► running ──► answered by the shell (BatchDone, BatchFailed)
        │          │  ▲         ├─────► Refuse(timeout)       give_up_s passed
-       │          │  └─────────┘       BatchRefused: once more, alone
+       │          │  └─────────┘       BatchRefused: again, in halves, at last alone
        │          ├──────────────────► Refuse(expired | hopeless)   or, with late=serve, ──► late ──► running
        └──────────┴──────────────────► Refuse(queue-full | evicted)
     Cancelled removes it from wherever it is, without a word.
@@ -19,7 +19,7 @@ deferred batch must start. None depends on a running batch finishing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from knative_sponge.core.batching.arrivals import URGENT_SHARE, Arrivals
 from knative_sponge.core.batching.backlog import Backlog
@@ -40,6 +40,7 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
+from knative_sponge.core.batching.halving import Halving
 from knative_sponge.core.batching.plan import Table, choose_batch, spares_others
 from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
@@ -97,6 +98,7 @@ class Batcher:
         self.running: dict[int, RunningBatch] = {}
         self.arrivals = Arrivals()
         self.late = FcfsQueue()
+        self._halving = Halving()
         self._batches = 0
         self._cold = True
         self._idle_since_s = -math.inf
@@ -126,6 +128,7 @@ class Batcher:
         self._give_up(now, commands)
         self._drop_hopeless(now, commands)
         self._fill(now, commands)
+        self._drop_hopeless(now, commands)  # what stood behind the works that went
         wake_s = self._next_wake()
         if wake_s != self._wake_s:
             self._wake_s = wake_s
@@ -172,6 +175,8 @@ class Batcher:
         running = self._ended(batch, now)
         if running is None:
             return
+        if running.merged:
+            self._halving.accepted(running.group)
         if not sample:
             return
         cores = running.mean_cores(now, self.model)
@@ -190,8 +195,8 @@ class Batcher:
         running = self._ended(batch, now)
         if running is None:
             return
-        for work in running.members.values():
-            self.queue.push(replace(work, alone=True))
+        for work in self._halving.split(list(running.members.values())):
+            self.queue.push(work)
 
     def _resize(self, cores: float, reach: float | None, now: float) -> None:
         self.cores = cores

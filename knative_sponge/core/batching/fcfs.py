@@ -62,8 +62,10 @@ class FcfsQueue:
         batch: list[Work] = []
         rows = 0
         for work in self._works.values():
-            if batch and (work.alone or batch[0].alone or work.group != batch[0].group or rows + work.rows > cap):
-                break
+            if batch:
+                first = batch[0]
+                if work.cohort != first.cohort or work.group != first.group or rows + work.rows > cap:
+                    break
             batch.append(work)
             rows += work.rows
         return batch

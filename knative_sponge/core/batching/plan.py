@@ -21,7 +21,7 @@ Table = Sequence[float]
 """Latency in seconds by rows: `table[rows]`, entry 0 unused, non-decreasing."""
 
 
-_ALONE = object()
+_COHORT = object()
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ def lanes_of(works: Sequence[Work], *, sizing: bool = False) -> list[Lane]:
     """Group works in EDF order by compatibility. O(n). sizing: that order is, and lanes have, the works' sizing deadlines."""
     by_group: dict[object, list[Work]] = {}
     for work in works:
-        group = (_ALONE, work.key) if work.alone else work.group
+        group = (_COHORT, work.cohort) if work.cohort else work.group
         members = by_group.get(group)
         if members is None:
             by_group[group] = [work]

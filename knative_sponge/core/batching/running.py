@@ -17,12 +17,14 @@ class RunningBatch:
     """A dispatched batch. Its progress is a share of the whole, so that it stays right over a resize."""
 
     __slots__ = (
-        "_core_s", "_done", "_high", "_low", "_since_s", "cold", "cores", "members", "rested_s", "rows",
-        "started_s",
+        "_core_s", "_done", "_high", "_low", "_since_s", "cold", "cores", "group", "members", "merged",
+        "rested_s", "rows", "started_s",
     )  # fmt: skip
 
     def __init__(self, works: tuple[Work, ...], now: float, cores: float, *, cold: bool, rested_s: float) -> None:
         self.members = {work.key: work for work in works}
+        self.merged = len(works) > 1
+        self.group = works[0].group
         self.rows = sum(work.rows for work in works)
         self.started_s = now
         self.cores = cores

@@ -15,7 +15,8 @@ class Work:
     deadline_s: absolute, on the same monotonic clock as every `now`.
     rows: how many rows of a batch it takes (its share of `max-batch`), at least 1.
     group: only works of equal group may share a batch (design: "only compatible requests merge").
-    alone: it shares its batch with no other work, whatever its group.
+    cohort: above 0, it shares its batch only with works of the same number, which are of its group
+        (`core/batching/halving.py`).
     arrived_s: when it entered the queue, on the same clock.
     give_up_s: when its client stops waiting for the answer, wherever the work is; absolute, on the same clock.
     sizing_deadline_s: the deadline that cores are bought for, where it is another one (`core/batching/deadline.py`); NaN takes
@@ -26,7 +27,7 @@ class Work:
     deadline_s: float
     rows: int = 1
     group: Hashable = None
-    alone: bool = False
+    cohort: int = 0
     arrived_s: float = 0.0
     give_up_s: float = math.inf
     sizing_deadline_s: float = math.nan

@@ -71,7 +71,7 @@ def test_a_hanging_model_server_keeps_nobody_beyond_patience() -> None:
     assert not shell.running
 
 
-def test_members_of_a_refused_batch_are_tried_once_each_alone() -> None:
+def test_of_a_small_batch_that_was_refused_each_member_is_tried_once_alone() -> None:
     shell = VirtualShell(new_batcher().handle)
     for work in works(5.0, 4.0, 4.1):
         shell.arrive(work)

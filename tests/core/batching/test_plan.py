@@ -22,7 +22,7 @@ def slow_served(works: list[Work], free_s: list[float], target: int, median: lis
     served = 0
     while waiting:
         head = waiting[0]
-        mates = [w for w in waiting if w.group == head.group and not w.alone and not head.alone] or [head]
+        mates = [w for w in waiting if w.group == head.group and w.cohort == head.cohort]
         left = sum(w.rows for w in mates)
         now = slots[0]
         if now + cautious[max(min(target, left), head.rows)] > head.deadline_s:
@@ -42,12 +42,12 @@ def slow_served(works: list[Work], free_s: list[float], target: int, median: lis
 
 
 def works_of(rows: st.SearchStrategy[int], groups: st.SearchStrategy[str]) -> st.SearchStrategy[list[Work]]:
-    one = st.tuples(st.integers(0, 60), rows, groups, st.booleans())
+    one = st.tuples(st.integers(0, 60), rows, groups, st.integers(0, 3))
     return st.lists(one, min_size=1, max_size=24).map(
         lambda drawn: sorted(
             (
-                Work(key, deadline / 10 + key * 1e-6, rows=r, group=group, alone=alone and group == "x")
-                for key, (deadline, r, group, alone) in enumerate(drawn)
+                Work(key, deadline / 10 + key * 1e-6, rows=r, group=group, cohort=cohort if group == "x" else 0)
+                for key, (deadline, r, group, cohort) in enumerate(drawn)
             ),
             key=lambda w: w.deadline_s,
         )
