@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.deadline import ClientBudget, deadline_of
 from knative_sponge.core.batching.defer import DeferRules
-from knative_sponge.core.batching.events import Arrived
+from knative_sponge.core.batching.events import Arrived, Refuse
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
 from knative_sponge.core.latency.curve import LatencyParams
@@ -22,7 +22,7 @@ from knative_sponge.errors import Reason
 from knative_sponge.proxy.queue.endpoint import RequestRules
 from knative_sponge.sim.pod import Pod, Server
 from tests.proxy.harness import on_loop
-from tests.proxy.queue.inference_kit import Kit, behind_a_batch
+from tests.proxy.queue.inference_kit import PREDICT, Kit, behind_a_batch
 
 RESNET = LatencyParams(0.0238, 0.0037, 0.0139, 0.0057)
 SLO_S = 0.5
@@ -34,12 +34,16 @@ def work_of(
 ) -> Work:
     """A request on a clock that began with unix time."""
     deadline = deadline_of(
-        claims, now=at_s, wall_now_s=at_s, slo_s=SLO_S, timeout_s=10.0, max_network_share=0.9, client_budget=client_budget
+        claims,
+        now=at_s,
+        wall_now_s=at_s,
+        slo_s=SLO_S,
+        timeout_s=10.0,
+        max_network_share=0.9,
+        client_budget=client_budget,
     )
     give_up_s = max(deadline.at_s, at_s) + 0.5
-    return Work(
-        key, deadline.at_s, arrived_s=at_s, give_up_s=give_up_s, sizing_deadline_s=deadline.sizing_at_s, **more
-    )
+    return Work(key, deadline.at_s, arrived_s=at_s, give_up_s=give_up_s, sizing_deadline_s=deadline.sizing_at_s, **more)
 
 
 class Watched(DemandEstimator):
@@ -53,10 +57,14 @@ class Watched(DemandEstimator):
         return cores
 
 
-def traffic(client_budget: ClientBudget, *, honest: float = 8.0, urgent: float = 2.0, seconds: float = 30.0) -> list[Work]:
+def traffic(
+    client_budget: ClientBudget, *, honest: float = 8.0, urgent: float = 2.0, seconds: float = 30.0
+) -> list[Work]:
     """Honest requests a second without a claim, and others that claim 40 ms."""
     rng = random.Random(1)
-    came = [(rng.uniform(0.0, seconds), {}) for _ in range(int(honest * seconds))]
+    came: list[tuple[float, dict[bytes, bytes]]] = [
+        (rng.uniform(0.0, seconds), {}) for _ in range(int(honest * seconds))
+    ]
     came += [(rng.uniform(0.0, seconds), {b"x-sponge-slo-ms": b"40"}) for _ in range(int(urgent * seconds))]
     came.sort(key=lambda one: one[0])
     return [work_of(key, at_s, claims, client_budget) for key, (at_s, claims) in enumerate(came)]
@@ -103,7 +111,7 @@ async def test_a_thousand_requests_that_claim_less_time_turn_nobody_out_of_a_ful
     kit = Kit(rules=BatchRules(max_queue=1000, defer=DeferRules(mode="never")))
     await behind_a_batch(kit)
     honest = [kit.send(number) for number in range(1000)]
-    urgent = [kit.send(number, **claim) for number in range(1000)]
+    urgent = [kit.post(b'{"instances": [1]}', PREDICT, **claim) for _ in range(1000)]
     for client in urgent:
         assert (await client).reason == b"queue-full"
     assert kit.counted("evicted") == 0
@@ -135,7 +143,6 @@ def test_late_requests_are_the_only_ones_that_make_room() -> None:
     assert (len(batcher.late), len(batcher.queue)) == (2, 1)
     refused = []
     for key in (4, 5, 6):
-        refused += [command for command in batcher.handle(Arrived(Work(key, 5.0)), 0.0)]
-    assert [(one.work.key, one.reason) for one in refused if hasattr(one, "reason")] == [
-        (2, Reason.EVICTED), (1, Reason.EVICTED), (6, Reason.QUEUE_FULL),
-    ]  # fmt: skip
+        commands = batcher.handle(Arrived(Work(key, 5.0)), 0.0)
+        refused += [(one.work.key, one.reason) for one in commands if isinstance(one, Refuse)]
+    assert refused == [(2, Reason.EVICTED), (1, Reason.EVICTED), (6, Reason.QUEUE_FULL)]

@@ -16,7 +16,7 @@ URGENT_SHARE: Final = 0.05
 _KEPT = 4096
 """Most arrivals remembered for slack and curve. At higher rates the latest ones say enough."""
 _RECENT = 4096
-"""The rate window is cleaned when it holds more arrivals than this, even when nobody asks for the rate."""
+"""The rate window holds about so many entries at most. Where more arrive, those of one millisecond share an entry."""
 _QUANTILE_SAMPLE = 256
 """A quantile of slacks is taken over so many arrivals, the latest."""
 
@@ -50,10 +50,14 @@ class Arrivals:
         self._times.append(now)
         self._rows.append(rows)
         self._slacks.append(slack_s)
-        self._recent.append((now, rows))
         self._recent_rows += rows
-        if len(self._recent) > _RECENT:
+        recent = self._recent
+        if len(recent) >= _RECENT:
             self.rate(now)
+        if len(recent) >= _RECENT and now - recent[-1][0] < self._rate_window_s / _RECENT:
+            recent[-1] = recent[-1][0], recent[-1][1] + rows
+        else:
+            recent.append((now, rows))
         self._forget(now)
 
     def rate(self, now: float) -> float:

@@ -1,4 +1,4 @@
-"""The waiting works in two orders: by the deadline of their answers, and by the one that cores are bought for. It decides nothing.
+"""The waiting works in two orders: by the deadline of their answers, and by the one that cores are bought for. Decides nothing.
 
 Where no waiting work's two deadlines differ, which is nearly always, the orders are one. The second is kept from the first
 work on whose do, until nothing waits.

@@ -19,6 +19,7 @@ deferred batch must start. None depends on a running batch finishing.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from knative_sponge.core.batching.arrivals import URGENT_SHARE, Arrivals
@@ -41,7 +42,7 @@ from knative_sponge.core.batching.events import (
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
 from knative_sponge.core.batching.halving import Halving
-from knative_sponge.core.batching.plan import Table, choose_batch, spares_others
+from knative_sponge.core.batching.plan import MOST_ROWS, MOST_WORKS, Table, choose_batch, spares_others
 from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.latency.curve import Sample
@@ -67,7 +68,7 @@ class BatchRules:
     probe_after_s: float = 1.0
     """When all requests look hopeless and no sample came for so long, one is served anyway: the model may be wrong."""
     window_batches: int = 3
-    """The plan looks at so many full batches of works. Works behind them hardly change which batch starts now."""
+    """The plan looks at so many full batches of works, at most MOST_WORKS. Others hardly change which batch starts now."""
     defer: DeferRules = field(default_factory=DeferRules)
     """When a batch may wait inside its slack to grow."""
 
@@ -98,6 +99,9 @@ class Batcher:
         self.running: dict[int, RunningBatch] = {}
         self.arrivals = Arrivals()
         self.late = FcfsQueue()
+        self._window = min(rules.window_batches * rules.max_rows, MOST_WORKS)
+        self._window_is_cut = self._window < rules.window_batches * rules.max_rows
+        self._longest = min(rules.max_rows, MOST_ROWS)
         self._halving = Halving()
         self._batches = 0
         self._cold = True
@@ -151,7 +155,7 @@ class Batcher:
         self.queue.push(work)
 
     def _make_room(self, work: Work, commands: list[BatcherCommand]) -> bool:
-        """Turn a waiting work away whose place `work` may have: a late one, else a less urgent one. False when there is none."""
+        """Turn a waiting work away whose place `work` may have: a late one, or a less urgent one. False: there is none."""
         if len(self.late):
             victim = self.late.pop_last()
         else:
@@ -207,9 +211,7 @@ class Batcher:
     def _give_up(self, now: float, commands: list[BatcherCommand]) -> None:
         for batch, running in self.running.items():
             if running.give_up_s <= now:
-                for work in [w for w in running.members.values() if w.give_up_s <= now]:
-                    del running.members[work.key]
-                    commands.append(Refuse(work, Reason.TIMEOUT))
+                commands += [Refuse(work, Reason.TIMEOUT) for work in running.pop_given_up(now)]
                 if not running.members:
                     commands.append(Abandon(batch))
         commands += [Refuse(work, Reason.TIMEOUT) for work in self.late.pop_given_up(now)]
@@ -221,8 +223,10 @@ class Batcher:
         if not dropped:
             return
         if not len(self.queue) and not self.running and self._starved(now):
-            candidate = max(dropped, key=lambda work: work.deadline_s)
-            if candidate.deadline_s > now:
+            # Of a call that is too large to be learned from the model would know no more than before.
+            teaching = [work for work in dropped if now < work.deadline_s and work.rows <= MOST_ROWS]
+            if teaching:
+                candidate = max(teaching, key=lambda work: work.deadline_s)
                 dropped.remove(candidate)
                 self._probed_s = now
                 self._dispatch([candidate], now, commands)
@@ -256,33 +260,52 @@ class Batcher:
             self.late.take(works)
             return works
         rules = self.rules
-        window = self.queue.prefix(rules.window_batches * rules.max_rows)
-        longest = rules.max_rows
+        window = self.queue.prefix(self._window)
+        longest = self._longest
         if self.queue.rows > len(self.queue):
-            longest = max(longest, *(work.rows for work in window))
+            longest = min(max(longest, *(work.rows for work in window)), MOST_ROWS)
         median, cautious = self.model.tables(self.cores / rules.max_inflight, longest)
         works = choose_batch(window, now, rules.max_rows, median, cautious)
         if works and self.queue.ordered_twice:
             works = self._within_what_is_bought(works, now, median, cautious)
         if not works:
             works = self._choose_anyway(window, now, longest)
+        elif self._window_is_cut and works[-1] is window[-1] and len(window) < len(self.queue):
+            works = self._filled_up(works, window, now)
         elif len(works) == len(self.queue) and not len(self.late):
             rate = self.arrivals.rate(now)
-            self._hold_s = rules.defer.hold_until(works, rules.max_rows, now, rate, median, cautious)
+            self._hold_s = rules.defer.hold_until(works, self._longest, now, rate, median, cautious)
             if self._hold_s is not None:
                 return []
         if works:
             self.queue.take(works)
         return works
 
+    def _filled_up(self, works: list[Work], window: list[Work], now: float) -> list[Work]:
+        """`works`, which reach the end of what the plan looked at, and what follows, as long as all are of one kind and fit."""
+        head, rules = works[0], self.rules
+        cautious = self.model.tables(self.cores / rules.max_inflight, rules.max_rows)[1]
+        fits = bisect_right(cautious, head.deadline_s - now, 1) - 1
+        rows = sum(work.rows for work in works)
+        following = self.queue.prefix(len(window) + rules.max_rows)[len(window) :]
+        if any(work.group != head.group or work.cohort != head.cohort for work in window):
+            return works
+        filled = list(works)
+        for work in following:
+            rows += work.rows
+            if rows > fits or work.group != head.group or work.cohort != head.cohort:
+                break
+            filled.append(work)
+        return filled
+
     def _within_what_is_bought(self, works: list[Work], now: float, median: Table, cautious: Table) -> list[Work]:
         """`works`, or those that the sizing deadlines would choose, where `works` would cost others theirs.
 
-        The demand plans by these deadlines. So a client that claims less time goes first where there are cores for it; it neither
-        takes the others' nor makes the demand ask for more. As in the demand, there must be room for one urgent newcomer.
+        The demand plans by these deadlines. So a client that claims less time goes first where there are cores for it; it
+        neither takes the others' nor makes the demand ask for more. As in the demand, there must be room for a newcomer.
         """
         rules = self.rules
-        others = self.queue.sizing_prefix(rules.window_batches * rules.max_rows)
+        others = self.queue.sizing_prefix(self._window)
         newcomer = self.arrivals.newcomer(now, URGENT_SHARE, others[0].group)
         kept = others if newcomer is None else sorted([*others, newcomer], key=lambda work: work.sizing_deadline_s)
         if spares_others(kept, works, now, rules.max_rows, median, cautious):

@@ -198,9 +198,7 @@ def _relative(
     return None
 
 
-def _counted_from_send(
-    budget_s: float, source: Source, passed_s: float | None, max_network_share: float
-) -> _Allowance:
+def _counted_from_send(budget_s: float, source: Source, passed_s: float | None, max_network_share: float) -> _Allowance:
     """A budget less the time since the send, which is clamped to a share of the budget. It never falls with the budget."""
     most_s = budget_s * max_network_share
     network_s, skew = 0.0, None

@@ -116,9 +116,8 @@ class FifoBatcher:
     def _give_up(self, now: float, commands: list[BatcherCommand]) -> None:
         commands += [Refuse(work, Reason.TIMEOUT) for work in self.queue.pop_given_up(now)]
         for batch, running in self.running.items():
-            for work in [w for w in running.members.values() if w.give_up_s <= now]:
-                del running.members[work.key]
-                commands.append(Refuse(work, Reason.TIMEOUT))
+            if running.give_up_s <= now:
+                commands += [Refuse(work, Reason.TIMEOUT) for work in running.pop_given_up(now)]
                 if not running.members:
                     commands.append(Abandon(batch))
 

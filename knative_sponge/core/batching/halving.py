@@ -1,10 +1,10 @@
-"""Which members of a refused batch are tried together again. It sends nothing and looks at no deadline: members go back to their
-places in the queue.
+"""Which members of a refused batch are tried together again. It sends nothing and looks at no deadline: members go back to
+their places in the queue.
 
-A model server that refuses a merged call does not say whose row it disliked. Binary splitting finds k bad ones among n, k small,
-with about k·(2·log₂(n/4) + 4) calls, where one call each takes n. It ends below eight members: halves of four take as many calls
-as the four alone. And it ends where many are bad, or the server takes no merged calls: after some refusals in a row. So a
-refused batch never takes more than 3n/2 calls.
+A model server that refuses a merged call does not say whose row it disliked. Binary splitting finds k bad ones among n, where
+k is small, with about k·(2·log₂(n/4) + 4) calls; one call each takes n. It ends below eight members: halves of four take as
+many calls as the four alone. And it ends where many are bad, or the server takes no merged calls: after some refusals in a
+row. So a refused batch never takes more than 3n/2 calls.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from knative_sponge.core.batching.work import Work
 _EACH: Final = 7
 """Up to so many members of a refused batch go alone."""
 _IN_A_ROW: Final = 5
-"""After so many refusals of a group, with no merged call accepted between, members go alone. One or two bad ones among many never
-cause so many: at most four, then a half of a half is accepted."""
+"""After so many refusals of a group, with no merged call accepted between, members go alone. One or two bad ones among many
+never cause so many: at most four, then a half of a half is accepted."""
 _GROUPS: Final = 64
 """Groups whose refusals are counted. Strangers choose the groups; which of them is forgotten costs some calls at most."""
 

@@ -12,15 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from knative_sponge.core.allocation.peak import Peak
 from knative_sponge.core.batching.arrivals import URGENT_SHARE
 from knative_sponge.core.batching.batcher import Batcher
-from knative_sponge.core.batching.plan import targets
+from knative_sponge.core.batching.plan import MOST_WORKS, targets
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.outlook import Outlook
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.throughput import sustainable_cores
+
+_MOST_EXPECTED: Final = 128
+"""Arrivals of the time that a resize takes that are planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class CoresRules:
         (surging load on at most 1.4 cores; YOLOv5s on 16) that saves a sixth of the misses for 1–2 % more cores.
     resize_s: seconds that a growth takes. From 0.5 s on, the arrivals of that time are planned for too (the arrival curve).
     slack_share: the slack that this share of requests does not exceed is that of newcomers, and of the floor's batches.
-    window_batches: how many full batches of the queue are planned for.
+    window_batches: how many full batches of the queue are planned for, at most MOST_WORKS.
     curve_points: number of sizes on the curve of expected misses.
     """
 
@@ -185,19 +189,16 @@ class DemandEstimator:
 
     def _throughput(self, cores: float) -> float:
         slots, cap = self._batcher.rules.max_inflight, self._batcher.rules.max_rows
-        costs = self._batcher.model.cost_table(cores / slots, cap)
-        return slots * max(rows / costs[rows] for rows in targets(cap, cap))
+        model = self._batcher.model
+        return slots * max(rows / model.cost_s(rows, cores / slots) for rows in targets(cap, cap))
 
     def _outlook(self, now: float, *, expected: bool) -> Outlook:
         batcher, rules = self._batcher, self.rules
-        works = batcher.queue.sizing_prefix(rules.window_batches * batcher.rules.max_rows)
+        works = batcher.queue.sizing_prefix(min(rules.window_batches * batcher.rules.max_rows, MOST_WORKS))
         if expected:
             more = self._expected(now) if rules.resize_s >= 0.5 else self._newcomer(now, works)
             works = sorted([*works, *more], key=lambda work: work.sizing_deadline_s)
-        running = [
-            (batch.rows, batch.left_share(now, batcher.model), tuple(batch.members.values()))
-            for batch in batcher.running.values()
-        ]
+        running = [(batch.rows, batch.left_share(now, batcher.model), batch.due) for batch in batcher.running.values()]
         return Outlook(batcher.model, works, running, now, batcher.rules.max_rows, batcher.rules.max_inflight)
 
     def _newcomer(self, now: float, works: Sequence[Work]) -> list[Work]:
@@ -216,7 +217,7 @@ class DemandEstimator:
         slack_s = arrivals.slack_s(self.rules.slack_share)
         if slack_s is None:
             return []
-        counts = range(1, self._batcher.rules.max_rows + 1)
+        counts = range(1, min(self._batcher.rules.max_rows, _MOST_EXPECTED) + 1)
         rows = max(1, round(arrivals.mean_rows()))
         return [
             Work(key=-count, deadline_s=now + span + slack_s, rows=rows)

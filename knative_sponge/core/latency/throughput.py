@@ -34,7 +34,8 @@ def floor_cores(
     or fewer than one row.
 
     The answer is exact. Each b asks for ``l(b,c) ≤ min(slack_s, b/((1 + headroom)·rate))``, which is linear in 1/c; the
-    least answer of all b counts.
+    least answer of all b counts. Up to b* = slack_s·(1 + headroom)·rate rows the throughput decides, and a larger batch needs
+    fewer cores; beyond them the slack decides, and a smaller one does. So it is one of the two at b*. O(1).
     """
     if not rate >= 0.0:
         raise ValueError(f"rate must be at least 0, not {rate}")
@@ -43,19 +44,24 @@ def floor_cores(
     gamma, delta, epsilon, eta = params.gamma, params.delta, params.epsilon, params.eta
     needed = (1.0 + headroom) * rate
     least: float | None = None
-    for rows in range(1, max_rows + 1):
+    for rows in _around(slack_s * needed if needed else 1.0, max_rows):
         allowed_s = min(slack_s, rows / needed) if needed > 0.0 else slack_s
         serial_s = delta * rows + eta
-        if serial_s > slack_s:
-            break  # the serial part of every larger batch is longer still
         left_s = allowed_s - serial_s
         parallel = gamma * rows + epsilon
-        if left_s < 0.0 or (left_s == 0.0 and parallel > 0.0):
+        if serial_s > slack_s or left_s < 0.0 or (left_s == 0.0 and parallel > 0.0):
             continue
         cores = parallel / left_s if parallel > 0.0 else 0.0
         if least is None or cores < least:
             least = cores
     return least
+
+
+def _around(rows: float, max_rows: int) -> range:
+    """The batch sizes next to `rows`, from 1 to max_rows. One more on each side, since `rows` is rounded."""
+    if not rows < max_rows:
+        return range(max_rows, max_rows + 1)
+    return range(max(1, int(rows) - 1), min(max_rows, int(rows) + 2) + 1)
 
 
 def sustainable_cores(

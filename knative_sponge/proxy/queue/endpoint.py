@@ -39,6 +39,7 @@ from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
 from knative_sponge.proxy.queue.cloudevent_replies import check_reply_possible, refusal, reply
+from knative_sponge.proxy.queue.lanes import Lanes
 from knative_sponge.proxy.queue.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class RequestRules:
     grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
     serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
-    most_rows: a request with more rows is planned as if it had so many. It goes alone anyway, and plans grow with rows.
+    most_rows: a call with a request of more rows is not learned from: it says nothing of calls that are planned.
     """
 
     slo_s: float
@@ -130,6 +131,7 @@ class InferenceEndpoint:
         self._on_sample = on_sample
         self._size_confirmed = size_confirmed
         self._keys = itertools.count(1)
+        self._lanes = Lanes()
         self._waiting: dict[int, _Waiting] = {}
         self._batches: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -183,12 +185,13 @@ class InferenceEndpoint:
         waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
         self._waiting[key] = waiting
         latest_s = arrived_s + self._rules.timeout_s
+        lane = self._lanes.enter(part.group)
         give_up_s = latest_s if self._rules.serve_late else min(deadline.at_s + self._rules.grace_s, latest_s)
         work = Work(
             key,
             deadline.at_s,
-            rows=min(part.rows, self._rules.most_rows),
-            group=part.group,
+            rows=part.rows,
+            group=lane,
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
             sizing_deadline_s=deadline.sizing_at_s,
@@ -198,6 +201,7 @@ class InferenceEndpoint:
             return await waiting.answer
         finally:
             self._waiting.pop(key, None)
+            self._lanes.leave(part.group)
             if waiting.answer.cancelled():  # the client is gone: no row of it need be computed
                 self._metrics.gone()
                 self._tell(Cancelled(key))

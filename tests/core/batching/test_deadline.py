@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.batching.deadline import CLAIM_HEADERS, ClientBudget, Deadline, Skew, Source, claims_of, deadline_of
+from knative_sponge.core.batching.deadline import (
+    CLAIM_HEADERS,
+    ClientBudget,
+    Deadline,
+    Skew,
+    Source,
+    claims_of,
+    deadline_of,
+)
 
 NOW = 1000.0
 WALL = 1_700_000_000.0  # 2023-11-14T22:13:20Z
@@ -240,5 +248,13 @@ def test_the_attributes_of_an_event_count_in_place_of_its_ce_headers() -> None:
 
 def test_an_attribute_that_is_not_ascii_is_a_claim_that_cannot_be_used() -> None:
     claims = claims_of([], {"expirytime": "\N{FULLWIDTH DIGIT TWO}023-11-14T22:13:22Z"})
-    found = deadline_of(claims, now=NOW, wall_now_s=WALL, slo_s=1.0, timeout_s=300.0, max_network_share=0.9, client_budget=ClientBudget.ANY)
+    found = deadline_of(
+        claims,
+        now=NOW,
+        wall_now_s=WALL,
+        slo_s=1.0,
+        timeout_s=300.0,
+        max_network_share=0.9,
+        client_budget=ClientBudget.ANY,
+    )
     assert (found.source, found.ignored) == (Source.SETTING, ("ce-expirytime",))

@@ -71,7 +71,9 @@ def test_calls_that_bad_rows_cost(members: int, bad: set[int], calls: int) -> No
 
 @settings(max_examples=400, deadline=None)
 @given(st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(1, n)))))
-def test_every_good_member_gets_its_answer_and_no_batch_takes_more_calls_than_the_bound(case: tuple[int, set[int]]) -> None:
+def test_every_good_member_gets_its_answer_and_no_batch_takes_more_calls_than_the_bound(
+    case: tuple[int, set[int]],
+) -> None:
     members, bad = case
     took, ended = after_one_call(members, bad)
     assert took <= most_calls(members, len(bad))
@@ -89,7 +91,10 @@ class AgainstAnOracle(RuleBasedStateMachine):
         self.keys = 0
         self.merged_calls = self.calls = 0
 
-    @rule(goodness=st.lists(st.sampled_from([True, True, True, True, False]), min_size=1, max_size=20), group=st.sampled_from("ab"))
+    @rule(
+        goodness=st.lists(st.sampled_from([True, True, True, True, False]), min_size=1, max_size=20),
+        group=st.sampled_from("ab"),
+    )
     def arrive(self, goodness: list[bool], group: str) -> None:
         for good in goodness:
             self.keys += 1
@@ -111,7 +116,7 @@ class AgainstAnOracle(RuleBasedStateMachine):
     @invariant()
     def nobody_fails_for_anothers_row(self) -> None:
         for key, how in self.shell.ended.items():
-            assert how == "cancelled" or how == ("refused" if key in self.bad else "answered")
+            assert how in ("cancelled", "refused" if key in self.bad else "answered")
 
     def teardown(self) -> None:
         self.calls += self.shell.serve_all(self.bad)
