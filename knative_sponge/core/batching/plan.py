@@ -72,9 +72,15 @@ def _grouped(works: Sequence[Work], sizing: bool) -> list[Lane]:
             by_group[group] = [work]
     lanes = []
     for members in by_group.values():
-        rows = [min(work.rows, MOST_ROWS) for work in members]
+        rows = [work.rows for work in members]
         total = sum(rows)
-        deadlines = [work.sizing_deadline_s if sizing else work.deadline_s for work in members]
+        if total > MOST_ROWS:
+            rows = [min(each, MOST_ROWS) for each in rows]
+            total = sum(rows)
+        if sizing:
+            deadlines = [work.sizing_deadline_s for work in members]
+        else:
+            deadlines = [work.deadline_s for work in members]
         lanes.append(Lane(members, deadlines, rows, total, total == len(rows)))
     return lanes
 

@@ -59,8 +59,8 @@ class RunningBatch:
         self.rested_s = rested_s
         self._give_ups = [(work.give_up_s, work.key) for work in works]
         heapify(self._give_ups)
-        self._due = Due.of(works)
-        self._due_members = len(works)
+        self._due: Due | None = None
+        self._due_members = 0
         self._since_s = now
         self._done = 0.0
         self._core_s = 0.0
@@ -113,7 +113,7 @@ class RunningBatch:
     @property
     def due(self) -> Due:
         """The remaining members' rows by deadline. O(1) unless a member has left since."""
-        if self._due_members != len(self.members):
+        if self._due is None or self._due_members != len(self.members):
             self._due = Due.of(self.members.values())
             self._due_members = len(self.members)
         return self._due
