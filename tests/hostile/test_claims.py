@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.claims import Load, run
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.deadline import ClientBudget, deadline_of
 from knative_sponge.core.batching.defer import DeferRules
@@ -20,7 +19,6 @@ from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.model import LatencyModel
 from knative_sponge.errors import Reason
 from knative_sponge.proxy.queue.endpoint import RequestRules
-from knative_sponge.sim.pod import Pod, Server
 from tests.proxy.harness import on_loop
 from tests.proxy.queue.inference_kit import PREDICT, Kit, behind_a_batch
 
@@ -46,43 +44,22 @@ def work_of(
     return Work(key, deadline.at_s, arrived_s=at_s, give_up_s=give_up_s, sizing_deadline_s=deadline.sizing_at_s, **more)
 
 
-class Watched(DemandEstimator):
-    """Remembers what it wanted."""
-
-    wanted: list[float]
-
-    def want(self, now: float) -> float:
-        cores = super().want(now)
-        self.wanted.append(cores)
-        return cores
-
-
-def traffic(
-    client_budget: ClientBudget, *, honest: float = 8.0, urgent: float = 2.0, seconds: float = 30.0
-) -> list[Work]:
-    """Honest requests a second without a claim, and others that claim 40 ms."""
-    rng = random.Random(1)
-    came: list[tuple[float, dict[bytes, bytes]]] = [
-        (rng.uniform(0.0, seconds), {}) for _ in range(int(honest * seconds))
-    ]
-    came += [(rng.uniform(0.0, seconds), {b"x-sponge-slo-ms": b"40"}) for _ in range(int(urgent * seconds))]
-    came.sort(key=lambda one: one[0])
-    return [work_of(key, at_s, claims, client_budget) for key, (at_s, claims) in enumerate(came)]
+@pytest.mark.parametrize(("load", "most"), [(Load(8, 2, 40), 0.6), (Load(20, 20, 200), 2.0)], ids=str)
+def test_what_clients_claim_buys_no_cores_and_costs_others_no_answer(load: Load, most: float) -> None:
+    cores, _, missed, _ = run(load, ClientBudget.SHORTER, seed=1)
+    unclaimed, *_ = run(load, ClientBudget.IGNORE, seed=1)
+    assert cores < min(most, 1.1 * unclaimed)
+    assert missed < 0.5
+    believed, *_ = run(load, ClientBudget.ANY, seed=1)
+    assert believed > 1.2 * cores, "where clients are believed it does, as it did for all"
 
 
-def wants(works: Sequence[Work]) -> list[float]:
-    """What one pod of up to 16 cores wanted in the course of this traffic."""
-    batcher = Batcher(BatchRules(), LatencyModel(RESNET, period_s=0.0), 0.5, 16.0)
-    estimator = Watched(CoresRules(0.1, 16.0), batcher)
-    estimator.wanted = []
-    Pod(batcher, Server(RESNET), 0.5, random.Random(1), estimator=estimator).run(works)
-    return estimator.wanted
-
-
-def test_two_requests_a_second_that_claim_40_ms_buy_no_cores() -> None:
-    alone, attacked = (wants(traffic(ClientBudget.SHORTER, urgent=urgent)) for urgent in (0.0, 2.0))
-    assert max(attacked) < 1.5 * max(alone)
-    assert max(wants(traffic(ClientBudget.ANY))) > 3 * max(alone), "where clients are believed they do"
+def test_in_overload_who_claims_less_time_does_not_go_before_all_others() -> None:
+    load = Load(30, 60, 100, max_cores=2.0)
+    *_, missed, _ = run(load, ClientBudget.SHORTER, seed=1)
+    *_, unclaimed, _ = run(load, ClientBudget.IGNORE, seed=1)
+    *_, believed, _ = run(load, ClientBudget.ANY, seed=1)
+    assert missed <= unclaimed < believed
 
 
 @settings(max_examples=150, deadline=None)

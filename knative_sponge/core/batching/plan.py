@@ -77,10 +77,7 @@ def _grouped(works: Sequence[Work], sizing: bool) -> list[Lane]:
         if total > MOST_ROWS:
             rows = [min(each, MOST_ROWS) for each in rows]
             total = sum(rows)
-        if sizing:
-            deadlines = [work.sizing_deadline_s for work in members]
-        else:
-            deadlines = [work.deadline_s for work in members]
+        deadlines = [w.sizing_deadline_s for w in members] if sizing else [w.deadline_s for w in members]
         lanes.append(Lane(members, deadlines, rows, total, total == len(rows)))
     return lanes
 
