@@ -8,7 +8,7 @@ deadline on the monotonic clock, which every other part uses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -55,6 +55,9 @@ CLAIM_HEADERS: Final = frozenset(
     }
 )  # fmt: skip
 """Every header that this module reads, lower-case."""
+
+_Readers = Sequence[tuple[bytes, Callable[[str], float]]]
+"""Headers in the order in which they count, and how each is read: seconds, or ValueError or OverflowError."""
 
 _GRPC: Final = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
@@ -174,28 +177,23 @@ def rfc3339_s(text: str) -> float:
 
 def _absolute(claims: Mapping[bytes, bytes], wall_now_s: float, ignored: list[str]) -> _Allowance | None:
     """What an absolute deadline allows; it says nothing of when the request was sent."""
-    for source, parse in ((Source.DEADLINE_HEADER, _unix_ms), (Source.EXPIRYTIME, rfc3339_s)):
-        wall_s = _claim(claims, source.value, parse, ignored)
-        if wall_s is not None:
-            left_s = wall_s - wall_now_s
-            return _Allowance(left_s, left_s, 0.0, source, None)
-    return None
+    found = _first(claims, _ABSOLUTE, ignored)
+    if found is None:
+        return None
+    name, wall_s = found
+    left_s = wall_s - wall_now_s
+    return _Allowance(left_s, left_s, 0.0, Source(name), None)
 
 
 def _relative(
     claims: Mapping[bytes, bytes], passed_s: float | None, max_network_share: float, ignored: list[str]
 ) -> _Allowance | None:
     """What a budget allows that counts from the send."""
-    for source, parse in (
-        (Source.SLO_HEADER, _milliseconds),
-        (Source.TTFT_HEADER, _milliseconds),
-        (Source.ENVOY_HEADER, _milliseconds),
-        (Source.GRPC_HEADER, _grpc_timeout),
-    ):
-        budget_s = _claim(claims, source.value, parse, ignored)
-        if budget_s is not None:
-            return _counted_from_send(budget_s, source, passed_s, max_network_share)
-    return None
+    found = _first(claims, _RELATIVE, ignored)
+    if found is None:
+        return None
+    name, budget_s = found
+    return _counted_from_send(budget_s, Source(name), passed_s, max_network_share)
 
 
 def _counted_from_send(budget_s: float, source: Source, passed_s: float | None, max_network_share: float) -> _Allowance:
@@ -210,22 +208,20 @@ def _counted_from_send(budget_s: float, source: Source, passed_s: float | None, 
 
 def _passed(claims: Mapping[bytes, bytes], wall_now_s: float, ignored: list[str]) -> float | None:
     """Seconds since the send, as the request tells them: negative where clocks differ, None where it says nothing."""
-    for name, parse in (("x-sponge-sent", _unix_ms), ("x-request-start", _request_start), ("ce-time", rfc3339_s)):
-        sent_s = _claim(claims, name, parse, ignored)
-        if sent_s is not None:
-            return wall_now_s - sent_s
+    found = _first(claims, _SENT, ignored)
+    return None if found is None else wall_now_s - found[1]
+
+
+def _first(claims: Mapping[bytes, bytes], readers: _Readers, ignored: list[str]) -> tuple[str, float] | None:
+    """Name and value of the first claim that is there and valid; those before it that are not valid are ignored."""
+    for name, parse in readers:
+        value = claims.get(name)
+        if value is not None:
+            try:
+                return name.decode(), parse(value.decode("ascii").strip())
+            except (ValueError, OverflowError):
+                ignored.append(name.decode())
     return None
-
-
-def _claim(claims: Mapping[bytes, bytes], name: str, parse: Callable[[str], float], ignored: list[str]) -> float | None:
-    value = claims.get(name.encode())
-    if value is None:
-        return None
-    try:
-        return parse(value.decode("ascii").strip())
-    except (ValueError, OverflowError):
-        ignored.append(name)
-        return None
 
 
 def _number(text: str) -> float:
@@ -262,3 +258,13 @@ def _request_start(text: str) -> float:
         if 1e9 <= value * unit_s < 1e10:
             return value * unit_s
     raise ValueError(text)
+
+
+_ABSOLUTE: Final[_Readers] = ((b"x-sponge-deadline", _unix_ms), (b"ce-expirytime", rfc3339_s))
+_RELATIVE: Final[_Readers] = (
+    (b"x-sponge-slo-ms", _milliseconds),
+    (b"x-slo-ttft-ms", _milliseconds),
+    (b"x-envoy-expected-rq-timeout-ms", _milliseconds),
+    (b"grpc-timeout", _grpc_timeout),
+)
+_SENT: Final[_Readers] = ((b"x-sponge-sent", _unix_ms), (b"x-request-start", _request_start), (b"ce-time", rfc3339_s))
