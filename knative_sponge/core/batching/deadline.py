@@ -260,11 +260,14 @@ def _request_start(text: str) -> float:
     raise ValueError(text)
 
 
-_ABSOLUTE: Final[_Readers] = ((b"x-sponge-deadline", _unix_ms), (b"ce-expirytime", rfc3339_s))
+_ABSOLUTE: Final[_Readers] = (
+    (Source.DEADLINE_HEADER.encode(), _unix_ms),
+    (Source.EXPIRYTIME.encode(), rfc3339_s),
+)
 _RELATIVE: Final[_Readers] = (
-    (b"x-sponge-slo-ms", _milliseconds),
-    (b"x-slo-ttft-ms", _milliseconds),
-    (b"x-envoy-expected-rq-timeout-ms", _milliseconds),
-    (b"grpc-timeout", _grpc_timeout),
+    (Source.SLO_HEADER.encode(), _milliseconds),
+    (Source.TTFT_HEADER.encode(), _milliseconds),
+    (Source.ENVOY_HEADER.encode(), _milliseconds),
+    (Source.GRPC_HEADER.encode(), _grpc_timeout),
 )
 _SENT: Final[_Readers] = ((b"x-sponge-sent", _unix_ms), (b"x-request-start", _request_start), (b"ce-time", rfc3339_s))
