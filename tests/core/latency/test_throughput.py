@@ -99,3 +99,25 @@ def test_a_server_is_as_fast_as_its_best_batch() -> None:
 def test_batches_in_half_of_the_slack_may_take_three_times_the_cores(serial_s: float, cores: float) -> None:
     params = LatencyParams(0.0, 0.0, 1.0, serial_s)  # half of a second takes 2.5 and 3.5 times the cores of all of it
     assert sustainable_cores(params, 0.001, 1, 1.0, 0.0) == pytest.approx((cores, True))
+
+
+@given(
+    curves,
+    st.one_of(st.just(0.0), st.floats(0.1, 5000.0)),
+    st.integers(1, 4096),
+    st.one_of(st.just(inf), st.floats(0.005, 3.0)),
+)
+def test_the_floor_looks_at_two_sizes_and_finds_what_a_look_at_all_finds(
+    params: LatencyParams, rate: float, max_rows: int, slack_s: float
+) -> None:
+    needed = 1.075 * rate
+    found = []
+    for rows in range(1, max_rows + 1):
+        left_s = min(slack_s, rows / needed if needed else inf) - params.delta * rows - params.eta
+        parallel = params.gamma * rows + params.epsilon
+        if left_s > 0.0 or (left_s == 0.0 and parallel == 0.0):
+            found.append(parallel / left_s if parallel else 0.0)
+    cores = floor_cores(params, rate, max_rows, slack_s)
+    assert (cores is None) == (not found)
+    if cores is not None:
+        assert cores == pytest.approx(min(found), rel=1e-9, abs=1e-12)
