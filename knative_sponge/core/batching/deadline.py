@@ -63,6 +63,8 @@ _GRPC: Final = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _NUMBER: Final = re.compile(r"\d{1,19}(\.\d{0,9})?")
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,30})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_MOST_CHARACTERS: Final = 64
+"""Of a claim: a timestamp with 30 decimal places has 56."""
 _LATEST_WALL_S: Final = 253402300799.0  # the end of year 9999
 
 
@@ -171,7 +173,7 @@ def deadline_of(
 def rfc3339_s(text: str) -> float:
     """Unix seconds of a timestamp as RFC 3339 §5.6 spells it. Raises ValueError or OverflowError for any other text."""
     if not _RFC3339.fullmatch(text):
-        raise ValueError(text)
+        raise ValueError(text[:_MOST_CHARACTERS])
     return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
 
 
@@ -218,6 +220,8 @@ def _first(claims: Mapping[bytes, bytes], readers: _Readers, ignored: list[str])
         value = claims.get(name)
         if value is not None:
             try:
+                if len(value) > _MOST_CHARACTERS:
+                    raise ValueError(name)
                 return name.decode(), parse(value.decode("ascii").strip())
             except (ValueError, OverflowError):
                 ignored.append(name.decode())
