@@ -167,3 +167,18 @@ def test_refusals_of_strangers_groups_are_not_kept_for_ever() -> None:
     for number in range(10_000):
         halving.split([Work(1, 1.0, group=f"{number}" * 100), Work(2, 1.0, group=f"{number}" * 100)])
     assert len(halving._in_a_row) <= 64
+
+
+def test_of_a_half_that_no_longer_fits_its_deadline_as_many_go_as_do() -> None:
+    batcher = new_batcher(max_rows=16)
+    shell = VirtualShell(batcher.handle)
+    shell.arrive(Work(0, 1e6))
+    for key in range(1, 17):
+        shell.arrive(Work(key, 2.0))
+    shell.finish(1, "done")
+    assert [len(works) for works in shell.running.values()] == [16]
+    shell.advance(1.75)
+    shell.finish(2, "refused")
+    fits = max(rows for rows in range(1, 9) if batcher.model.cautious_s(rows, 1.0) <= 0.25)
+    assert 1 < fits < 8
+    assert [len(works) for works in shell.running.values()] == [fits]
