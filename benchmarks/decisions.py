@@ -87,6 +87,25 @@ def solve(label: str, spread_s: float, least_s: float) -> None:
     )
 
 
+def hostile() -> None:
+    """A full queue as strangers may choose it, with the largest batches: half of it in one lane, each other work in its own."""
+    rng = random.Random(4)
+    rules = BatchRules(max_rows=4096, defer=DeferRules(mode="never"))
+    batcher = Batcher(rules, LatencyModel(RESNET18), 4.0, 16.0)
+    batcher.handle(Arrived(Work(0, 1e6)), 0.0)
+    for key in range(1, 10_001):
+        deadline_s = 0.3 + rng.uniform(0.0, 0.6)
+        batcher.handle(Arrived(Work(key, deadline_s, rows=rng.randint(1, 3), group=key if key % 2 else 0)), 0.0)
+    estimator = DemandEstimator(CoresRules(0.1, 16.0, headroom=None), batcher)
+    median, cautious = batcher.model.tables(4.0, 1024)
+    choose = median_us(lambda: choose_batch(batcher.queue.prefix(512), 0.0, 4096, median, cautious), repeats=40)
+    need = median_us(lambda: estimator.need(0.0), repeats=20)
+    curve = median_us(lambda: estimator.curve(0.0), repeats=20)
+    print(
+        f"10,000 queued in 5,001 lanes, batches of 4096: decision {choose:.0f} us, need {need:.0f} us, curve {curve:.0f} us"
+    )
+
+
 def main() -> None:
     """Print every figure."""
     dispatch("all can make it", 60.0)
@@ -94,6 +113,7 @@ def main() -> None:
     solve("light", 3.0, 2.0)
     solve("tight", 0.6, 0.3)
     solve("hopeless for most", 0.1, 0.05)
+    hostile()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
+from knative_sponge.core.batching.deadline import ClientBudget
 from knative_sponge.core.quantity import format_bytes, format_cores, format_duration, parse_duration_s, parse_quantity
 from knative_sponge.errors import SettingError
 
@@ -208,6 +209,9 @@ class ServingSettings:
     """Bytes of one inference request, which is held in memory (413 above); what passes through the proxy is unlimited."""
     max_rows: int = _setting(_whole(1, 1048576), 131072)
     """Rows of one inference request (413 above)."""
+    client_budget: ClientBudget = _setting(_choice(ClientBudget), ClientBudget.SHORTER)
+    """How far a request's own budget counts: `shorter` for its answer alone, and within `slo`; `any` in place of `slo`;
+    `ignore` not at all."""
 
     def __post_init__(self) -> None:
         if self.max_cores is not None and self.max_cores < self.min_cores:

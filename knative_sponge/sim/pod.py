@@ -55,16 +55,21 @@ class Server:
 
 @dataclass(slots=True)
 class Outcome:
-    """The result of a run. Times in seconds. missed: requests without a good answer by their deadline."""
+    """The result of a run. Times in seconds. missed_keys: requests without a good answer by their deadline."""
 
     requests: int = 0
-    missed: int = 0
+    missed_keys: set[int] = field(default_factory=set)
     refused: dict[Reason, int] = field(default_factory=dict)
     core_seconds: float = 0.0
     elapsed_s: float = 0.0
     batches: int = 0
     rows: int = 0
     waits_s: list[float] = field(default_factory=list)
+
+    @property
+    def missed(self) -> int:
+        """Requests without a good answer by their deadline."""
+        return len(self.missed_keys)
 
     @property
     def missed_share(self) -> float:
@@ -140,7 +145,7 @@ class Pod:
         self._account()
         self._outcome.requests = len(works)
         self._outcome.elapsed_s = self._now
-        self._outcome.missed += len(self._pending)
+        self._outcome.missed_keys.update(self._pending)
         return self._outcome
 
     def _at(self, at_s: float, action: Callable[[], None]) -> None:
@@ -153,7 +158,7 @@ class Pod:
                     self._dispatch(batch, works)
                 case Refuse(work, reason):
                     del self._pending[work.key]
-                    self._outcome.missed += 1
+                    self._outcome.missed_keys.add(work.key)
                     self._outcome.refused[reason] = self._outcome.refused.get(reason, 0) + 1
                 case Abandon(batch):
                     del self._running[batch]
@@ -227,7 +232,8 @@ class Pod:
         del self._running[batch]
         for key, work in running.works.items():
             if self._pending.pop(key, None) is not None:
-                self._outcome.missed += self._now > work.deadline_s
+                if self._now > work.deadline_s:
+                    self._outcome.missed_keys.add(key)
                 self._outcome.waits_s.append(self._now - work.arrived_s)
         self._tell(BatchDone(batch))
 

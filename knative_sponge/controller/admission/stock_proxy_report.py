@@ -30,7 +30,6 @@ from knative_sponge.settings.serving import EFFECTIVE, MOST_EFFECTIVE, PROXY
 _log: Final = logging.getLogger(__name__)
 
 _PERIOD_S: Final = 30.0
-"""Characters of the annotation that is read for a reason; the webhook writes a few hundred."""
 _LONGEST_WHY: Final = 500
 _REST_S: Final = 1.0
 """Pods change in bursts. All of them are checked once per burst."""

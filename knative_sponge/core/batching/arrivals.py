@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import islice
+from typing import Final
+
+from knative_sponge.core.batching.work import Work
+
+URGENT_SHARE: Final = 0.05
+"""The slack that this share of requests does not exceed is that of urgent newcomers."""
 
 _KEPT = 4096
 """Most arrivals remembered for slack and curve. At higher rates the latest ones say enough."""
 _RECENT = 4096
-"""The rate window is cleaned when it holds more arrivals than this, even when nobody asks for the rate."""
+"""The rate window holds about so many entries at most. Where more arrive, those of one millisecond share an entry."""
 _QUANTILE_SAMPLE = 256
 """A quantile of slacks is taken over so many arrivals, the latest."""
 
@@ -44,10 +50,14 @@ class Arrivals:
         self._times.append(now)
         self._rows.append(rows)
         self._slacks.append(slack_s)
-        self._recent.append((now, rows))
         self._recent_rows += rows
-        if len(self._recent) > _RECENT:
+        recent = self._recent
+        if len(recent) >= _RECENT:
             self.rate(now)
+        if len(recent) >= _RECENT and now - recent[-1][0] < self._rate_window_s / _RECENT:
+            recent[-1] = recent[-1][0], recent[-1][1] + rows
+        else:
+            recent.append((now, rows))
         self._forget(now)
 
     def rate(self, now: float) -> float:
@@ -70,6 +80,13 @@ class Arrivals:
     def mean_rows(self) -> float:
         """Mean rows of a request in the window; 1 before any arrival."""
         return sum(self._rows) / len(self._rows) if self._rows else 1.0
+
+    def newcomer(self, now: float, share: float, group: Hashable) -> Work | None:
+        """An average request of this group that comes just now, with `slack_s(share)`; None where none can be expected."""
+        slack_s = self.slack_s(share)
+        if slack_s is None or self.rate(now) == 0:
+            return None
+        return Work(key=-1, deadline_s=now + slack_s, rows=max(1, round(self.mean_rows())), group=group)
 
     def curve(self, now: float, counts: Sequence[int]) -> list[float]:
         """For each count k: the shortest time in the window within which k more requests followed one, seconds; inf if never.

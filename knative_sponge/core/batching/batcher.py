@@ -6,7 +6,7 @@ A work is in exactly one of these places, and every path out of them tells its c
 
     arrived ──► queued ──► running ──► answered by the shell (BatchDone, BatchFailed)
        │          │  ▲         ├─────► Refuse(timeout)       give_up_s passed
-       │          │  └─────────┘       BatchRefused: once more, alone
+       │          │  └─────────┘       BatchRefused: again, in halves, at last alone
        │          ├──────────────────► Refuse(expired | hopeless)   or, with late=serve, ──► late ──► running
        └──────────┴──────────────────► Refuse(queue-full | evicted)
     Cancelled removes it from wherever it is, without a word.
@@ -19,11 +19,12 @@ deferred batch must start. None depends on a running batch finishing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from bisect import bisect_right
+from dataclasses import dataclass, field
 
-from knative_sponge.core.batching.arrivals import Arrivals
+from knative_sponge.core.batching.arrivals import URGENT_SHARE, Arrivals
+from knative_sponge.core.batching.backlog import Backlog
 from knative_sponge.core.batching.defer import DeferRules
-from knative_sponge.core.batching.edf import EdfQueue
 from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
@@ -40,7 +41,8 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.fcfs import FcfsQueue
-from knative_sponge.core.batching.plan import choose_batch
+from knative_sponge.core.batching.halving import Halving
+from knative_sponge.core.batching.plan import MOST_ROWS, MOST_WORKS, Table, choose_batch, spares_others
 from knative_sponge.core.batching.running import RunningBatch
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.latency.curve import Sample
@@ -57,13 +59,16 @@ class BatchRules:
     max_inflight: int = 1
     """Upstream calls at once."""
     max_queue: int = 10_000
-    """Most requests that wait; beyond it the least urgent one is turned away."""
+    """Most requests that wait; one that comes to a full queue is turned away, unless a late one can make room."""
+    displace: bool = False
+    """A request that comes to a full queue takes the place of a less urgent one. For clients whose deadlines can be believed:
+    one that claims a little less time than the others can so turn all of them out."""
     serve_late: bool = False
     """A request that cannot make its deadline is served after all that can, instead of being dropped."""
     probe_after_s: float = 1.0
     """When all requests look hopeless and no sample came for so long, one is served anyway: the model may be wrong."""
     window_batches: int = 3
-    """The plan looks at so many full batches of works. Works behind them hardly change which batch starts now."""
+    """The plan looks at so many full batches of works, at most MOST_WORKS. Others hardly change which batch starts now."""
     defer: DeferRules = field(default_factory=DeferRules)
     """When a batch may wait inside its slack to grow."""
 
@@ -90,10 +95,14 @@ class Batcher:
         self.model = model
         self.cores = cores
         self.reach = reach
-        self.queue = EdfQueue()
+        self.queue = Backlog()
         self.running: dict[int, RunningBatch] = {}
         self.arrivals = Arrivals()
         self.late = FcfsQueue()
+        self._window = min(rules.window_batches * rules.max_rows, MOST_WORKS)
+        self._window_is_cut = self._window < rules.window_batches * rules.max_rows
+        self._longest = min(rules.max_rows, MOST_ROWS)
+        self._halving = Halving()
         self._batches = 0
         self._cold = True
         self._idle_since_s = -math.inf
@@ -123,6 +132,7 @@ class Batcher:
         self._give_up(now, commands)
         self._drop_hopeless(now, commands)
         self._fill(now, commands)
+        self._drop_hopeless(now, commands)  # what stood behind the works that went
         wake_s = self._next_wake()
         if wake_s != self._wake_s:
             self._wake_s = wake_s
@@ -136,7 +146,7 @@ class Batcher:
         hopeless = self._hopeless_s(work) < now
         if not hopeless:
             # A request that no size can serve says nothing about the size that is needed.
-            self.arrivals.add(now, work.rows, work.deadline_s - now)
+            self.arrivals.add(now, work.rows, work.sizing_deadline_s - now)
         if len(self.queue) + len(self.late) >= self.rules.max_queue and (
             hopeless or not self._make_room(work, commands)
         ):
@@ -145,11 +155,11 @@ class Batcher:
         self.queue.push(work)
 
     def _make_room(self, work: Work, commands: list[BatcherCommand]) -> bool:
-        """Turn the least urgent waiting work away, if it is less urgent than `work`; False when it is not."""
+        """Turn a waiting work away whose place `work` may have: a late one, or a less urgent one. False: there is none."""
         if len(self.late):
             victim = self.late.pop_last()
         else:
-            last = self.queue.last()
+            last = self.queue.last() if self.rules.displace else None
             if last is None or last.deadline_s <= work.deadline_s:
                 return False
             self.queue.cancel(last.key)
@@ -169,6 +179,8 @@ class Batcher:
         running = self._ended(batch, now)
         if running is None:
             return
+        if running.merged:
+            self._halving.accepted(running.group)
         if not sample:
             return
         cores = running.mean_cores(now, self.model)
@@ -187,8 +199,8 @@ class Batcher:
         running = self._ended(batch, now)
         if running is None:
             return
-        for work in running.members.values():
-            self.queue.push(replace(work, alone=True))
+        for work in self._halving.split(list(running.members.values())):
+            self.queue.push(work)
 
     def _resize(self, cores: float, reach: float | None, now: float) -> None:
         self.cores = cores
@@ -199,9 +211,7 @@ class Batcher:
     def _give_up(self, now: float, commands: list[BatcherCommand]) -> None:
         for batch, running in self.running.items():
             if running.give_up_s <= now:
-                for work in [w for w in running.members.values() if w.give_up_s <= now]:
-                    del running.members[work.key]
-                    commands.append(Refuse(work, Reason.TIMEOUT))
+                commands += [Refuse(work, Reason.TIMEOUT) for work in running.pop_given_up(now)]
                 if not running.members:
                     commands.append(Abandon(batch))
         commands += [Refuse(work, Reason.TIMEOUT) for work in self.late.pop_given_up(now)]
@@ -213,8 +223,10 @@ class Batcher:
         if not dropped:
             return
         if not len(self.queue) and not self.running and self._starved(now):
-            candidate = max(dropped, key=lambda work: work.deadline_s)
-            if candidate.deadline_s > now:
+            # Of a call that is too large to be learned from the model would know no more than before.
+            teaching = [work for work in dropped if now < work.deadline_s and work.rows <= MOST_ROWS]
+            if teaching:
+                candidate = max(teaching, key=lambda work: work.deadline_s)
                 dropped.remove(candidate)
                 self._probed_s = now
                 self._dispatch([candidate], now, commands)
@@ -248,22 +260,57 @@ class Batcher:
             self.late.take(works)
             return works
         rules = self.rules
-        window = self.queue.prefix(rules.window_batches * rules.max_rows)
-        longest = rules.max_rows
+        window = self.queue.prefix(self._window)
+        longest = self._longest
         if self.queue.rows > len(self.queue):
-            longest = max(longest, *(work.rows for work in window))
+            longest = min(max(longest, *(work.rows for work in window)), MOST_ROWS)
         median, cautious = self.model.tables(self.cores / rules.max_inflight, longest)
         works = choose_batch(window, now, rules.max_rows, median, cautious)
+        if works and self.queue.ordered_twice:
+            works = self._within_what_is_bought(works, now, median, cautious)
         if not works:
             works = self._choose_anyway(window, now, longest)
+        elif self._window_is_cut and works[-1] is window[-1] and len(window) < len(self.queue):
+            works = self._filled_up(works, window, now)
         elif len(works) == len(self.queue) and not len(self.late):
             rate = self.arrivals.rate(now)
-            self._hold_s = rules.defer.hold_until(works, rules.max_rows, now, rate, median, cautious)
+            self._hold_s = rules.defer.hold_until(works, self._longest, now, rate, median, cautious)
             if self._hold_s is not None:
                 return []
         if works:
             self.queue.take(works)
         return works
+
+    def _filled_up(self, works: list[Work], window: list[Work], now: float) -> list[Work]:
+        """`works`, which reach the end of what the plan looked at, and what follows, as long as all are of one kind and fit."""
+        head, rules = works[0], self.rules
+        cautious = self.model.tables(self.cores / rules.max_inflight, rules.max_rows)[1]
+        fits = bisect_right(cautious, head.deadline_s - now, 1) - 1
+        rows = sum(work.rows for work in works)
+        following = self.queue.prefix(len(window) + rules.max_rows)[len(window) :]
+        if any(work.group != head.group or work.cohort != head.cohort for work in window):
+            return works
+        filled = list(works)
+        for work in following:
+            rows += work.rows
+            if rows > fits or work.group != head.group or work.cohort != head.cohort:
+                break
+            filled.append(work)
+        return filled
+
+    def _within_what_is_bought(self, works: list[Work], now: float, median: Table, cautious: Table) -> list[Work]:
+        """`works`, or those that the sizing deadlines would choose, where `works` would cost others theirs.
+
+        The demand plans by these deadlines. So a client that claims less time goes first where there are cores for it; it
+        neither takes the others' nor makes the demand ask for more. As in the demand, there must be room for a newcomer.
+        """
+        rules = self.rules
+        others = self.queue.sizing_prefix(self._window)
+        newcomer = self.arrivals.newcomer(now, URGENT_SHARE, others[0].group)
+        kept = others if newcomer is None else sorted([*others, newcomer], key=lambda work: work.sizing_deadline_s)
+        if spares_others(kept, works, now, rules.max_rows, median, cautious):
+            return works
+        return choose_batch(others, now, rules.max_rows, median, cautious, sizing=True)
 
     def _choose_anyway(self, window: list[Work], now: float, longest: int) -> list[Work]:
         """The batch to start when no head fits with the cautious latency; empty when none is worth a start.

@@ -1,4 +1,5 @@
-"""When a request must be answered: the first of its claims that is present and valid (docs/design.md §3.2). No I/O.
+"""When a request must be answered, and which deadline cores are bought for: the first of its claims that is present and valid,
+as far as the revision lets clients say (docs/design.md §3.2). No I/O.
 
 Wall-clock time appears only as a difference. A claim in unix time becomes the time left at arrival, and that becomes a
 deadline on the monotonic clock, which every other part uses.
@@ -7,7 +8,7 @@ deadline on the monotonic clock, which every other part uses.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,6 +28,19 @@ class Source(StrEnum):
     SETTING = "slo"
 
 
+class ClientBudget(StrEnum):
+    """How far a client's own budget counts. (A send time is no budget: it counts whatever this says.)
+
+    SHORTER: it may shorten what is answered, not what is bought. More time than the SLO is not given.
+    ANY: it counts in place of the SLO, longer or shorter, for answers and sizes.
+    IGNORE: the SLO counts for all.
+    """
+
+    SHORTER = "shorter"
+    ANY = "any"
+    IGNORE = "ignore"
+
+
 class Skew(StrEnum):
     """What was wrong with the send time."""
 
@@ -42,6 +56,9 @@ CLAIM_HEADERS: Final = frozenset(
 )  # fmt: skip
 """Every header that this module reads, lower-case."""
 
+_Readers = Sequence[tuple[bytes, Callable[[str], float]]]
+"""Headers in the order in which they count, and how each is read: seconds, or ValueError or OverflowError."""
+
 _GRPC: Final = re.compile(r"(\d{1,8})([HMSmun])")
 _GRPC_UNIT_S: Final = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _NUMBER: Final = re.compile(r"\d{1,19}(\.\d{0,9})?")
@@ -55,20 +72,38 @@ _LATEST_WALL_S: Final = 253402300799.0  # the end of year 9999
 class Deadline:
     """When a request must be answered.
 
-    at_s: absolute, monotonic seconds.
+    at_s: absolute, monotonic seconds. The request is ordered, dropped and answered by it.
+    sizing_at_s: the deadline that cores are bought for, on the same clock.
+    own_at_s: until when the client itself has a use for an answer, as far as is known; on the same clock. It may be later than
+        at_s, which ends with the revision's SLO or timeout.
     budget_s: the whole time allowed, from the client's send.
     network_s: the part of the budget that counts as used before arrival.
     source: the claim that the deadline was taken from.
     skew: what was wrong with the send time; None when nothing was.
     ignored: headers that were present with an unusable value.
+    clipped: the client asked for more time than it may.
     """
 
     at_s: float
+    sizing_at_s: float
+    own_at_s: float
     budget_s: float
     network_s: float
     source: Source
     skew: Skew | None = None
     ignored: tuple[str, ...] = ()
+    clipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowance:
+    """The time that one claim allows. left_s: from the arrival on. The rest as in `Deadline`."""
+
+    left_s: float
+    budget_s: float
+    network_s: float
+    source: Source
+    skew: Skew | None
 
 
 def claims_of(
@@ -100,34 +135,39 @@ def deadline_of(
     slo_s: float,
     timeout_s: float,
     max_network_share: float,
+    client_budget: ClientBudget,
 ) -> Deadline:
     """The deadline of a request that arrived at `now` (monotonic seconds), which is `wall_now_s` in unix seconds.
 
     claims: see `claims_of`. slo_s: the revision's SLO, used when no claim is valid. timeout_s: the revision timeout; no
     deadline is later. max_network_share: the time since the send uses up at most this share of the budget, as the client's
-    clock may be wrong.
+    clock may be wrong. client_budget: how far a claim counts.
     """
     if not claims:
-        return Deadline(now + min(slo_s, timeout_s), slo_s, 0.0, Source.SETTING)
+        at_s = now + min(slo_s, timeout_s)
+        return Deadline(at_s, at_s, now + slo_s, slo_s, 0.0, Source.SETTING)
     ignored: list[str] = []
-    for source, parse_wall in ((Source.DEADLINE_HEADER, _unix_ms), (Source.EXPIRYTIME, rfc3339_s)):
-        wall_s = _claim(claims, source.value, parse_wall, ignored)
-        if wall_s is not None:
-            left_s = wall_s - wall_now_s
-            return Deadline(now + min(left_s, timeout_s), left_s, 0.0, source, None, tuple(ignored))
-    budget_s, source = slo_s, Source.SETTING
-    for candidate, parse_budget in (
-        (Source.SLO_HEADER, _milliseconds),
-        (Source.TTFT_HEADER, _milliseconds),
-        (Source.ENVOY_HEADER, _milliseconds),
-        (Source.GRPC_HEADER, _grpc_timeout),
-    ):
-        claimed_s = _claim(claims, candidate.value, parse_budget, ignored)
-        if claimed_s is not None:
-            budget_s, source = claimed_s, candidate
-            break
-    network_s, skew = _network(claims, wall_now_s, budget_s * max_network_share, ignored)
-    return Deadline(now + min(budget_s - network_s, timeout_s), budget_s, network_s, source, skew, tuple(ignored))
+    passed_s = _passed(claims, wall_now_s, ignored)
+    revision = _counted_from_send(slo_s, Source.SETTING, passed_s, max_network_share)
+    own = None
+    if client_budget is not ClientBudget.IGNORE:
+        own = _absolute(claims, wall_now_s, ignored) or _relative(claims, passed_s, max_network_share, ignored)
+    answered = own or revision
+    sized = answered if client_budget is ClientBudget.ANY else revision
+    own_s, clipped = answered.left_s, answered.left_s > sized.left_s
+    if clipped:
+        answered = sized
+    return Deadline(
+        now + min(answered.left_s, timeout_s),
+        now + min(sized.left_s, timeout_s),
+        now + own_s,
+        answered.budget_s,
+        answered.network_s,
+        answered.source,
+        answered.skew,
+        tuple(ignored),
+        clipped,
+    )
 
 
 def rfc3339_s(text: str) -> float:
@@ -137,33 +177,55 @@ def rfc3339_s(text: str) -> float:
     return datetime.fromisoformat(text.upper()).astimezone(UTC).timestamp()
 
 
-def _network(
-    claims: Mapping[bytes, bytes], wall_now_s: float, most_s: float, ignored: list[str]
-) -> tuple[float, Skew | None]:
-    """Seconds between send and arrival, clamped to [0, most_s], and what was wrong when they had to be clamped."""
-    for name, parse in (("x-sponge-sent", _unix_ms), ("x-request-start", _request_start), ("ce-time", rfc3339_s)):
-        sent_s = _claim(claims, name, parse, ignored)
-        if sent_s is not None:
-            passed_s = wall_now_s - sent_s
-            if passed_s < 0:
-                return 0.0, Skew.FUTURE
-            if passed_s > most_s:
-                return most_s, Skew.STALE
-            return passed_s, None
-    return 0.0, None
+def _absolute(claims: Mapping[bytes, bytes], wall_now_s: float, ignored: list[str]) -> _Allowance | None:
+    """What an absolute deadline allows; it says nothing of when the request was sent."""
+    found = _first(claims, _ABSOLUTE, ignored)
+    if found is None:
+        return None
+    name, wall_s = found
+    left_s = wall_s - wall_now_s
+    return _Allowance(left_s, left_s, 0.0, Source(name), None)
 
 
-def _claim(claims: Mapping[bytes, bytes], name: str, parse: Callable[[str], float], ignored: list[str]) -> float | None:
-    value = claims.get(name.encode())
-    if value is None:
+def _relative(
+    claims: Mapping[bytes, bytes], passed_s: float | None, max_network_share: float, ignored: list[str]
+) -> _Allowance | None:
+    """What a budget allows that counts from the send."""
+    found = _first(claims, _RELATIVE, ignored)
+    if found is None:
         return None
-    try:
-        if len(value) > _MOST_CHARACTERS:
-            raise ValueError(name)
-        return parse(value.decode("ascii").strip())
-    except (ValueError, OverflowError):
-        ignored.append(name)
-        return None
+    name, budget_s = found
+    return _counted_from_send(budget_s, Source(name), passed_s, max_network_share)
+
+
+def _counted_from_send(budget_s: float, source: Source, passed_s: float | None, max_network_share: float) -> _Allowance:
+    """A budget less the time since the send, which is clamped to a share of the budget. It never falls with the budget."""
+    most_s = budget_s * max_network_share
+    network_s, skew = 0.0, None
+    if passed_s is not None:
+        network_s = min(max(passed_s, 0.0), most_s)
+        skew = Skew.FUTURE if passed_s < 0 else Skew.STALE if passed_s > most_s else None
+    return _Allowance(budget_s - network_s, budget_s, network_s, source, skew)
+
+
+def _passed(claims: Mapping[bytes, bytes], wall_now_s: float, ignored: list[str]) -> float | None:
+    """Seconds since the send, as the request tells them: negative where clocks differ, None where it says nothing."""
+    found = _first(claims, _SENT, ignored)
+    return None if found is None else wall_now_s - found[1]
+
+
+def _first(claims: Mapping[bytes, bytes], readers: _Readers, ignored: list[str]) -> tuple[str, float] | None:
+    """Name and value of the first claim that is there and valid; those before it that are not valid are ignored."""
+    for name, parse in readers:
+        value = claims.get(name)
+        if value is not None:
+            try:
+                if len(value) > _MOST_CHARACTERS:
+                    raise ValueError(name)
+                return name.decode(), parse(value.decode("ascii").strip())
+            except (ValueError, OverflowError):
+                ignored.append(name.decode())
+    return None
 
 
 def _number(text: str) -> float:
@@ -200,3 +262,16 @@ def _request_start(text: str) -> float:
         if 1e9 <= value * unit_s < 1e10:
             return value * unit_s
     raise ValueError(text)
+
+
+_ABSOLUTE: Final[_Readers] = (
+    (Source.DEADLINE_HEADER.encode(), _unix_ms),
+    (Source.EXPIRYTIME.encode(), rfc3339_s),
+)
+_RELATIVE: Final[_Readers] = (
+    (Source.SLO_HEADER.encode(), _milliseconds),
+    (Source.TTFT_HEADER.encode(), _milliseconds),
+    (Source.ENVOY_HEADER.encode(), _milliseconds),
+    (Source.GRPC_HEADER.encode(), _grpc_timeout),
+)
+_SENT: Final[_Readers] = ((b"x-sponge-sent", _unix_ms), (b"x-request-start", _request_start), (b"ce-time", rfc3339_s))

@@ -43,7 +43,7 @@ class DeferRules:
         The last safe start is d₁ − L(rows + 1).
         """
         rows = sum(work.rows for work in batch)
-        if self.mode == "never" or rows >= cap or batch[0].alone:
+        if self.mode == "never" or rows >= cap or batch[0].cohort:
             return None
         safe_s = batch[0].deadline_s - cautious[rows + 1] - self.margin_s
         if self.mode == "always":

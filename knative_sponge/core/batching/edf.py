@@ -22,11 +22,15 @@ _BLOCK = 256
 
 
 class EdfQueue:
-    """Works by deadline, earliest first; ties first come, first served."""
+    """Works by deadline, earliest first; ties first come, first served.
 
-    __slots__ = ("_blocks", "_entries", "_maxima", "_rows", "_serial")
+    sizing: by the deadline that cores are bought for.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_blocks", "_entries", "_maxima", "_rows", "_serial", "_sizing")
+
+    def __init__(self, *, sizing: bool = False) -> None:
+        self._sizing = sizing
         self._blocks: list[list[Entry]] = []
         self._maxima: list[Entry] = []
         self._entries: dict[int, Entry] = {}
@@ -49,7 +53,7 @@ class EdfQueue:
         if work.key in self._entries:
             raise ValueError(f"work {work.key} is queued already")
         self._serial += 1
-        entry = (work.deadline_s, self._serial, work)
+        entry = (work.sizing_deadline_s if self._sizing else work.deadline_s, self._serial, work)
         self._entries[work.key] = entry
         self._rows += work.rows
         blocks, maxima = self._blocks, self._maxima

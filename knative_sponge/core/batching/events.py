@@ -52,7 +52,8 @@ class BatchFailed:
 
 @dataclass(frozen=True, slots=True)
 class BatchRefused:
-    """The model server refused a merged call with a 4xx. Each member is then tried once, alone (docs/design.md §6)."""
+    """The model server refused a merged call with a 4xx. Its members are tried again in halves, at last alone (docs/design.md
+    §6)."""
 
     batch: int
 

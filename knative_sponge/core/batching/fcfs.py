@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from knative_sponge.core.batching.work import Work
+
+_SPARE: Final = 64
+"""So many give-up times of works that have left are kept in any case."""
 
 
 class FcfsQueue:
@@ -27,7 +31,11 @@ class FcfsQueue:
     def push(self, work: Work) -> None:
         """Behind all others."""
         self._works[work.key] = work
-        heappush(self._give_up, (work.give_up_s, work.key))
+        if len(self._give_up) > 2 * len(self._works) + _SPARE:  # mostly of works that have left
+            self._give_up = [(waiting.give_up_s, key) for key, waiting in self._works.items()]
+            heapify(self._give_up)
+        else:
+            heappush(self._give_up, (work.give_up_s, work.key))
 
     def push_front(self, work: Work) -> None:
         """Before all others."""
@@ -62,8 +70,10 @@ class FcfsQueue:
         batch: list[Work] = []
         rows = 0
         for work in self._works.values():
-            if batch and (work.alone or batch[0].alone or work.group != batch[0].group or rows + work.rows > cap):
-                break
+            if batch:
+                first = batch[0]
+                if work.cohort != first.cohort or work.group != first.group or rows + work.rows > cap:
+                    break
             batch.append(work)
             rows += work.rows
         return batch

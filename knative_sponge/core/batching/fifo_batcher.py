@@ -60,6 +60,7 @@ class FifoBatcher:
         self.queue = FcfsQueue()
         self.running: dict[int, RunningBatch] = {}
         self._batches = 0
+        self._cohorts = 0
         self._wake_s: float | None = None
 
     def handle(self, event: BatcherEvent, now: float) -> list[BatcherCommand]:
@@ -67,7 +68,7 @@ class FifoBatcher:
         commands: list[BatcherCommand] = []
         match event:
             case Arrived(work):
-                self.arrivals.add(now, work.rows, work.deadline_s - now)
+                self.arrivals.add(now, work.rows, work.sizing_deadline_s - now)
                 if len(self.queue) >= self.rules.max_queue:
                     commands.append(Refuse(work, Reason.QUEUE_FULL))
                 else:
@@ -80,7 +81,8 @@ class FifoBatcher:
                 self.running.pop(batch, None)
             case BatchRefused(batch):
                 for work in reversed(self.running.pop(batch).members.values()):
-                    self.queue.push_front(replace(work, alone=True))
+                    self._cohorts += 1
+                    self.queue.push_front(replace(work, cohort=self._cohorts))
             case CoresChanged(cores):
                 self.cores = cores
                 for running in self.running.values():
@@ -114,9 +116,8 @@ class FifoBatcher:
     def _give_up(self, now: float, commands: list[BatcherCommand]) -> None:
         commands += [Refuse(work, Reason.TIMEOUT) for work in self.queue.pop_given_up(now)]
         for batch, running in self.running.items():
-            for work in [w for w in running.members.values() if w.give_up_s <= now]:
-                del running.members[work.key]
-                commands.append(Refuse(work, Reason.TIMEOUT))
+            if running.give_up_s <= now:
+                commands += [Refuse(work, Reason.TIMEOUT) for work in running.pop_given_up(now)]
                 if not running.members:
                     commands.append(Abandon(batch))
 
@@ -124,7 +125,7 @@ class FifoBatcher:
         works = self.queue.front_batch(self.rules.max_rows)
         # No further request joins when the batch is full, or when the next one in line does not fit.
         complete = len(works) < len(self.queue) or sum(work.rows for work in works) >= self.rules.max_rows
-        if not works or complete or works[0].alone:
+        if not works or complete or works[0].cohort:
             return works
         return works if now >= works[0].arrived_s + self.rules.timeout_s else []
 

@@ -12,14 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from knative_sponge.core.allocation.peak import Peak
+from knative_sponge.core.batching.arrivals import URGENT_SHARE
 from knative_sponge.core.batching.batcher import Batcher
-from knative_sponge.core.batching.plan import targets
+from knative_sponge.core.batching.plan import MOST_WORKS, targets
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.outlook import Outlook
 from knative_sponge.core.latency.curve import LatencyParams
 from knative_sponge.core.latency.throughput import sustainable_cores
+
+_MOST_EXPECTED: Final = 128
+"""Arrivals of the time that a resize takes that are planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class CoresRules:
         (surging load on at most 1.4 cores; YOLOv5s on 16) that saves a sixth of the misses for 1–2 % more cores.
     resize_s: seconds that a growth takes. From 0.5 s on, the arrivals of that time are planned for too (the arrival curve).
     slack_share: the slack that this share of requests does not exceed is that of newcomers, and of the floor's batches.
-    window_batches: how many full batches of the queue are planned for.
+    window_batches: how many full batches of the queue are planned for, at most MOST_WORKS.
     curve_points: number of sizes on the curve of expected misses.
     """
 
@@ -47,7 +52,7 @@ class CoresRules:
     use_queue: bool = True
     newcomer: bool = True
     resize_s: float = 0.1
-    slack_share: float = 0.05
+    slack_share: float = URGENT_SHARE
     window_batches: int = 4
     curve_points: int = 8
 
@@ -184,31 +189,27 @@ class DemandEstimator:
 
     def _throughput(self, cores: float) -> float:
         slots, cap = self._batcher.rules.max_inflight, self._batcher.rules.max_rows
-        costs = self._batcher.model.cost_table(cores / slots, cap)
-        return slots * max(rows / costs[rows] for rows in targets(cap, cap))
+        model = self._batcher.model
+        return slots * max(rows / model.cost_s(rows, cores / slots) for rows in targets(cap, cap))
 
     def _outlook(self, now: float, *, expected: bool) -> Outlook:
         batcher, rules = self._batcher, self.rules
-        works = batcher.queue.prefix(rules.window_batches * batcher.rules.max_rows)
+        works = batcher.queue.sizing_prefix(min(rules.window_batches * batcher.rules.max_rows, MOST_WORKS))
         if expected:
             more = self._expected(now) if rules.resize_s >= 0.5 else self._newcomer(now, works)
-            works = sorted([*works, *more], key=lambda work: work.deadline_s)
-        running = [
-            (batch.rows, batch.left_share(now, batcher.model), tuple(batch.members.values()))
-            for batch in batcher.running.values()
-        ]
+            works = sorted([*works, *more], key=lambda work: work.sizing_deadline_s)
+        running = [(batch.rows, batch.left_share(now, batcher.model), batch.due) for batch in batcher.running.values()]
         return Outlook(batcher.model, works, running, now, batcher.rules.max_rows, batcher.rules.max_inflight)
 
     def _newcomer(self, now: float, works: Sequence[Work]) -> list[Work]:
-        arrivals = self._batcher.arrivals
-        slack_s = arrivals.slack_s(self.rules.slack_share)
-        if not self.rules.newcomer or slack_s is None or arrivals.rate(now) == 0:
+        rules, batcher = self.rules, self._batcher
+        if not rules.newcomer:
             return []
-        rows = max(1, round(arrivals.mean_rows()))
-        if slack_s < self._batcher.model.cautious_s(rows, self.rules.max_cores / self._batcher.rules.max_inflight):
+        newcomer = batcher.arrivals.newcomer(now, rules.slack_share, works[0].group if works else None)
+        most = rules.max_cores / batcher.rules.max_inflight
+        if newcomer is None or newcomer.deadline_s - now < batcher.model.cautious_s(newcomer.rows, most):
             return []
-        group = works[0].group if works else None
-        return [Work(key=-1, deadline_s=now + slack_s, rows=rows, group=group)]
+        return [newcomer]
 
     def _expected(self, now: float) -> list[Work]:
         """Arrivals that may come before a growth is in force, as dense as the densest of late (the arrival curve)."""
@@ -216,7 +217,7 @@ class DemandEstimator:
         slack_s = arrivals.slack_s(self.rules.slack_share)
         if slack_s is None:
             return []
-        counts = range(1, self._batcher.rules.max_rows + 1)
+        counts = range(1, min(self._batcher.rules.max_rows, _MOST_EXPECTED) + 1)
         rows = max(1, round(arrivals.mean_rows()))
         return [
             Work(key=-count, deadline_s=now + span + slack_s, rows=rows)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from knative_sponge.core.batching.plan import Lane, Table, best_target, lanes_of, served_rows, targets
+from knative_sponge.core.batching.plan import MOST_ROWS, Lane, Table, best_target, lanes_of, served_rows, targets
+from knative_sponge.core.batching.running import Due
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.latency.model import LatencyModel
 
 
 class Outlook:
-    """The works of one moment, running and queued, and how many of them miss their deadline at any size.
+    """The works of one moment, running and queued, and how many of them miss their sizing deadline at any size.
 
-    works: the queue, in EDF order. running: (rows, share still to do, members) of each batch that the model server works on.
-    cap: most rows per upstream call. slots: upstream calls at once.
+    works: the queue, in order of these. running: (rows, share still to do, when its members are due) of each batch that the
+    model server works on. cap: most rows per upstream call. slots: upstream calls at once.
     """
 
     __slots__ = ("_cap", "_longest", "_model", "_now", "_running", "_slots", "lanes", "total")
@@ -23,7 +24,7 @@ class Outlook:
         self,
         model: LatencyModel,
         works: Sequence[Work],
-        running: Sequence[tuple[int, float, Sequence[Work]]],
+        running: Sequence[tuple[int, float, Due]],
         now: float,
         cap: int,
         slots: int,
@@ -31,11 +32,12 @@ class Outlook:
         self._model = model
         self._now = now
         self._running = running
-        self._cap = cap
+        self._cap = min(cap, MOST_ROWS)
         self._slots = slots
-        self.lanes: list[Lane] = lanes_of(works)
-        self.total = sum(lane.total for lane in self.lanes) + sum(w.rows for _, _, members in running for w in members)
-        self._longest = max([cap, *(max(lane.rows) for lane in self.lanes)])
+        self.lanes: list[Lane] = lanes_of(works, sizing=True)
+        self.total = sum(lane.total for lane in self.lanes) + sum(due.rows for _, _, due in running)
+        rows = [*(max(lane.rows) for lane in self.lanes), *(min(rows, MOST_ROWS) for rows, _, _ in running)]
+        self._longest = max(self._cap, *rows, 1)
 
     def lost(self, cores: float) -> int:
         """Rows, running and queued, that miss their deadline at this size."""
@@ -88,10 +90,17 @@ class Outlook:
 
     def _after_running(self, cores: float) -> tuple[list[float], int]:
         """When each upstream slot becomes free at this size, and how many running rows make their deadline."""
-        each = cores / self._slots
+        each, model = cores / self._slots, self._model
         free, kept = [self._now] * (self._slots - len(self._running)), 0
-        for rows, share, members in self._running:
-            free.append(self._now + share * self._model.predict_s(rows, each))
-            safe_s = self._now + share * self._model.cautious_s(rows, each)
-            kept += sum(work.rows for work in members if work.deadline_s >= safe_s)
+        if not self._running:
+            return free, kept
+        cautious = model.tables(each, self._longest)[1]
+        for rows, share, due in self._running:
+            median_s = model.predict_s(rows, each)
+            free.append(self._now + share * median_s)
+            planned = min(rows, MOST_ROWS)
+            cautious_s = cautious[planned]
+            if rows > planned:
+                cautious_s *= median_s / model.predict_s(planned, each)
+            kept += due.in_time(self._now + share * cautious_s)
         return free, kept

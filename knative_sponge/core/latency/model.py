@@ -223,6 +223,11 @@ class LatencyModel:
         self._costs[cores, max_rows] = made
         return made
 
+    def cost_s(self, rows: int, cores: float) -> float:
+        """One entry of `cost_table`, in O(1)."""
+        seconds = self.predict_s(rows, cores)
+        return seconds if self.costs is self.learner else max(seconds, self.costs.params.latency_s(rows, cores))
+
     def _cautious(self, median: list[float], params: LatencyParams, cores: float) -> list[float]:
         column = self._factors(core_bucket(cores), len(median) - 1)
         cautious = [seconds * weight for seconds, weight in zip(median, column.weights, strict=True)]

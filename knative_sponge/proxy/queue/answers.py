@@ -11,7 +11,7 @@ from knative_sponge.errors import Reason
 EXPLANATIONS: Final = {
     Reason.EXPIRED: "the deadline had passed on arrival or while waiting",
     Reason.HOPELESS: "the deadline cannot be met, not even with all the cores within reach",
-    Reason.EVICTED: "made room in a full queue for a more urgent request",
+    Reason.EVICTED: "late or less urgent than others, it made room in a full queue",
     Reason.QUEUE_FULL: "the queue is full",
     Reason.TIMEOUT: "the model server did not answer in time",
     Reason.DRAINING: "the queue-proxy is shutting down",

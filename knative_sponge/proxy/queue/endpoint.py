@@ -19,7 +19,7 @@ from typing import Protocol
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.codec.cost import merge_s, parse_s, split_s
-from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
+from knative_sponge.core.batching.deadline import ClientBudget, Deadline, claims_of, deadline_of
 from knative_sponge.core.batching.events import (
     Abandon,
     Arrived,
@@ -41,6 +41,7 @@ from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
 from knative_sponge.proxy.queue.body import read_body
 from knative_sponge.proxy.queue.cloudevent_replies import check_reply_possible, refusal, reply
+from knative_sponge.proxy.queue.lanes import Lanes
 from knative_sponge.proxy.queue.metrics import Metrics
 from knative_sponge.proxy.queue.worker import LONG_S, Worker
 
@@ -71,17 +72,18 @@ class Upstream(Protocol):
 class RequestRules:
     """What holds for every request, whatever its headers say.
 
-    slo_s, timeout_s, max_network_share: see `core.batching.deadline.deadline_of`.
+    slo_s, timeout_s, max_network_share, client_budget: see `core.batching.deadline.deadline_of`.
     grace_s: how long after its deadline the model server's answer still counts; then the client gets a 504.
     serve_late: whether late requests are served until the revision timeout.
     max_body: bytes of a request body.
     max_rows: rows of a request.
-    most_rows: a request with more rows is planned as if it had so many. It goes alone anyway, and plans grow with rows.
+    most_rows: a call with a request of more rows is not learned from: it says nothing of calls that are planned.
     """
 
     slo_s: float
     timeout_s: float
     max_network_share: float = 0.9
+    client_budget: ClientBudget = ClientBudget.SHORTER
     grace_s: float = 0.5
     serve_late: bool = False
     max_body: int = 32 * 2**20
@@ -134,6 +136,7 @@ class InferenceEndpoint:
         self._on_sample = on_sample
         self._size_confirmed = size_confirmed
         self._keys = itertools.count(1)
+        self._lanes = Lanes()
         self._waiting: dict[int, _Waiting] = {}
         self._batches: dict[int, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -167,6 +170,7 @@ class InferenceEndpoint:
             slo_s=self._rules.slo_s,
             timeout_s=self._rules.timeout_s,
             max_network_share=self._rules.max_network_share,
+            client_budget=self._rules.client_budget,
         )
         self._metrics.admitted(deadline)
         await deliver(await self._answer(part, deadline, now), send)
@@ -200,20 +204,23 @@ class InferenceEndpoint:
         waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
         self._waiting[key] = waiting
         latest_s = arrived_s + self._rules.timeout_s
+        lane = self._lanes.enter(part.group)
         give_up_s = latest_s if self._rules.serve_late else min(deadline.at_s + self._rules.grace_s, latest_s)
         work = Work(
             key,
             deadline.at_s,
-            rows=min(part.rows, self._rules.most_rows),
-            group=part.group,
+            rows=part.rows,
+            group=lane,
             arrived_s=arrived_s,
             give_up_s=max(give_up_s, deadline.at_s),
+            sizing_deadline_s=deadline.sizing_at_s,
         )
         try:
             self._tell(Arrived(work))
             return await waiting.answer
         finally:
             self._waiting.pop(key, None)
+            self._lanes.leave(part.group)
             if waiting.answer.cancelled():  # the client is gone: no row of it need be computed
                 self._metrics.gone()
                 self._tell(Cancelled(key))
@@ -255,8 +262,7 @@ class InferenceEndpoint:
         if waiting is not None and not waiting.answer.done():
             self._metrics.refused(reason)
             note_failure(reason, message)
-            # Until the request's own deadline. The planned one may be earlier: it is never after the revision timeout.
-            left_s = waiting.arrived_s + waiting.deadline.budget_s - waiting.deadline.network_s - time.monotonic()
+            left_s = waiting.deadline.own_at_s - time.monotonic()
             waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
 
     def _start(self, batch: int, works: tuple[Work, ...]) -> None:

@@ -77,6 +77,9 @@ class Metrics:
             registry=self.registry,
         )
         self._ignored = {name.decode(): ignored.labels(name.decode()) for name in sorted(CLAIM_HEADERS)}
+        self._clipped = Counter(
+            "sponge_clipped_budgets", "Requests that asked for more time than they may.", registry=self.registry
+        )
         self._network = Histogram(
             "sponge_network_seconds", "Time used before arrival, where the send time is known.", buckets=_SECONDS,
             registry=self.registry,
@@ -91,6 +94,8 @@ class Metrics:
         self._sources[deadline.source].inc()
         if deadline.skew is not None:
             self._skews[deadline.skew].inc()
+        if deadline.clipped:
+            self._clipped.inc()
         if deadline.network_s > 0:
             self._network.observe(deadline.network_s)
         for name in deadline.ignored:

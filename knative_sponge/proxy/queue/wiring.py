@@ -12,6 +12,7 @@ from pathlib import Path
 from knative_sponge import __version__
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.deadline import ClientBudget
 from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.batching.events import CoresChanged
 from knative_sponge.core.batching.fifo_batcher import FifoBatcher, FifoRules
@@ -76,6 +77,7 @@ class Inference:
                 max_rows=max_rows,
                 max_inflight=self._max_inflight,
                 serve_late=serving.late is Late.SERVE,
+                displace=serving.client_budget is ClientBudget.ANY,
                 defer=DeferRules(mode=serving.defer.value),
             ),
             model,
@@ -96,6 +98,7 @@ class Inference:
             slo_s=serving.slo_s,
             timeout_s=max(settings.timeout_s - _AHEAD_S, settings.timeout_s / 2),
             max_network_share=serving.max_network_share,
+            client_budget=serving.client_budget,
             serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
             max_body=serving.max_body,
             max_rows=serving.max_rows,

@@ -167,7 +167,7 @@ def test_a_deleted_service_is_left_alone() -> None:
         ),
         pytest.param(
             {"slo": "1s", "slow": "1"},
-            "annotation knative-sponge.dev/slow: '1' is not allowed; expected one of cpu-hook, ",
+            "annotation knative-sponge.dev/slow: '1' is not allowed; expected one of client-budget, cpu-hook, ",
             id="unknown name",
         ),
         pytest.param(

@@ -71,7 +71,7 @@ def test_a_hanging_model_server_keeps_nobody_beyond_patience() -> None:
     assert not shell.running
 
 
-def test_members_of_a_refused_batch_are_tried_once_each_alone() -> None:
+def test_of_a_small_batch_that_was_refused_each_member_is_tried_once_alone() -> None:
     shell = VirtualShell(new_batcher().handle)
     for work in works(5.0, 4.0, 4.1):
         shell.arrive(work)
@@ -83,14 +83,21 @@ def test_members_of_a_refused_batch_are_tried_once_each_alone() -> None:
     assert shell.ended == {1: "answered", 2: "refused", 3: "answered"}
 
 
-def test_a_full_queue_turns_the_least_urgent_away() -> None:
-    shell = VirtualShell(new_batcher(max_queue=2).handle)
+def test_where_deadlines_can_be_believed_a_full_queue_turns_the_least_urgent_away() -> None:
+    shell = VirtualShell(new_batcher(max_queue=2, displace=True).handle)
     for work in works(9.0, 5.0, 6.0):
         shell.arrive(work)
     shell.arrive(Work(4, 5.5))
     assert shell.ended == {3: Reason.EVICTED}
     shell.arrive(Work(5, 8.0))
     assert shell.ended == {3: Reason.EVICTED, 5: Reason.QUEUE_FULL}
+
+
+def test_a_full_queue_turns_away_who_comes_last_however_urgent() -> None:
+    shell = VirtualShell(new_batcher(max_queue=2).handle)
+    for work in works(9.0, 5.0, 6.0, 2.0):
+        shell.arrive(work)
+    assert shell.ended == {4: Reason.QUEUE_FULL}
 
 
 def test_late_requests_are_served_after_all_that_can_make_it() -> None:

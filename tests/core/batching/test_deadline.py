@@ -8,15 +8,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knative_sponge.core.batching.deadline import CLAIM_HEADERS, Deadline, Skew, Source, claims_of, deadline_of
+from knative_sponge.core.batching.deadline import (
+    CLAIM_HEADERS,
+    ClientBudget,
+    Deadline,
+    Skew,
+    Source,
+    claims_of,
+    deadline_of,
+)
 
 NOW = 1000.0
 WALL = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 
 
-def deadline(claims: dict[str, str], slo_s: float = 1.0, timeout_s: float = 300.0, share: float = 0.9) -> Deadline:
+def deadline(
+    claims: dict[str, str],
+    slo_s: float = 1.0,
+    timeout_s: float = 300.0,
+    share: float = 0.9,
+    client_budget: ClientBudget = ClientBudget.ANY,
+) -> Deadline:
     encoded = {name.encode(): value.encode("latin-1") for name, value in claims.items()}
-    return deadline_of(encoded, now=NOW, wall_now_s=WALL, slo_s=slo_s, timeout_s=timeout_s, max_network_share=share)
+    return deadline_of(
+        encoded,
+        now=NOW,
+        wall_now_s=WALL,
+        slo_s=slo_s,
+        timeout_s=timeout_s,
+        max_network_share=share,
+        client_budget=client_budget,
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,6 +157,80 @@ def test_whatever_the_headers_hold_there_is_one_finite_deadline_within_the_timeo
     assert 0.0 <= found.network_s <= 0.9 * found.budget_s or found.source in (Source.DEADLINE_HEADER, Source.EXPIRYTIME)
 
 
+SENT = {"x-sponge-sent": "1699999999900"}
+"""100 ms ago."""
+
+
+@pytest.mark.parametrize(
+    ("claims", "shorter", "any_budget", "ignore"),
+    [
+        # Seconds left: until the answer and until the deadline that cores are bought for.
+        pytest.param({}, (1.0, 1.0), (1.0, 1.0), (1.0, 1.0), id="nothing"),
+        pytest.param({"x-sponge-slo-ms": "400"}, (0.4, 1.0), (0.4, 0.4), (1.0, 1.0), id="less than the SLO"),
+        pytest.param({"x-sponge-slo-ms": "1000"}, (1.0, 1.0), (1.0, 1.0), (1.0, 1.0), id="the SLO"),
+        pytest.param({"grpc-timeout": "30S"}, (1.0, 1.0), (30.0, 30.0), (1.0, 1.0), id="more than the SLO"),
+        pytest.param({"x-sponge-deadline": "1700000000250"}, (0.25, 1.0), (0.25, 0.25), (1.0, 1.0), id="sooner"),
+        pytest.param({"ce-expirytime": "2023-11-14T22:13:50Z"}, (1.0, 1.0), (30.0, 30.0), (1.0, 1.0), id="later"),
+        pytest.param({"x-sponge-deadline": "1699999999000"}, (-1.0, 1.0), (-1.0, -1.0), (1.0, 1.0), id="passed"),
+        pytest.param(SENT, (0.9, 0.9), (0.9, 0.9), (0.9, 0.9), id="time in the network is spent for all"),
+        pytest.param({**SENT, "x-sponge-slo-ms": "400"}, (0.3, 0.9), (0.3, 0.3), (0.9, 0.9), id="both"),
+        pytest.param({**SENT, "x-sponge-slo-ms": "105"}, (0.0105, 0.9), (0.0105, 0.0105), (0.9, 0.9), id="clamped"),
+        pytest.param(
+            {**SENT, "x-sponge-deadline": "1700000005000"}, (0.9, 0.9), (5.0, 5.0), (0.9, 0.9), id="sent and later"
+        ),
+        pytest.param(
+            {**SENT, "x-sponge-deadline": "1700000000950"}, (0.9, 0.9), (0.95, 0.95), (0.9, 0.9), id="sent and hardly"
+        ),
+    ],
+)
+def test_what_a_claim_changes_is_the_revisions_to_say(
+    claims: dict[str, str],
+    shorter: tuple[float, float],
+    any_budget: tuple[float, float],
+    ignore: tuple[float, float],
+) -> None:
+    for client_budget, expected in (
+        (ClientBudget.SHORTER, shorter),
+        (ClientBudget.ANY, any_budget),
+        (ClientBudget.IGNORE, ignore),
+    ):
+        found = deadline(claims, client_budget=client_budget)
+        assert (found.at_s - NOW, found.sizing_at_s - NOW) == pytest.approx(expected, abs=1e-6), client_budget
+
+
+def test_a_claim_that_was_clipped_is_told_and_its_own_time_is_kept() -> None:
+    long = {"x-sponge-deadline": "1700000060000"}
+    found = deadline(long, client_budget=ClientBudget.SHORTER)
+    assert (found.source, found.clipped, found.own_at_s) == (Source.SETTING, True, NOW + 60.0)
+    found = deadline(long, timeout_s=10.0)
+    assert (found.source, found.clipped, found.own_at_s) == (Source.DEADLINE_HEADER, False, NOW + 60.0)
+    assert not deadline({"x-sponge-slo-ms": "1000"}, client_budget=ClientBudget.SHORTER).clipped
+
+
+CLAIMS = st.dictionaries(
+    st.sampled_from(sorted(name.decode() for name in CLAIM_HEADERS)),
+    st.one_of(
+        st.integers(0, 5000).map(str),
+        st.integers(-5000, 5000).map(lambda ms: str(1_700_000_000_000 + ms)),
+        st.integers(1, 99).map("{}S".format),
+        st.text(st.characters(max_codepoint=255), max_size=24),
+    ),
+)
+
+
+@given(CLAIMS, st.floats(0.01, 10.0), st.floats(0.01, 10.0), st.floats(0.0, 1.0))
+def test_no_budget_changes_what_is_bought_or_outlasts_it(
+    claims: dict[str, str], slo_s: float, timeout_s: float, share: float
+) -> None:
+    sent = {name: value for name, value in claims.items() if name in ("x-sponge-sent", "x-request-start", "ce-time")}
+    for client_budget in (ClientBudget.SHORTER, ClientBudget.IGNORE):
+        found = deadline(claims, slo_s, timeout_s, share, client_budget)
+        plain = deadline(sent, slo_s, timeout_s, share, client_budget)
+        assert found.at_s <= found.sizing_at_s == plain.sizing_at_s == plain.at_s
+        assert found.sizing_at_s >= NOW + min((1 - share) * slo_s, timeout_s) - 1e-9
+    assert found.at_s == found.sizing_at_s, "ignored"
+
+
 def test_of_duplicate_headers_the_first_counts() -> None:
     headers = [(b"accept", b"*/*"), (b"x-sponge-slo-ms", b"200"), (b"x-sponge-slo-ms", b"900")]
     assert claims_of(headers) == {b"x-sponge-slo-ms": b"200"}
@@ -153,5 +249,13 @@ def test_the_attributes_of_an_event_count_in_place_of_its_ce_headers() -> None:
 
 def test_an_attribute_that_is_not_ascii_is_a_claim_that_cannot_be_used() -> None:
     claims = claims_of([], {"expirytime": "\N{FULLWIDTH DIGIT TWO}023-11-14T22:13:22Z"})
-    found = deadline_of(claims, now=NOW, wall_now_s=WALL, slo_s=1.0, timeout_s=300.0, max_network_share=0.9)
+    found = deadline_of(
+        claims,
+        now=NOW,
+        wall_now_s=WALL,
+        slo_s=1.0,
+        timeout_s=300.0,
+        max_network_share=0.9,
+        client_budget=ClientBudget.ANY,
+    )
     assert (found.source, found.ignored) == (Source.SETTING, ("ce-expirytime",))

@@ -64,7 +64,7 @@ def test_always_means_until_the_last_safe_start() -> None:
 @pytest.mark.parametrize("mode", ["auto", "always"])
 def test_a_full_batch_waits_for_nothing(mode: str) -> None:
     assert held(rows=CAP, mode=mode, max_wait=99.0) is None
-    assert DeferRules(mode=mode).hold_until([Work(1, 9.0, alone=True)], CAP, 0.0, 5.0, TIMES, TIMES) is None
+    assert DeferRules(mode=mode).hold_until([Work(1, 9.0, cohort=1)], CAP, 0.0, 5.0, TIMES, TIMES) is None
 
 
 def test_never_means_never() -> None:

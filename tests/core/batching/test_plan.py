@@ -5,8 +5,23 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from knative_sponge.core.batching.plan import best_target, choose_batch, lanes_of, served_rows, targets
+from knative_sponge.core.batching.batcher import Batcher, BatchRules
+from knative_sponge.core.batching.defer import DeferRules
+from knative_sponge.core.batching.events import Arrived, BatchDone, Dispatch
+from knative_sponge.core.batching.plan import (
+    MOST_LANES,
+    MOST_MIXED,
+    MOST_ROWS,
+    MOST_WORKS,
+    best_target,
+    choose_batch,
+    lanes_of,
+    served_rows,
+    targets,
+)
 from knative_sponge.core.batching.work import Work
+from knative_sponge.core.latency.curve import LatencyParams
+from knative_sponge.core.latency.model import LatencyModel
 
 CAP = 8
 
@@ -22,7 +37,7 @@ def slow_served(works: list[Work], free_s: list[float], target: int, median: lis
     served = 0
     while waiting:
         head = waiting[0]
-        mates = [w for w in waiting if w.group == head.group and not w.alone and not head.alone] or [head]
+        mates = [w for w in waiting if w.group == head.group and w.cohort == head.cohort]
         left = sum(w.rows for w in mates)
         now = slots[0]
         if now + cautious[max(min(target, left), head.rows)] > head.deadline_s:
@@ -42,12 +57,12 @@ def slow_served(works: list[Work], free_s: list[float], target: int, median: lis
 
 
 def works_of(rows: st.SearchStrategy[int], groups: st.SearchStrategy[str]) -> st.SearchStrategy[list[Work]]:
-    one = st.tuples(st.integers(0, 60), rows, groups, st.booleans())
+    one = st.tuples(st.integers(0, 60), rows, groups, st.integers(0, 3))
     return st.lists(one, min_size=1, max_size=24).map(
         lambda drawn: sorted(
             (
-                Work(key, deadline / 10 + key * 1e-6, rows=r, group=group, alone=alone and group == "x")
-                for key, (deadline, r, group, alone) in enumerate(drawn)
+                Work(key, deadline / 10 + key * 1e-6, rows=r, group=group, cohort=cohort if group == "x" else 0)
+                for key, (deadline, r, group, cohort) in enumerate(drawn)
             ),
             key=lambda w: w.deadline_s,
         )
@@ -156,3 +171,35 @@ def test_sizes_tried_are_powers_of_two_and_the_largest_that_matters() -> None:
     assert targets(5, 32) == [1, 2, 4, 5]
     assert targets(100, 32) == [1, 2, 4, 8, 16, 32]
     assert targets(100, 24) == [1, 2, 4, 8, 16, 24]
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 2000)), max_size=400))
+def test_within_the_bounds_no_work_is_left_out_of_the_plan_and_beyond_them_the_most_urgent_are_not(
+    drawn: list[tuple[int, int]],
+) -> None:
+    works = [Work(key, float(key), rows=rows, group=group) for key, (group, rows) in enumerate(drawn)]
+    lanes = lanes_of(works)
+    planned = sorted((work for lane in lanes for work in lane.works), key=lambda work: work.key)
+    if len(works) <= MOST_MIXED and len({work.group for work in works}) <= MOST_LANES:
+        assert planned == works
+    assert planned[:MOST_LANES] == works[:MOST_LANES]
+    assert len(planned) <= MOST_WORKS
+    assert len(lanes) <= MOST_LANES
+    assert all(rows <= MOST_ROWS for lane in lanes for rows in lane.rows)
+
+
+def test_a_batch_larger_than_what_is_planned_is_filled_up() -> None:
+    batcher = Batcher(
+        BatchRules(max_rows=4096, defer=DeferRules(mode="never")),
+        LatencyModel(LatencyParams(0.0, 1e-5, 0.0, 0.1)),
+        1.0,
+        1.0,
+    )
+    batcher.handle(Arrived(Work(0, 1e6)), 0.0)
+    for key in range(1, 6001):
+        batcher.handle(Arrived(Work(key, 100.0 + key, group=int(key > 3000))), 0.0)
+    sizes = []
+    for _ in range(2):
+        commands = batcher.handle(BatchDone(max(batcher.running), sample=False), 0.0)
+        sizes += [len(command.works) for command in commands if isinstance(command, Dispatch)]
+    assert sizes == [3000, 3000], "all of one lane, then all of the other"

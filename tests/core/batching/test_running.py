@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from knative_sponge.core.batching.running import RunningBatch
+from knative_sponge.core.batching.running import Due, RunningBatch
 from knative_sponge.core.batching.work import Work
 from tests.core.batching.virtual_shell import exact_model
 
@@ -78,3 +80,26 @@ def test_it_is_given_up_when_the_first_client_stops_waiting() -> None:
     assert batch.give_up_s == 20.0
     batch.members.clear()
     assert batch.give_up_s == math.inf
+
+
+def test_who_gives_up_is_taken_out_the_most_impatient_first_and_who_has_left_is_not() -> None:
+    members = [Work(key, 9.0, give_up_s=give_up_s) for key, give_up_s in enumerate((30.0, 20.0, 10.0, 15.0))]
+    batch = running(1.0, *members)
+    del batch.members[3]
+    assert [work.key for work in batch.pop_given_up(25.0)] == [2, 1]
+    assert batch.give_up_s == 30.0
+    assert batch.pop_given_up(29.0) == []
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 3)), max_size=12), st.integers(-1, 10))
+def test_rows_are_in_time_until_they_are_due(drawn: list[tuple[int, int]], at_s: int) -> None:
+    due = Due.of(Work(key, float(deadline_s), rows=rows) for key, (deadline_s, rows) in enumerate(drawn))
+    assert due.rows == sum(rows for _, rows in drawn)
+    assert due.in_time(float(at_s)) == sum(rows for deadline_s, rows in drawn if deadline_s >= at_s)
+
+
+def test_what_is_due_is_what_the_remaining_members_are_by_the_deadline_that_is_sized_for() -> None:
+    batch = running(1.0, Work(1, 2.0, sizing_deadline_s=9.0), Work(2, 3.0))
+    assert (batch.due.in_time(3.0), batch.due.in_time(9.0)) == (2, 1)
+    del batch.members[1]
+    assert (batch.due.rows, batch.due.in_time(9.0)) == (1, 0)

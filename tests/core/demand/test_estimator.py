@@ -11,6 +11,7 @@ from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.defer import DeferRules
 from knative_sponge.core.batching.events import Arrived, BatchDone, CoresChanged
 from knative_sponge.core.batching.plan import best_target, lanes_of
+from knative_sponge.core.batching.running import Due
 from knative_sponge.core.batching.work import Work
 from knative_sponge.core.demand.estimator import CoresRules, DemandEstimator
 from knative_sponge.core.demand.outlook import Outlook
@@ -46,7 +47,7 @@ def lost_by_hand(works: list[Work], share: float, rows: int, cores: float, model
 @given(WORKS, st.sampled_from([0.0, 0.3, 1.0]), st.integers(1, 8))
 def test_need_is_the_least_size_that_loses_no_more_than_the_largest(works: list[Work], share: float, rows: int) -> None:
     model = LatencyModel(PARAMS)
-    running = [(rows, share, ())] if share else []
+    running = [(rows, share, Due.of(()))] if share else []
     outlook = Outlook(model, works, running, 0.0, 8, 1)
     need = outlook.least_cores(0.1, 4.0)
     at_most = lost_by_hand(works, share, rows if share else 0, 4.0, model)

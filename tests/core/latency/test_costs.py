@@ -21,6 +21,7 @@ def model() -> LatencyModel:
 def test_a_batch_costs_its_own_curve_and_at_least_its_latency(cores: float) -> None:
     known = model()
     costs, params = known.cost_table(cores, 4), known.costs.params
+    assert [known.cost_s(rows, cores) for rows in range(1, 5)] == pytest.approx(costs[1:])
     assert params.latency_s(1, 1.0) == pytest.approx(COST.latency_s(1, 1.0), rel=0.05)
     assert costs == pytest.approx(
         [0.0, *(max(params.latency_s(rows, cores), LATENCY.latency_s(rows, cores)) for rows in range(1, 5))]
@@ -36,6 +37,7 @@ def test_a_cost_is_never_below_the_latency() -> None:
 def test_without_a_quota_a_batch_costs_its_latency() -> None:
     known = LatencyModel(LATENCY)
     assert known.cost_table(1.0, 4) is known.tables(1.0, 4)[0]
+    assert known.cost_s(3, 1.0) == pytest.approx(known.tables(1.0, 4)[0][3])
 
 
 def test_costs_are_made_once_and_do_not_pile_up() -> None:

@@ -99,7 +99,7 @@ async def test_a_full_proxy_answers_the_revision_timeout_of_an_event_as_the_even
 
 @on_loop
 async def test_an_event_that_a_full_queue_turns_away_is_delivered_again_after_a_while() -> None:
-    kit = Kit(rules=BatchRules(max_rows=1, max_queue=1, defer=NEVER))
+    kit = Kit(rules=BatchRules(max_rows=1, max_queue=1, displace=True, defer=NEVER))
     await behind_a_batch(kit)
     evicted, kept = send(kit, 1, ce_expirytime=in_s(20)), send(kit, 2, ce_expirytime=in_s(10))
     full = send(kit, 3, ce_expirytime=in_s(15))

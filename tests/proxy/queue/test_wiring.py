@@ -143,7 +143,7 @@ async def next_line(lines: Any) -> dict[str, Any]:
 
 @on_loop
 async def test_the_demand_comes_at_once_and_when_it_changes() -> None:
-    async with live() as proxy:
+    async with live({"slo": "300ms"}) as proxy:
         headers = {"authorization": f"Bearer {TOKEN}"}
         async with proxy.session.get(f"{proxy.admin}/sponge/v1/demand", headers=headers) as answer:
             lines = aiter(answer.content)
@@ -151,7 +151,7 @@ async def test_the_demand_comes_at_once_and_when_it_changes() -> None:
             assert (first["v"], first["cores"], first["want"], first["queued"]) == (1, 1.0, 0.1, 0)
             assert len(first["curve"]) == 8
             proxy.model.hung = True
-            waiting = [asyncio.create_task(proxy.predict(f"i{n}", slo_ms=300)) for n in range(40)]
+            waiting = [asyncio.create_task(proxy.predict(f"i{n}")) for n in range(40)]
             message = await next_line(lines)
             while message["want"] <= first["want"]:
                 message = await next_line(lines)
@@ -213,15 +213,18 @@ async def test_the_state_shows_settings_cores_queue_and_model_but_no_request() -
 async def test_metrics_count_outcomes_and_batches() -> None:
     async with live() as proxy:
         await proxy.predict("a")
-        await proxy.predict("b", slo_ms=10_000)
+        await proxy.predict("b", slo_ms=4_000)
+        await proxy.predict("c", slo_ms=10_000)
         for _ in range(3):
             async with proxy.session.get(f"{proxy.url}/docs") as answer:
                 await answer.read()
         async with proxy.session.get(f"{proxy.metrics}/metrics") as answer:
             text = await answer.text()
-        assert 'sponge_requests_total{outcome="ok"} 2.0' in text
+        assert 'sponge_requests_total{outcome="ok"} 3.0' in text
+        assert 'sponge_deadline_source_total{source="slo"} 2.0' in text
+        assert "sponge_clipped_budgets_total 1.0" in text
         assert 'sponge_deadline_source_total{source="x-sponge-slo-ms"} 1.0' in text
-        assert "sponge_batch_rows_count 2.0" in text
+        assert "sponge_batch_rows_count 3.0" in text
         assert "sponge_cores 1.0" in text
         assert "sponge_passed_through_total 3.0" in text
         async with proxy.session.get(f"{proxy.metrics}/other") as answer:
