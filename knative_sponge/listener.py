@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 
 import uvicorn
 
@@ -30,14 +31,14 @@ class Listener(uvicorn.Server):
         host: str | None,
         port: int,
         *,
-        http: type[asyncio.Protocol] | str = "httptools",
+        http: Callable[..., asyncio.Protocol] | str = "httptools",
         tls: ssl.SSLContext | None = None,
         grace_s: int | None = 1,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=http,
+                http=http,  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

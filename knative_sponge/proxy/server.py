@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ from starlette.routing import BaseRoute
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.listener import Listener
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
+from knative_sponge.proxy.http.bounds import Bounds
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
 from knative_sponge.proxy.knative.breaker import Breaker
@@ -27,6 +29,7 @@ class DataListener(Listener):
     """A port of users' requests: it speaks what a transparent proxy must, and waits for ever for requests in flight.
 
     certificates: of a port that speaks TLS; their files are followed while it listens.
+    bounds: of what its clients may take, shared with other data ports; None is its own.
     """
 
     tunnel_grace_s: ClassVar[float] = 60.0
@@ -41,9 +44,11 @@ class DataListener(Listener):
         certificates: Certificates | None = None,
         http: type[HttpProtocol] = HttpProtocol,
         grace_s: int | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         tls = None if certificates is None else certificates.context
-        super().__init__(app, host, port, http=http, tls=tls, grace_s=grace_s)
+        bounded = functools.partial(http, bounds=Bounds() if bounds is None else bounds)
+        super().__init__(app, host, port, http=bounded, tls=tls, grace_s=grace_s)
         self._certificates = certificates
 
     async def start(self) -> None:
@@ -71,6 +76,7 @@ class Servers:
 
     data: users' requests and Knative's probes; over TLS too, given certificates. admin: the preStop hook and control.
     stat: Knative's autoscaler. metrics: Prometheus. An application that is None leaves its port closed.
+    bounds: of what users' clients may take.
     finish: awaited when no request is in flight any more; ends what would hold the other ports open.
     """
 
@@ -84,15 +90,16 @@ class Servers:
         admin: ASGIApp,
         stat: ASGIApp | None,
         metrics: ASGIApp | None,
+        bounds: Bounds,
         certificates: Certificates | None = None,
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         host = settings.host
         self.drain = drain
-        self.data = DataListener(data, host, settings.serving_port)
+        self.data = DataListener(data, host, settings.serving_port, bounds=bounds)
         self.tls: DataListener | None = None
         if certificates is not None:
-            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates)
+            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates, bounds=bounds)
         self.admin = Listener(admin, host, settings.admin_port)
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
@@ -147,8 +154,12 @@ def build(
     observers: Observers | None = None,
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
+    bounds: Bounds | None = None,
 ) -> Servers:
-    """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates."""
+    """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates.
+
+    bounds: their budget should be that of `upstream` and `inference` too; None is its own.
+    """
     drain = Drain(settings.drain_quiet_s)
     return Servers(
         settings,
@@ -158,6 +169,7 @@ def build(
         admin=admin_app(drain, admin_routes),
         stat=stat,
         metrics=metrics_app,
+        bounds=Bounds() if bounds is None else bounds,
         certificates=Certificates.mounted(settings),
         finish=finish,
     )

@@ -60,6 +60,16 @@ class ProxySettings:
     """Largest inference request in bytes, since it is held in memory; passed-through bodies are unlimited."""
     max_answer: int = 256 * 2**20
     """Largest answer of one merged call in bytes, held in memory while it is split."""
+    memory_budget: int | None = None
+    """Bytes that may be held for clients together: connections, heads, bodies, answers. None derives it from the container's
+    memory limit, or is 512 MiB where there is none."""
+    max_connections: int | None = None
+    """Connections of the data ports together; None is what a quarter of the budget and the limit of open files allow."""
+    head_timeout_s: float = 60.0
+    """From the first byte of a request's head, or the connection's start, to its end: Knative's own proxy allows a minute,
+    and so does nginx."""
+    delivery_timeout_s: float = 60.0
+    """How long a client may take nothing of an answer that is sent to it, before it is cut off, as in nginx."""
     cores: float | None = None
     """Cores of the model server at start; None is unknown."""
     control_token: str | None = field(default=None, repr=False)
@@ -141,6 +151,22 @@ def _cores(text: str) -> float:
     if not 0.001 <= cores <= 4096:
         raise ValueError
     return cores
+
+
+def _positive(text: str) -> int:
+    """a whole number of at least 1"""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _patience(text: str) -> float:
+    """a duration of at least 100ms, such as 60s"""
+    seconds = parse_duration_s(text)
+    if not seconds >= 0.1:
+        raise ValueError
+    return seconds
 
 
 def _duration(text: str) -> float:
@@ -254,6 +280,10 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_UPSTREAM_HOST": ("upstream_host", str),
     "SPONGE_MAX_BODY": ("max_body", _bytes),
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
+    "SPONGE_MEMORY_BUDGET": ("memory_budget", _bytes),
+    "SPONGE_MAX_CONNECTIONS": ("max_connections", _positive),
+    "SPONGE_HEAD_TIMEOUT": ("head_timeout_s", _patience),
+    "SPONGE_DELIVERY_TIMEOUT": ("delivery_timeout_s", _patience),
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_PROFILE": ("profile", str),

@@ -31,6 +31,10 @@ class Request(Protocol):
         """The request is complete."""
         ...
 
+    def expected(self) -> int:
+        """Bytes of the body that are still to come; 0 also when its length is not known."""
+        ...
+
 
 class Owner(Protocol):
     """Who is told of requests."""
@@ -81,6 +85,14 @@ class RequestReader:
                     raise BadRequest("the request's head is too large", status=431)
             return b""
         return b""
+
+    def close(self) -> None:
+        """Read no further, and keep nothing of what was read: parser and reader hold each other."""
+        self.unfinished = None
+        self.in_head = False
+        self.__dict__.pop("_parser", None)
+        self._url = b""
+        self._headers = []
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)

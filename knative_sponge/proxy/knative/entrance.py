@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
+from knative_sponge.errors import QueueFull
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.stat import StatReporter
 
@@ -11,7 +12,8 @@ class Entrance:
     """ASGI layer: a request counts from here to the end of its answer, whatever it does meanwhile.
 
     A request that is marked as the kubelet's own (`K-Kubelet-Probe`) goes to `bypass` uncounted and unlimited
-    (docs/knative-contract.md §1.5). Raises QueueFull; a refused request counts as an arrival.
+    (docs/knative-contract.md §1.5). Raises QueueFull; a request that the breaker refuses counts as an arrival. One whose
+    connection has only a spare place is refused at once: by then those that must be answered have been.
     """
 
     def __init__(self, app: ASGIApp, bypass: ASGIApp, breaker: Breaker | None, stat: StatReporter | None) -> None:
@@ -28,6 +30,8 @@ class Entrance:
             elif name == b"k-kubelet-probe" and value:
                 await self._bypass(scope, receive, send)
                 return
+        if "sponge.full" in scope:
+            raise QueueFull("as many connections are open as may be", retry_after_s=1)
         breaker, stat = self._breaker, self._stat
         if stat is not None:
             stat.enter(proxied)
