@@ -14,6 +14,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -143,6 +144,10 @@ class ProxyProcess:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
+    def files(self) -> tuple[int, int]:
+        """Its limits of open files, soft and hard."""
+        return resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
+
     def settle(self) -> None:
         """Return once it has nothing more to do."""
         used_s = -1.0
@@ -164,15 +169,15 @@ class ProxyProcess:
 
 
 @contextmanager
-def proxy_process(*, files: int | None = None, **env: str) -> Iterator[ProxyProcess]:
+def proxy_process(*, files: int | None = None, hard: int | None = None, **env: str) -> Iterator[ProxyProcess]:
     """A proxy that listens. env: variables besides Knative's own, such as `SPONGE_SLO`; without that one nothing is queued.
 
-    files: soft and hard limit of open files that it starts with; None leaves the test's own.
+    files: limit of open files that it starts with, soft and, unless `hard` says otherwise, hard; None leaves the test's own.
     """
     model = HeldModel()
     model.start()
     told = environment(USER_PORT=str(model.port), **env)
-    limit = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]
+    limit = ["sh", "-c", f'ulimit -Sn {files} && ulimit -Hn {hard or files} && exec "$@"', "sh"] if files else []
     command = [*limit, sys.executable, "-m", "knative_sponge.proxy"]
     process = subprocess.Popen(command, env=told, stdout=subprocess.DEVNULL, text=True)
     try:
