@@ -12,6 +12,7 @@ from typing import ClassVar
 from starlette.routing import BaseRoute
 
 from knative_sponge.asgi import ASGIApp
+from knative_sponge.bounded_protocol import PortLimits
 from knative_sponge.listener import Listener
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
 from knative_sponge.proxy.http.bounds import Bounds
@@ -100,7 +101,8 @@ class Servers:
         self.tls: DataListener | None = None
         if certificates is not None:
             self.tls = DataListener(data, host, settings.tls_port, certificates=certificates, bounds=bounds)
-        self.admin = Listener(admin, host, settings.admin_port)
+        # The demand is a stream without end, and a drain takes as long as it takes.
+        self.admin = Listener(admin, host, settings.admin_port, limits=PortLimits(answer_s=None))
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
         self._upstream = upstream

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from knative_sponge.bounded_protocol import PortLimits
 from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
 from knative_sponge.controller.admission.pod import Room, no_profile, review_pod, unlimited
@@ -32,6 +33,9 @@ from knative_sponge.settings.controller import ControllerSettings
 
 LARGEST_REVIEW: Final = 4 * 2**20
 """Bytes: the API server stores objects of up to 1.5 MiB, and the review of an update has two of them and some fields around."""
+_LIMITS: Final = PortLimits(body=LARGEST_REVIEW, bodies=32 * 2**20, connections=256, answer_s=30.0)
+"""Each API server has a connection for each review that is under way, and gives up after 30 s at most. Nobody else may ask,
+but the port cannot tell who does."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
 
@@ -69,7 +73,7 @@ class WebhookServer:
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         app = webhook_app(rules(settings.proxy_image, new_token, lookup, room), registry)
-        self._listener = Listener(app, host, settings.webhook_port, tls=self._tls)
+        self._listener = Listener(app, host, settings.webhook_port, tls=self._tls, limits=_LIMITS)
         self._expiry = Gauge(
             "sponge_webhook_certificate_expiry_seconds",
             "When the served certificate ends, Unix time.",
