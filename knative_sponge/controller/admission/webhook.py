@@ -33,9 +33,9 @@ from knative_sponge.settings.controller import ControllerSettings
 
 LARGEST_REVIEW: Final = 4 * 2**20
 """Bytes: the API server stores objects of up to 1.5 MiB, and the review of an update has two of them and some fields around."""
-_LIMITS: Final = PortLimits(body=LARGEST_REVIEW, bodies=32 * 2**20, connections=256, answer_s=30.0)
-"""Each API server has a connection for each review that is under way, and gives up after 30 s at most. Nobody else may ask,
-but the port cannot tell who does."""
+_LIMITS: Final = PortLimits(body=LARGEST_REVIEW + 2**20, bodies=32 * 2**20, connections=256, answer_s=30.0)
+"""What is a little too large is refused by the application, which counts it. Each API server has a connection for each review
+that is under way, and gives up after 30 s at most. Nobody else may ask, but the port cannot tell who does."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
 

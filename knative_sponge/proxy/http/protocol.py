@@ -95,7 +95,7 @@ class HttpProtocol(asyncio.Protocol):
         self._unsent = 0
         """… and for what the client has not taken yet, as much as it was when the gate was closed."""
         self._closed_gate_s = self._moved_s = 0.0
-        self._last_unsent = 0
+        self._last_unsent = self._left = 0
         self._delivery: asyncio.TimerHandle | None = None
         self._spare = False
         self._raw_sink: Callable[[bytes], None] | None = None
@@ -168,13 +168,14 @@ class HttpProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.gate.close()
-        size = max(self.transport.get_write_buffer_size(), self.last_write)
+        left = self.transport.get_write_buffer_size()
+        size = max(left, self.last_write)
         if not self.budget.take(size, urgent=True):
             self.transport.abort()
             return
         self._unsent = size
         self._closed_gate_s = self._moved_s = self.loop.time()
-        self._last_unsent = 0
+        self._last_unsent = self._left = left
         self.budget.watch(self)
         if self._delivery is None:
             self._watch_delivery()
@@ -206,7 +207,7 @@ class HttpProtocol(asyncio.Protocol):
     def leave_if_slow(self) -> bool:
         """See `byte_budget.Holder`: the client keeps an answer in memory that it does not read."""
         waited_s = self.loop.time() - self._closed_gate_s
-        taken = self._unsent - self.transport.get_write_buffer_size()
+        taken = self._left - self.transport.get_write_buffer_size()
         if waited_s < _PATIENCE_S or taken >= _LEAST_RATE * waited_s or self.transport.is_closing():
             return False
         self.transport.abort()
