@@ -153,6 +153,14 @@ def _cores(text: str) -> float:
     return cores
 
 
+def _budget(text: str) -> int:
+    """a number of bytes of at least 8Mi, such as 256Mi"""
+    amount = _bytes(text)
+    if amount < 8 * 2**20:
+        raise ValueError
+    return amount
+
+
 def _positive(text: str) -> int:
     """a whole number of at least 1"""
     number = int(text)
@@ -280,7 +288,7 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_UPSTREAM_HOST": ("upstream_host", str),
     "SPONGE_MAX_BODY": ("max_body", _bytes),
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
-    "SPONGE_MEMORY_BUDGET": ("memory_budget", _bytes),
+    "SPONGE_MEMORY_BUDGET": ("memory_budget", _budget),
     "SPONGE_MAX_CONNECTIONS": ("max_connections", _positive),
     "SPONGE_HEAD_TIMEOUT": ("head_timeout_s", _patience),
     "SPONGE_DELIVERY_TIMEOUT": ("delivery_timeout_s", _patience),
