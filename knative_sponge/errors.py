@@ -14,7 +14,7 @@ The tree::
     │   └── NotLeader             never asked: this replica does not lead
     └── RequestFailed         one request ends without the model server's answer; carries a Reason
         ├── BadRequest            the client's request cannot be understood (400, 413)
-        ├── QueueFull             as many requests wait as may (503)
+        ├── QueueFull             as many requests wait as may, or hold as many bytes (503)
         ├── Draining              the proxy ended before the request was understood (503)
         └── UpstreamError         the model server's side
             ├── UpstreamRefused       no connection could be made (502)
@@ -177,9 +177,16 @@ class BadRequest(RequestFailed):
 
 
 class QueueFull(RequestFailed):
-    """As many requests are in the proxy as may be; the request had no effect."""
+    """As many requests are in the proxy as may be, or as many bytes; the request had no effect.
+
+    retry_after_s: when the client may try again, whole seconds; None says nothing about it.
+    """
 
     reason = Reason.QUEUE_FULL
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class Draining(RequestFailed):

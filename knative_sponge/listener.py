@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
+from collections.abc import Callable
 
 import uvicorn
 
 from knative_sponge.asgi import ASGIApp
+from knative_sponge.bounded_protocol import BoundedProtocol, PortLimits, PortState
 
+_HANDSHAKE_S = 10.0
+"""How long a TLS handshake may take; such a connection has no place yet."""
 _KEEP_ALIVE_S = 600
 """Whoever closes an idle connection first must not be us: a request may be on its way. Go's clients keep one for 90 s,
 Prometheus's for 5 minutes. It is uvicorn's rule: a protocol class of ours has one of its own."""
@@ -19,7 +24,8 @@ class Listener(uvicorn.Server):
     """A uvicorn server without signal handlers and without its own loop: its owner starts and stops it.
 
     host: None is all interfaces, IPv4 and IPv6. port: 0 lets the system choose.
-    http: protocol class, or uvicorn's name of one.
+    limits: of what one client, and all of them, may take.
+    http: makes the protocol of a connection, which then has bounds of its own; None is uvicorn's, within `limits`.
     tls: of a port that speaks TLS. Its certificate may be exchanged while it listens; open connections keep theirs.
     grace_s: how long requests in flight may hold up `stop`; None is for ever.
     """
@@ -30,14 +36,17 @@ class Listener(uvicorn.Server):
         host: str | None,
         port: int,
         *,
-        http: type[asyncio.Protocol] | str = "httptools",
+        limits: PortLimits | None = None,
+        http: Callable[..., asyncio.Protocol] | None = None,
         tls: ssl.SSLContext | None = None,
         grace_s: int | None = 1,
     ) -> None:
+        if http is None:
+            http = functools.partial(BoundedProtocol, port=PortState(PortLimits() if limits is None else limits))
         super().__init__(
             uvicorn.Config(
                 app,
-                http=http,
+                http=http,  # type: ignore[arg-type]
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
@@ -51,6 +60,7 @@ class Listener(uvicorn.Server):
                 ssl_context_factory=None if tls is None else lambda *_: tls,
             )
         )
+        self._protocol = http
         self._host = host
         self._port = port
         self._socket: socket.socket | None = None
@@ -61,6 +71,23 @@ class Listener(uvicorn.Server):
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[self._socket])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's own, but for the time that a TLS handshake may take."""
+        loop = asyncio.get_running_loop()
+        state, config = self.lifespan.state, self.config
+
+        def connected() -> asyncio.Protocol:
+            return self._protocol(config=config, server_state=self.server_state, app_state=state)
+
+        tls = None if config.ssl is None else _HANDSHAKE_S
+        self.servers = [
+            await loop.create_server(
+                connected, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=tls
+            )
+            for one in sockets or ()
+        ]
+        self.started = True
 
     async def stop(self) -> None:
         """Accept no more connections, close idle ones, finish what is in flight; nothing when it does not listen."""

@@ -16,6 +16,7 @@ import uvloop
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.process import Process
 from knative_sponge.errors import SettingError
+from knative_sponge.process_limits import raise_open_files
 from knative_sponge.settings import ControllerSettings
 
 LAST_S: Final = 26.0
@@ -31,6 +32,7 @@ def main() -> int:
         return 1
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("knative_sponge").setLevel(settings.log_level.upper())
+    raise_open_files()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings))

@@ -12,6 +12,8 @@ import uvloop
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.errors import SettingError
+from knative_sponge.process_limits import memory_limit, raise_open_files
+from knative_sponge.proxy.http.bounds import Bounds, memory_budget, shares
 from knative_sponge.proxy.http.failure_log import OncePerPeriod, failures
 from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.knative.breaker import Breaker, breaker_for
@@ -51,11 +53,13 @@ def main() -> int:
 
 
 async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
+    bounds = _bounds(settings)
     upstream = Upstream(
         settings.upstream_host,
         settings.user_port,
         max_answer=settings.max_answer,
         limits=HeadLimits(settings.max_head, settings.max_head_fields),
+        budget=bounds.budget,
     )
     breaker = breaker_for(settings.container_concurrency)
     stat = StatReporter(settings.pod)
@@ -70,7 +74,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
                 "it to the deadlines",
                 settings.container_concurrency, breaker.capacity, serving.max_batch,
             )  # fmt: skip
-        inference = Inference(settings, serving, upstream, breaker, stat, request_metrics)
+        inference = Inference(settings, serving, upstream, breaker, stat, request_metrics, bounds.budget)
     lines = LineWriter(sys.stdout.fileno())
     outer: list[Observer] = []
     inner: list[Observer] = []
@@ -90,6 +94,7 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
         metrics_app=_metrics_app(inference, request_metrics),
         finish=None if inference is None else inference.close,
         hook=serving.cpu_hook,
+        bounds=bounds,
     )
     stat.start()
     if inference is not None:
@@ -97,6 +102,27 @@ async def _serve(settings: ProxySettings, serving: ServingSettings) -> None:
     await servers.run()
     stat.stop()
     lines.close()
+
+
+def _bounds(settings: ProxySettings) -> Bounds:
+    """What clients may take, by what the container and the settings allow."""
+    files = raise_open_files()
+    memory = settings.memory_budget or memory_budget(memory_limit())
+    budget, connections = shares(memory, files, settings.max_connections)
+    if settings.max_connections is not None and connections.most < settings.max_connections:
+        logger.warning(
+            "SPONGE_MAX_CONNECTIONS=%d: %d open files allow %d connections",
+            settings.max_connections,
+            files,
+            connections.most,
+        )
+    return Bounds(
+        budget,
+        connections,
+        head_timeout_s=settings.head_timeout_s,
+        delivery_timeout_s=settings.delivery_timeout_s,
+        longest_s=settings.timeout_s + settings.delivery_timeout_s,
+    )
 
 
 def _request_metrics(settings: ProxySettings, breaker: Breaker | None) -> RequestMetrics | None:

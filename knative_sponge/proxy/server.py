@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import signal
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,8 +12,10 @@ from typing import ClassVar
 from starlette.routing import BaseRoute
 
 from knative_sponge.asgi import ASGIApp
+from knative_sponge.bounded_protocol import PortLimits
 from knative_sponge.listener import Listener
 from knative_sponge.proxy.app import InferenceHandler, admin_app, data_app
+from knative_sponge.proxy.http.bounds import Bounds
 from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.http.tls import Certificates
@@ -29,6 +32,7 @@ class DataListener(Listener):
     """A port of users' requests: it speaks what a transparent proxy must, and waits for ever for requests in flight.
 
     certificates: of a port that speaks TLS; their files are followed while it listens.
+    bounds: of what its clients may take, shared with other data ports; None is its own.
     """
 
     tunnel_grace_s: ClassVar[float] = 60.0
@@ -43,9 +47,11 @@ class DataListener(Listener):
         certificates: Certificates | None = None,
         http: type[HttpProtocol] = HttpProtocol,
         grace_s: int | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         tls = None if certificates is None else certificates.context
-        super().__init__(app, host, port, http=http, tls=tls, grace_s=grace_s)
+        bounded = functools.partial(http, bounds=Bounds() if bounds is None else bounds)
+        super().__init__(app, host, port, http=bounded, tls=tls, grace_s=grace_s)
         self._certificates = certificates
 
     async def start(self) -> None:
@@ -73,6 +79,7 @@ class Servers:
 
     data: users' requests and Knative's probes; over TLS too, given certificates. admin: the preStop hook and control.
     stat: Knative's autoscaler. metrics: Prometheus. An application that is None leaves its port closed.
+    bounds: of what users' clients may take.
     finish: awaited when no request is in flight any more; ends what would hold the other ports open.
     """
 
@@ -86,6 +93,7 @@ class Servers:
         admin: ASGIApp,
         stat: ASGIApp | None,
         metrics: ASGIApp | None,
+        bounds: Bounds,
         certificates: Certificates | None = None,
         finish: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -95,11 +103,14 @@ class Servers:
             head_limits = HeadLimits(settings.max_head, settings.max_head_fields)
 
         self.drain = drain
-        self.data = DataListener(data, host, settings.serving_port, http=Protocol)
+        self.data = DataListener(data, host, settings.serving_port, http=Protocol, bounds=bounds)
         self.tls: DataListener | None = None
         if certificates is not None:
-            self.tls = DataListener(data, host, settings.tls_port, certificates=certificates, http=Protocol)
-        self.admin = Listener(admin, host, settings.admin_port)
+            self.tls = DataListener(
+                data, host, settings.tls_port, certificates=certificates, http=Protocol, bounds=bounds
+            )
+        # The demand is a stream without end, and a drain takes as long as it takes.
+        self.admin = Listener(admin, host, settings.admin_port, limits=PortLimits(answer_s=None))
         self.stat = None if stat is None else Listener(stat, host, settings.stat_port)
         self.metrics = None if metrics is None else Listener(metrics, host, settings.metrics_port)
         self._upstream = upstream
@@ -154,8 +165,12 @@ def build(
     metrics_app: ASGIApp | None = None,
     finish: Callable[[], Awaitable[None]] | None = None,
     hook: str | None = None,
+    bounds: Bounds | None = None,
 ) -> Servers:
-    """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates."""
+    """The whole proxy in front of `upstream`, not yet listening. Raises SettingError for unusable certificates.
+
+    bounds: their budget should be that of `upstream` and `inference` too; None is its own.
+    """
     drain, node = Drain(settings.drain_quiet_s), Node(settings.host_ips)
     return Servers(
         settings,
@@ -167,6 +182,7 @@ def build(
         admin=admin_app(drain, node, admin_routes),
         stat=stat,
         metrics=metrics_app,
+        bounds=Bounds() if bounds is None else bounds,
         certificates=Certificates.mounted(settings),
         finish=finish,
     )

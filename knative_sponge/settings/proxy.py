@@ -64,6 +64,16 @@ class ProxySettings:
     1 MiB. Beyond it a request is answered 431, and the model server's answer is replaced by a 502."""
     max_head_fields: int = 256
     """Most fields of such a head, and of such trailers."""
+    memory_budget: int | None = None
+    """Bytes that may be held for clients together: connections, heads, bodies, answers. None derives it from the container's
+    memory limit, or is 512 MiB where there is none."""
+    max_connections: int | None = None
+    """Connections of the data ports together; None is what a quarter of the budget and the limit of open files allow."""
+    head_timeout_s: float = 60.0
+    """From the first byte of a request's head, or the connection's start, to its end: Knative's own proxy allows a minute,
+    and so does nginx."""
+    delivery_timeout_s: float = 60.0
+    """How long a client may take nothing of an answer that is sent to it, before it is cut off, as in nginx."""
     cores: float | None = None
     """Cores of the model server at start; None is unknown."""
     control_token: str | None = field(default=None, repr=False)
@@ -167,6 +177,30 @@ def _sha256(text: str) -> bytes:
     if len(digest) != 32:
         raise ValueError
     return digest
+
+
+def _budget(text: str) -> int:
+    """a number of bytes of at least 8Mi, such as 256Mi"""
+    amount = _bytes(text)
+    if amount < 8 * 2**20:
+        raise ValueError
+    return amount
+
+
+def _positive(text: str) -> int:
+    """a whole number of at least 1"""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _patience(text: str) -> float:
+    """a duration of at least 100ms, such as 60s"""
+    seconds = parse_duration_s(text)
+    if not seconds >= 0.1:
+        raise ValueError
+    return seconds
 
 
 def _duration(text: str) -> float:
@@ -294,6 +328,10 @@ _OPTIONAL: Final[Mapping[str, _Setting]] = {
     "SPONGE_MAX_ANSWER": ("max_answer", _bytes),
     "SPONGE_MAX_HEAD": ("max_head", _bytes),
     "SPONGE_MAX_HEAD_FIELDS": ("max_head_fields", _fields),
+    "SPONGE_MEMORY_BUDGET": ("memory_budget", _budget),
+    "SPONGE_MAX_CONNECTIONS": ("max_connections", _positive),
+    "SPONGE_HEAD_TIMEOUT": ("head_timeout_s", _patience),
+    "SPONGE_DELIVERY_TIMEOUT": ("delivery_timeout_s", _patience),
     "SPONGE_CORES": ("cores", _cores),
     "SPONGE_CONTROL_TOKEN": ("control_token", str),
     "SPONGE_CONTROL_TOKEN_SHA256": ("control_token_sha256", _sha256),

@@ -14,10 +14,12 @@ import asyncio
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
@@ -31,9 +33,10 @@ PREDICT = "/v1/models/m:predict"
 
 
 class HeldModel:
-    """V1 model server in a thread: each instance is answered with 0, `GET /<n>` with n bytes, all else with nothing.
+    """V1 model server in a thread: each instance is answered with 0, or with n characters where the target ends in `?<n>`;
+    `GET /<n>` with n bytes, all else with nothing.
 
-    calls: inference calls that have come. While `go` is not set (`hold`), they are read and not answered.
+    calls: inference calls that have come. While `go` is not set, they and `GET /held` are read and not answered.
     """
 
     def __init__(self) -> None:
@@ -64,6 +67,7 @@ class HeldModel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # the transports' own last step
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -77,19 +81,24 @@ class HeldModel:
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 target = head.split()[1].decode()
                 answer = b""
-                if target.endswith(":predict"):
+                path, _, size = target.partition("?")
+                if path.endswith(":predict"):
                     self.calls += 1
                     while not self.go.is_set():
                         await asyncio.sleep(0.01)
-                    answer = json.dumps({"predictions": [0] * len(json.loads(body)["instances"])}).encode()
+                    one = "x" * int(size) if size else 0
+                    answer = json.dumps({"predictions": [one] * len(json.loads(body)["instances"])}).encode()
+                elif target == "/held":
+                    while not self.go.is_set():
+                        await asyncio.sleep(0.01)
                 elif target[1:].isdigit():
                     answer = bytes(int(target[1:]))
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            writer.close()
+            writer.transport.abort()
 
 
 class ProxyProcess:
@@ -135,6 +144,16 @@ class ProxyProcess:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
+    def files(self) -> tuple[int, int]:
+        """Its limits of open files, soft and hard."""
+        return resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
+
+    def settle(self) -> None:
+        """Return once it has nothing more to do."""
+        used_s = -1.0
+        while used_s != (used_s := self.cpu_s()):
+            time.sleep(0.2)
+
     def rss(self) -> int:
         """Bytes it has in memory."""
         return self._status("VmRSS")
@@ -150,15 +169,15 @@ class ProxyProcess:
 
 
 @contextmanager
-def proxy_process(*, files: int | None = None, **env: str) -> Iterator[ProxyProcess]:
+def proxy_process(*, files: int | None = None, hard: int | None = None, **env: str) -> Iterator[ProxyProcess]:
     """A proxy that listens. env: variables besides Knative's own, such as `SPONGE_SLO`; without that one nothing is queued.
 
-    files: soft and hard limit of open files that it starts with; None leaves the test's own.
+    files: limit of open files that it starts with, soft and, unless `hard` says otherwise, hard; None leaves the test's own.
     """
     model = HeldModel()
     model.start()
     told = environment(USER_PORT=str(model.port), **env)
-    limit = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]
+    limit = ["sh", "-c", f'ulimit -Sn {files} && ulimit -Hn {hard or files} && exec "$@"', "sh"] if files else []
     command = [*limit, sys.executable, "-m", "knative_sponge.proxy"]
     process = subprocess.Popen(command, env=told, stdout=subprocess.DEVNULL, text=True)
     try:

@@ -22,7 +22,7 @@ from knative_sponge.controller.revisions.activators import held_requests
 from knative_sponge.controller.revisions.idle import IdleRules
 from knative_sponge.controller.revisions.scale import ScaleBounds
 from knative_sponge.controller.sizing.memory_usage import working_sets
-from knative_sponge.core.batching.deadline import CLAIM_HEADERS, claims_of, deadline_of, rfc3339_s
+from knative_sponge.core.batching.deadline import CLAIM_HEADERS, ClientBudget, claims_of, deadline_of, rfc3339_s
 from knative_sponge.core.quantity import parse_duration_s, parse_quantity
 from knative_sponge.errors import SpongeError
 from knative_sponge.proxy.knative.log_template import Template
@@ -87,7 +87,15 @@ def variable(name: str) -> Callable[[str], object]:
 def claim(name: bytes) -> Callable[[str], object]:
     def parse(text: str) -> object:
         claims = claims_of([(name, text.encode())])
-        return deadline_of(claims, now=0.0, wall_now_s=0.0, slo_s=1.0, timeout_s=9.0, max_network_share=0.9)
+        return deadline_of(
+            claims,
+            now=0.0,
+            wall_now_s=0.0,
+            slo_s=1.0,
+            timeout_s=9.0,
+            max_network_share=0.9,
+            client_budget=ClientBudget.SHORTER,
+        )
 
     return parse
 

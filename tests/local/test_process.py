@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -129,6 +130,23 @@ def test_the_environment_is_what_was_given_and_not_the_runners() -> None:
         assert names - {"LC_CTYPE"} == {"ONLY"}  # Python's own start sets the locale where none is (PEP 538)
 
     asyncio.run(main())
+
+
+def test_a_command_keeps_the_limit_of_open_files_that_the_runner_was_started_with() -> None:
+    """It may use select(2): only the proxy, a process of its own, raises its limit."""
+
+    async def main() -> None:
+        taken: list[bytes] = []
+        tree = await ChildTree.start(["sh", "-c", "ulimit -Sn"], env=os.environ, sink=taken.append)
+        assert await tree.wait() == 0
+        assert int(b"".join(taken)) == 200
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        asyncio.run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_command_sees_default_signals_and_no_input() -> None:

@@ -14,6 +14,7 @@ import uvloop
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.proxy.app import InferenceHandler, data_app
+from knative_sponge.proxy.http.bounds import Bounds
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from knative_sponge.proxy.knative.drain import Drain
 from knative_sponge.proxy.server import DataListener
@@ -127,9 +128,11 @@ def ok(body: bytes = b"ok", *fields: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, protocol: type[HttpProtocol] = HttpProtocol) -> AsyncIterator[int]:
+async def serving(
+    app: ASGIApp, protocol: type[HttpProtocol] = HttpProtocol, bounds: Bounds | None = None
+) -> AsyncIterator[int]:
     """Any ASGI application behind the proxy's protocol; the port."""
-    listener = DataListener(app, LOCAL, 0, http=protocol, grace_s=1)
+    listener = DataListener(app, LOCAL, 0, http=protocol, grace_s=1, bounds=bounds)
     await listener.start()
     try:
         yield listener.port
@@ -148,16 +151,17 @@ async def proxy(
     inference: InferenceHandler | None = None,
     drain: Drain | None = None,
     protocol: type[HttpProtocol] = HttpProtocol,
+    bounds: Bounds | None = None,
     max_idle_s: float = 3600.0,
     **settings: Any,
 ) -> AsyncIterator[int]:
     """The data port in front of a model server (or of a port where there is none); the port."""
     user_port = fake if isinstance(fake, int) else fake.port
-    upstream = Upstream(LOCAL, user_port, max_idle_s=max_idle_s)
+    upstream = Upstream(LOCAL, user_port, max_idle_s=max_idle_s, budget=None if bounds is None else bounds.budget)
     app = data_app(
         replace(SETTINGS, user_port=user_port, **settings), upstream, Drain(0.0) if drain is None else drain, inference
     )
-    async with serving(app, protocol) as port:
+    async with serving(app, protocol, bounds) as port:
         try:
             yield port
         finally:

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from knative_sponge.bounded_protocol import PortLimits
 from knative_sponge.controller.admission.admission_review import BadReview, Review, Verdict, read_review, write_review
 from knative_sponge.controller.admission.bodies import LARGEST_REVIEW, READ_S, Bodies, BodiesTooLarge, BodyTooLarge
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
@@ -32,6 +33,9 @@ from knative_sponge.errors import KubeError
 from knative_sponge.listener import Listener
 from knative_sponge.settings.controller import ControllerSettings
 
+_LIMITS: Final = PortLimits(body=LARGEST_REVIEW + 2**20, bodies=32 * 2**20, connections=256, answer_s=30.0)
+"""What is a little too large is refused by the application, which counts it. Each API server has a connection for each review
+that is under way, and gives up after 30 s at most. Nobody else may ask, but the port cannot tell who does."""
 _ABSENT_S: Final = 1.0
 _PRESENT_S: Final = 10.0
 _TELL_S: Final = 60.0
@@ -71,7 +75,7 @@ class WebhookServer:
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         app = webhook_app(rules(settings.proxy_image, mint, lookup, room), registry)
-        self._listener = Listener(app, host, settings.webhook_port, tls=self._tls)
+        self._listener = Listener(app, host, settings.webhook_port, tls=self._tls, limits=_LIMITS)
         self._expiry = Gauge(
             "sponge_webhook_certificate_expiry_seconds",
             "When the served certificate ends, Unix time.",

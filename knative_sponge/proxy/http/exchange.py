@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from knative_sponge.asgi import ASGIApp, Message, Scope
+from knative_sponge.byte_budget import ByteBudget, no_room
 from knative_sponge.codec.base import Answer
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.failure_log import note_failure
@@ -36,6 +37,12 @@ class ClientConnection(Protocol):
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     gate: WriteGate
+    budget: ByteBudget
+    """Where the bytes of a request come from, from when they are read until they are taken and the next ones asked for."""
+    largest_write: int
+    """Bytes of an answer that are written at once; the rest waits until they are gone."""
+    last_write: int
+    """Bytes of the latest one. All of them are kept until the last one is gone."""
 
     def set_reading(self) -> None:
         """The buffered part of the request's body has grown: read on or not."""
@@ -58,6 +65,11 @@ class ClientConnection(Protocol):
         ...
 
 
+def _over() -> bool:
+    """What `sponge.arrived` says when there is nothing to wait for any more."""
+    return True
+
+
 class Exchange:
     """One request and its answer; `receive` and `send` are the ASGI callables.
 
@@ -70,12 +82,14 @@ class Exchange:
     A client that goes away cancels the task that runs the application. A RequestFailed that the application raises
     becomes the answer when none was begun; otherwise, and after any other error, the connection is cut so that the
     client sees a broken answer.
+
+    What the application has received counts as held until it asks for more: it may still be on its way upstream.
     """
 
     __slots__ = (
-        "_chunks", "_connection", "_continued", "_framing", "_head", "_remaining", "_trailers_due", "_waiter",
-        "buffered", "delivered", "disconnected", "ended", "finished", "keep_alive", "scope", "started", "switched",
-        "task", "trailers",
+        "_chunks", "_connection", "_continued", "_framing", "_head", "_length", "_remaining", "_taken", "_trailers_due",
+        "_waiter", "buffered", "delivered", "disconnected", "ended", "finished", "held", "keep_alive", "received", "scope",
+        "started", "switched", "task", "trailers",
     )  # fmt: skip
 
     def __init__(self, connection: ClientConnection, scope: Scope, *, keep_alive: bool) -> None:
@@ -83,7 +97,9 @@ class Exchange:
         scope["sponge.arrived"] = self._arrived
         self.keep_alive = keep_alive
         self.task: asyncio.Task[None] | None = None
-        self.buffered = 0
+        self.buffered = self.received = 0
+        self.held = 0
+        """Bytes of the budget that it holds besides its body: for a long head, and while it waits behind others."""
         self.ended = False
         """The request has arrived completely."""
         self.delivered = False
@@ -98,6 +114,8 @@ class Exchange:
         self._connection = connection
         self._continued = False
         self._chunks: list[bytes] = []
+        self._taken = 0
+        self._length: int | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._head: bytes | None = None
         self._framing = Framing.NONE
@@ -107,10 +125,14 @@ class Exchange:
     # The request, as the connection parses it.
 
     def feed(self, body: bytes) -> None:
-        """More of the body."""
-        if not self.finished:
+        """More of the body. Raises QueueFull when there is no room for it."""
+        size = len(body)
+        self.received += size
+        if not (self.finished or self.disconnected):
+            if not self._connection.budget.take(size, urgent=True):
+                raise no_room(size)
             self._chunks.append(body)
-            self.buffered += len(body)
+            self.buffered += size
             if self.buffered > HIGH_WATER:
                 self._connection.set_reading()
             self._wake()
@@ -125,7 +147,15 @@ class Exchange:
         self.disconnected = True
         if self.task is not None and not self.finished:
             self.task.cancel()
+        self._give_back()
         self._wake()
+
+    def expected(self) -> int:
+        """Bytes of the body that are still to come, as far as its head says."""
+        if self._length is None:
+            lengths = [value for name, value in self.scope["headers"] if name == b"content-length"]
+            self._length = int(lengths[0]) if lengths else 0
+        return max(self._length - self.received, 0)
 
     def probe(self) -> None:
         """Send what means nothing, so that the system of a client that is gone answers it with a reset."""
@@ -173,6 +203,9 @@ class Exchange:
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
+        if self._taken:
+            self._connection.budget.give(self._taken)
+        self._taken = self.buffered
         self.buffered = 0
         self._connection.body_taken()
         if not self.ended:
@@ -199,7 +232,11 @@ class Exchange:
             return
         kind = message["type"]
         if kind == "http.response.body":
-            self._body(message.get("body", b""), message.get("more_body", False))
+            body = message.get("body", b"")
+            if len(body) > self._connection.largest_write:
+                await self._body_in_pieces(memoryview(body), message.get("more_body", False))
+            else:
+                self._body(body, message.get("more_body", False))
         elif kind == "http.response.start":
             self._start(message["status"], message.get("headers", ()), message.get("trailers", False))
         elif kind == "http.response.trailers":
@@ -256,12 +293,27 @@ class Exchange:
         self._framing = Framing.CLOSE
         self._connection.switch(self)
 
+    async def _body_in_pieces(self, body: memoryview, more: bool) -> None:
+        """Write it as the client takes it, so that the rest waits with its sender, who has accounted for it.
+
+        Each piece is a copy, which keeps nothing else in memory.
+        """
+        size = self._connection.largest_write
+        for begin in range(0, len(body), size):
+            if self._connection.gate.closed:
+                await self._connection.gate.passed()
+            if self.disconnected:
+                return
+            end = begin + size
+            self._body(bytes(body[begin:end]), more or end < len(body))
+
     def _body(self, body: bytes, more: bool) -> None:
         if self._head is None and not self.started:
             raise RuntimeError("a body came before the answer's start")
         if self.finished:
             raise RuntimeError("a body came after the answer's end")
         frame = []
+        self._connection.last_write = len(body)
         if self._head is not None:
             frame.append(self._head)
             self._head = None
@@ -311,7 +363,7 @@ class Exchange:
 
     def _finish(self) -> None:
         self.finished = True
-        self._chunks = []
+        self._give_back()
         self._wake()
         self._connection.answered(self)
 
@@ -327,6 +379,15 @@ class Exchange:
     def unframed(self) -> bool:
         """Whether only the end of the connection ends the answer's body."""
         return self.started and self._framing is Framing.CLOSE
+
+    def _give_back(self) -> None:
+        """Nothing of the request is held any more, nor does it hold itself: that would wait for the garbage collector."""
+        self.scope["sponge.arrived"] = _over
+        self._chunks = []
+        size = self.buffered + self._taken + self.held
+        self.buffered = self._taken = self.held = 0
+        if size:
+            self._connection.budget.give(size)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from knative_sponge.asgi import Send
 from knative_sponge.codec.base import Answer
-from knative_sponge.errors import Reason, RequestFailed
+from knative_sponge.errors import QueueFull, Reason, RequestFailed
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -28,6 +28,8 @@ def refusal(failure: RequestFailed) -> Answer:
     reason = (b"sponge-reason", failure.reason.value.encode())
     if failure.reason is Reason.TIMEOUT:
         return text(failure.status, str(failure).encode(), reason)
+    if isinstance(failure, QueueFull) and failure.retry_after_s is not None:
+        return error(failure.status, str(failure), reason, (b"retry-after", b"%d" % failure.retry_after_s))
     return error(failure.status, str(failure), reason)
 
 

@@ -34,6 +34,10 @@ class Request(Protocol):
         """The request is complete."""
         ...
 
+    def expected(self) -> int:
+        """Bytes of the body that are still to come; 0 also when its length is not known."""
+        ...
+
 
 class Owner(Protocol):
     """Who is told of requests."""
@@ -111,6 +115,15 @@ class RequestReader:
             if self.unfinished is not None and not self._left and self._chunks is None:
                 self._expect_body()
         return b""
+
+    def close(self) -> None:
+        """Read no further, and keep nothing of what was read: parser and reader hold each other."""
+        self.unfinished = None
+        self.in_head = False
+        self.__dict__.pop("_parser", None)
+        self._held.clear()
+        self._url = b""
+        self._headers = []
 
     def _lines_of(self, data: bytes) -> bytes:
         """What has come of a long head, or of long trailers, once a line is over. The parser joins each piece to all that came

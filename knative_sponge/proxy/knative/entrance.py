@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
+from knative_sponge.errors import QueueFull
 from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.node import Node
 from knative_sponge.proxy.knative.stat import StatReporter
@@ -18,7 +19,8 @@ class Entrance:
 
     A probe of the kubelet's own goes to `bypass`, uncounted and unlimited (docs/knative-contract.md §1.5). It is one if it is
     marked (`K-Kubelet-Probe`), a GET or HEAD without a body, and from the node or the pod: anybody can write a field.
-    Raises QueueFull; a refused request counts as an arrival.
+    Raises QueueFull; a request that the breaker refuses counts as an arrival. One whose connection has only a spare place is
+    refused at once: by then those that must be answered have been.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class Entrance:
             scope["sponge.probe"] = True
             await self._bypass(scope, receive, send)
             return
+        if "sponge.full" in scope:
+            raise QueueFull("as many connections are open as may be", retry_after_s=1)
         breaker, stat = self._breaker, self._stat
         if stat is not None:
             stat.enter(proxied)

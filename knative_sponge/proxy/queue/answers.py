@@ -19,14 +19,19 @@ EXPLANATIONS: Final = {
 """The text of the queue's own refusals."""
 
 
-def failure(reason: Reason, message: str, *, status: int | None = None) -> Answer:
-    """A complete answer for a request that failed: JSON `{"error", "reason"}` and header `sponge-reason`."""
+def failure(reason: Reason, message: str, *, status: int | None = None, retry_after_s: int | None = None) -> Answer:
+    """A complete answer for a request that failed: JSON `{"error", "reason"}` and header `sponge-reason`.
+
+    retry_after_s: when the client may try again, whole seconds; None says nothing about it.
+    """
     body = json.dumps({"error": message, "reason": reason.value}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"sponge-reason", reason.value.encode()),
     ]
+    if retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % retry_after_s))
     return Answer(reason.status if status is None else status, headers, body)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from knative_sponge.asgi import Receive, Scope, Send
+from knative_sponge.byte_budget import ByteBudget, Claim
 from knative_sponge.codec.base import Answer, Call, Codec, Part, RequestHead
 from knative_sponge.codec.cost import merge_s, parse_s, split_s
 from knative_sponge.core.batching.deadline import ClientBudget, Deadline, claims_of, deadline_of
@@ -35,7 +36,7 @@ from knative_sponge.core.batching.events import (
     WakeAt,
 )
 from knative_sponge.core.batching.work import Work
-from knative_sponge.errors import BadRequest, Draining, Reason, RequestFailed, UpstreamError
+from knative_sponge.errors import BadRequest, Draining, QueueFull, Reason, RequestFailed, UpstreamError
 from knative_sponge.proxy.http.failure_log import note_failure
 from knative_sponge.proxy.http.plain_answers import deliver
 from knative_sponge.proxy.queue.answers import failure, with_timing
@@ -63,8 +64,11 @@ class Machine(Protocol):
 class Upstream(Protocol):
     """Where batches go."""
 
-    async def fetch(self, call: Call) -> Answer:
-        """The complete answer to one call. Raises UpstreamRefused, UpstreamBroken; cancelling breaks the call off."""
+    async def fetch(self, call: Call, room: Claim | None = None) -> Answer:
+        """The complete answer to one call, which `room` grows with.
+
+        Raises UpstreamRefused, UpstreamBroken, QueueFull; cancelling breaks the call off.
+        """
         ...
 
 
@@ -93,12 +97,19 @@ class RequestRules:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request between its arrival and its answer."""
+    """A request between its arrival and its answer. claim: what it holds; a batch that carries it is an owner too."""
 
     part: Part
     deadline: Deadline
     arrived_s: float
     answer: asyncio.Future[Answer]
+    claim: Claim
+
+    def settle(self, answer: Answer) -> None:
+        """It is answered: from here on it holds the answer, and no longer the request. Raises QueueFull for no room."""
+        if not self.claim.shared:
+            self.claim.resize(len(answer.body), urgent=True)
+        self.answer.set_result(answer)
 
 
 class InferenceEndpoint:
@@ -109,6 +120,7 @@ class InferenceEndpoint:
     on_change: called when the queue or the batches changed.
     on_sample: called with rows and seconds of each successful upstream call.
     size_confirmed: whether the size that is planned with is in force.
+    budget: what requests are held in, from before their body is read until their answer is taken; None is one of its own.
     """
 
     def __init__(
@@ -124,6 +136,7 @@ class InferenceEndpoint:
         on_change: Callable[[], None] = lambda: None,
         on_sample: Callable[[int, float], None] = lambda _rows, _seconds: None,
         size_confirmed: Callable[[], bool] = lambda: True,
+        budget: ByteBudget | None = None,
     ) -> None:
         self._codec = codec
         self._machine = machine
@@ -135,6 +148,7 @@ class InferenceEndpoint:
         self._on_change = on_change
         self._on_sample = on_sample
         self._size_confirmed = size_confirmed
+        self._budget = ByteBudget() if budget is None else budget
         self._keys = itertools.count(1)
         self._lanes = Lanes()
         self._waiting: dict[int, _Waiting] = {}
@@ -151,20 +165,56 @@ class InferenceEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one inference request."""
+        claim = self._budget.claim()
+        try:
+            answer = await self._serve(scope, receive, claim)
+            if answer is not None:
+                await deliver(answer, send)
+        finally:
+            claim.release()
+
+    async def _serve(self, scope: Scope, receive: Receive, claim: Claim) -> Answer | None:
+        """The answer to one request, which `claim` then holds; None when its client is gone."""
         now, wall_now_s = time.monotonic(), time.time()
         head = _head(scope)
         try:
-            body = await read_body(scope, receive, self._rules.max_body)
+            body = await read_body(
+                scope,
+                receive,
+                self._rules.max_body,
+                claim,
+                self._budget,
+                lambda: self._body_time_s(head, now, wall_now_s),
+            )
             if body is None:
-                return
+                return None
             part = await self._parse(head, body)
             check_reply_possible(part, self._source)
         except (BadRequest, Draining) as error:
             self._metrics.refused(error.reason)
-            await deliver(failure(error.reason, str(error), status=error.status), send)
-            return
-        deadline = deadline_of(
-            claims_of(head.headers, None if part.event is None else part.event.attributes),
+            return failure(error.reason, str(error), status=error.status)
+        except QueueFull as error:
+            self._metrics.refused(Reason.QUEUE_FULL)
+            return failure(error.reason, str(error), retry_after_s=error.retry_after_s)
+        except TimeoutError:
+            self._metrics.slow_client()
+            return failure(Reason.EXPIRED, "the request's body was not complete by its deadline")
+        del body
+        deadline = self._deadline(head, now, wall_now_s, part)
+        self._metrics.admitted(deadline)
+        return await self._answer(part, deadline, now, claim)
+
+    def _body_time_s(self, head: RequestHead, now: float, wall_now_s: float) -> float:
+        """How long a body may take: to the deadline, where the head tells it and late requests are not served."""
+        structured = any(name == b"content-type" and b"cloudevents" in value.lower() for name, value in head.headers)
+        if self._rules.serve_late or structured:
+            return self._rules.timeout_s
+        return self._deadline(head, now, wall_now_s).at_s - now
+
+    def _deadline(self, head: RequestHead, now: float, wall_now_s: float, part: Part | None = None) -> Deadline:
+        """part: None before the body is here, which may be an event with claims of its own."""
+        return deadline_of(
+            claims_of(head.headers, None if part is None or part.event is None else part.event.attributes),
             now=now,
             wall_now_s=wall_now_s,
             slo_s=self._rules.slo_s,
@@ -172,8 +222,6 @@ class InferenceEndpoint:
             max_network_share=self._rules.max_network_share,
             client_budget=self._rules.client_budget,
         )
-        self._metrics.admitted(deadline)
-        await deliver(await self._answer(part, deadline, now), send)
 
     async def close(self) -> None:
         """Break off what is still running; each client is told."""
@@ -198,10 +246,15 @@ class InferenceEndpoint:
             raise BadRequest(f"the request has {part.rows} rows; max-rows allows {self._rules.max_rows}", status=413)
         return part
 
-    async def _answer(self, part: Part, deadline: Deadline, arrived_s: float) -> Answer:
+    async def _merge(self, parts: Sequence[Part]) -> Call:
+        if merge_s(parts) <= LONG_S:
+            return self._codec.merge(parts)
+        return await self._worker.run(self._codec.merge, parts)
+
+    async def _answer(self, part: Part, deadline: Deadline, arrived_s: float, claim: Claim) -> Answer:
         loop = asyncio.get_running_loop()
         key = next(self._keys)
-        waiting = _Waiting(part, deadline, arrived_s, loop.create_future())
+        waiting = _Waiting(part, deadline, arrived_s, loop.create_future(), claim)
         self._waiting[key] = waiting
         latest_s = arrived_s + self._rules.timeout_s
         lane = self._lanes.enter(part.group)
@@ -263,7 +316,11 @@ class InferenceEndpoint:
             self._metrics.refused(reason)
             note_failure(reason, message)
             left_s = waiting.deadline.own_at_s - time.monotonic()
-            waiting.answer.set_result(refusal(waiting.part.event, reason, left_s, message, status))
+            answer = refusal(waiting.part.event, reason, left_s, message, status)
+            with contextlib.suppress(QueueFull):  # so short an answer needs no room
+                waiting.settle(answer)
+                return
+            waiting.answer.set_result(answer)
 
     def _start(self, batch: int, works: tuple[Work, ...]) -> None:
         task = asyncio.get_running_loop().create_task(self._call(batch, works))
@@ -290,14 +347,18 @@ class InferenceEndpoint:
             if not members:  # all of them gave up before a slot was free
                 return
             parts = [waiting.part for _, waiting in members]
-            if merge_s(parts) <= LONG_S:
-                call = self._codec.merge(parts)
-            else:
-                call = await self._worker.run(self._codec.merge, parts)
-            confirmed_before = self._size_confirmed()
-            started_s = time.monotonic()
-            answer = await self._upstream.fetch(call)
-            infer_s = max(time.monotonic() - started_s, _LEAST_S)
+            room = self._budget.claim()
+            claims = [waiting.claim.keep() for _, waiting in members]
+            try:
+                call = await self._merge(parts)
+                confirmed_before = self._size_confirmed()
+                started_s = time.monotonic()
+                answer = await self._upstream.fetch(call, room)
+                infer_s = max(time.monotonic() - started_s, _LEAST_S)
+            finally:
+                room.release()
+                for claim in claims:
+                    claim.release()
         self._batches.pop(batch, None)
         rows = sum(part.rows for part in parts)
         if 400 <= answer.status < 500 and len(parts) > 1:
@@ -317,12 +378,16 @@ class InferenceEndpoint:
                 self._fail(work.key, error.reason, str(error), status=error.status)
             return
         now = time.monotonic()
-        for (_, waiting), share in zip(members, answers, strict=True):
+        for (work, waiting), share in zip(members, answers, strict=True):
             if not waiting.answer.done():
                 own = reply(waiting.part, share, self._source, time.time())
                 slack_s = waiting.deadline.at_s - now
-                self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s, infer_s)
-                waiting.answer.set_result(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
+                try:
+                    waiting.settle(with_timing(own, slack_s, rows, started_s - waiting.arrived_s, infer_s))
+                except QueueFull as error:
+                    self._fail(work.key, error.reason, str(error))
+                else:
+                    self._metrics.answered(own.status, slack_s, started_s - waiting.arrived_s, infer_s)
 
     async def _shares(self, parts: Sequence[Part], answer: Answer) -> list[Answer]:
         """Each member's own answer. The text of a failed merged call is nobody's own: it may speak of other members."""

@@ -106,6 +106,10 @@ class Metrics:
         self._outcomes[reason].inc()
         self.missed += reason is not Reason.BAD_REQUEST
 
+    def slow_client(self) -> None:
+        """A request was not complete by its deadline: cores would not have helped."""
+        self._outcomes[Reason.EXPIRED].inc()
+
     def gone(self) -> None:
         """A client went away before its answer."""
         self._outcomes["client-gone"].inc()

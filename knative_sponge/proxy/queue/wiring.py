@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from knative_sponge import __version__
+from knative_sponge.byte_budget import ByteBudget
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
 from knative_sponge.core.batching.deadline import ClientBudget
@@ -24,6 +25,7 @@ from knative_sponge.proxy.knative.breaker import Breaker
 from knative_sponge.proxy.knative.request_metrics import RequestMetrics
 from knative_sponge.proxy.knative.stat import StatReporter
 from knative_sponge.proxy.queue.authorisation import Authorisation
+from knative_sponge.proxy.queue.body import COPIES
 from knative_sponge.proxy.queue.cloudevent_replies import source_of
 from knative_sponge.proxy.queue.control import Resizing, control_routes
 from knative_sponge.proxy.queue.cpu_hook import CpuHook
@@ -49,6 +51,7 @@ class Inference:
 
     breaker: whose concurrency slots upstream calls wait for; None lets them go at once.
     stat: where all requests are counted, those that are not for the queue included.
+    budget: what requests are held in; None is one of its own.
     request_metrics: what Knative counts; it is told of batched requests, and its registry holds the queue's metrics too.
     Raises SettingError when the settings contradict each other or the profile cannot be used.
     """
@@ -61,7 +64,9 @@ class Inference:
         breaker: Breaker | None = None,
         stat: StatReporter | None = None,
         request_metrics: RequestMetrics | None = None,
+        budget: ByteBudget | None = None,
     ) -> None:
+        budget = ByteBudget() if budget is None else budget
         if serving.slo_s is None:
             raise SettingError("slo", None, "a duration; without one the proxy has no deadline queue")
         self._serving = serving
@@ -100,7 +105,7 @@ class Inference:
             max_network_share=serving.max_network_share,
             client_budget=serving.client_budget,
             serve_late=serving.late is Late.SERVE or settings.policy == "fifo",
-            max_body=serving.max_body,
+            max_body=min(serving.max_body, budget.largest // COPIES),
             max_rows=serving.max_rows,
             most_rows=max(_MOST_ROWS, serving.max_batch),
         )
@@ -122,10 +127,13 @@ class Inference:
             on_change=self._feed.poke,
             on_sample=self._sampled,
             size_confirmed=lambda: self._resizing.size_confirmed,
+            budget=budget,
         )
         self.admin_routes = control_routes(Authorisation.of(settings), self._feed, self._resizing, self.state)
         for name, text, read in (
             ("sponge_queue_rows", "Rows that wait.", lambda: float(_rows(machine))),
+            ("sponge_held_bytes", "Bytes that are held for clients.", lambda: float(budget.taken)),
+            ("sponge_held_bytes_limit", "Bytes that may be held for clients.", lambda: float(budget.limit)),
             ("sponge_cores", "Cores that are planned with.", lambda: machine.cores),
             ("sponge_cores_wanted", "The least cores that are needed now.", lambda: self._feed.wanted),
             ("sponge_arrival_rate_rows_per_second", "Arriving rows.", lambda: machine.arrivals.rate(time.monotonic())),

@@ -8,7 +8,8 @@ from typing import Final
 
 import httptools
 
-from knative_sponge.errors import UpstreamBroken
+from knative_sponge.byte_budget import ByteBudget, no_room
+from knative_sponge.errors import RequestFailed, UpstreamBroken
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.framing import BODYLESS
 from knative_sponge.proxy.http.head_limits import EXCESS, MOST_DIGITS, ChunkMeter, HeadLimits, HeadMeter
@@ -23,16 +24,19 @@ class Connection(asyncio.Protocol):
 
     One exchange: `begin`, `write` the request (`await gate.passed()` between its pieces), set `sent`, `await head()`,
     then `take` and `await more()` until `complete`, and `finish`. `head` and `more` raise UpstreamBroken when the
-    connection fails before they have what they wait for.
+    connection fails before they have what they wait for, and QueueFull when there is no room for it.
 
     limits: of an answer's head, the informational answers before it included, and of its trailers.
+    budget: holds what has come, until the next `take`, or `finish`: who takes it passes it on meanwhile.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         on_lost: Callable[[Connection], None],
+        *,
         limits: HeadLimits = HeadLimits(),  # noqa: B008 (immutable)
+        budget: ByteBudget | None = None,
     ) -> None:
         self.transport: asyncio.Transport
         self.idle_since_s = 0.0
@@ -55,6 +59,7 @@ class Connection(asyncio.Protocol):
         self.sent = True
         """The request is written completely."""
         self.gate = WriteGate()
+        self._budget = ByteBudget() if budget is None else budget
         self._loop = loop
         self._on_lost = on_lost
         self._parser = httptools.HttpResponseParser(self)
@@ -63,9 +68,9 @@ class Connection(asyncio.Protocol):
         self._persistent = False
         self._bodyless = False
         self._until_end = False
-        self._failure: str | None = None
+        self._failure: RequestFailed | None = None
         self._chunks: list[bytes] = []
-        self._buffered = 0
+        self._buffered = self._taken = 0
         self._read_paused = False
         self._limits = limits
         self._little = min(EXCESS, limits.size)
@@ -84,22 +89,24 @@ class Connection(asyncio.Protocol):
         self._persistent = False
         self._bodyless = method == "HEAD"
         self._until_end = False
-        self._failure = "the model server closed the connection" if self.lost else None
+        self._failure = UpstreamBroken("the model server closed the connection") if self.lost else None
         self._meter.reset()
         self._chunk_meter = None
         self._trailers = self._trailer_size = 0
         self.headers = []
         self.trailers = []
         self.informational = []
-        # What a cancelled exchange did not take must not reach the next one.
-        self._chunks = []
-        self._buffered = 0
         self.received = self.head_complete = self.chunked = self.switched = self.complete = self.sent = False
 
     def write(self, data: bytes) -> None:
         """Send a piece of the request."""
         if not self.lost:
             self.transport.write(data)
+
+    def write_all(self, *pieces: bytes) -> None:
+        """Send a request's pieces, not copied into one."""
+        if not self.lost:
+            self.transport.writelines(pieces)
 
     def end(self) -> None:
         """Nothing more is sent; the other direction stays open."""
@@ -125,10 +132,13 @@ class Connection(asyncio.Protocol):
     def take(self) -> bytes:
         """What has come of the body since the last call."""
         chunks = self._chunks
+        if self._taken:
+            self._budget.give(self._taken)
+            self._taken = 0
         if not chunks:
             return b""
         self._chunks = []
-        self._buffered = 0
+        self._taken, self._buffered = self._buffered, 0
         if self._read_paused:
             self._read_paused = False
             self.transport.resume_reading()
@@ -138,6 +148,10 @@ class Connection(asyncio.Protocol):
         """The exchange is over. Returns whether the connection can carry another one; if not, it is closed."""
         reusable = self.complete and self.sent and self._persistent and not self.lost
         self._busy = False
+        # What a cancelled exchange did not take must not reach the next one.
+        self._chunks = []
+        self._budget.give(self._taken + self._buffered)
+        self._taken = self._buffered = 0
         if reusable:
             self.reused = True
         elif self.switched and self.complete:
@@ -288,9 +302,13 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         if self._chunk_meter is not None:
             self._chunk_meter.data(len(body))
-        if not self.complete and body:
+        if not self.complete and body and self._busy and self._failure is None:
+            size = len(body)
+            if not self._budget.take(size, urgent=True):
+                self._fail(no_room(size))
+                return
             self._chunks.append(body)
-            self._buffered += len(body)
+            self._buffered += size
 
     def on_message_complete(self) -> None:
         if not self.head_complete:
@@ -303,15 +321,15 @@ class Connection(asyncio.Protocol):
             self.complete = True
             self._persistent = self._parser.should_keep_alive()
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str | RequestFailed) -> None:
         self._persistent = False
         if not self.complete and self._failure is None:
-            self._failure = why
+            self._failure = UpstreamBroken(why) if isinstance(why, str) else why
         self.abort()
 
     async def _wait(self) -> None:
         if self._failure is not None:
-            raise UpstreamBroken(self._failure)
+            raise self._failure
         self._waiter = self._loop.create_future()
         await self._waiter
 

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from typing import Final
 
+from knative_sponge.byte_budget import ByteBudget, Claim
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.errors import UpstreamBroken, UpstreamRefused
 from knative_sponge.proxy.http.head_limits import HeadLimits
@@ -30,6 +31,7 @@ class Upstream:
         since a POST on a connection that is just being closed fails.
     max_answer: bytes of one answer to `fetch`.
     limits: of each answer's head and trailers; one that has more is broken.
+    budget: holds what has come of answers and was not passed on yet; None is one of its own.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Upstream:
         max_idle_s: float = 1.5,
         max_answer: int = 256 * 2**20,
         limits: HeadLimits = HeadLimits(),  # noqa: B008 (immutable)
+        budget: ByteBudget | None = None,
     ) -> None:
         if max_idle < 0 or max_idle_s <= 0 or max_answer < 1:
             raise ValueError("the pool's bounds must be positive")
@@ -50,6 +53,7 @@ class Upstream:
         self._max_idle_s = max_idle_s
         self._max_answer = max_answer
         self._limits = limits
+        self._budget = ByteBudget() if budget is None else budget
         self._idle: deque[Connection] = deque()
         self._open: set[Connection] = set()
         self._reaper: asyncio.TimerHandle | None = None
@@ -75,7 +79,9 @@ class Upstream:
         try:
             async with asyncio.timeout(timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._open.discard, limits=self._limits), self.host, self.port
+                    lambda: Connection(loop, self._open.discard, limits=self._limits, budget=self._budget),
+                    self.host,
+                    self.port,
                 )
         except TimeoutError as error:
             raise UpstreamRefused("no connection to the model server in time") from error
@@ -98,12 +104,13 @@ class Upstream:
         if self._reaper is None:
             self._reaper = loop.call_later(self._max_idle_s, self._reap)
 
-    async def fetch(self, call: Call, *, connect_timeout_s: float | None = None) -> Answer:
+    async def fetch(self, call: Call, room: Claim | None = None, *, connect_timeout_s: float | None = None) -> Answer:
         """One request with a complete body and its complete answer.
 
         Of the call's headers the hop-by-hop ones, Expect and Content-Length are replaced, a missing Host is added, the
-        rest is sent as it is. Raises UpstreamRefused when nothing was sent, UpstreamBroken when the answer did not come
-        whole or is larger than `max_answer`. Cancelling it cuts the connection.
+        rest is sent as it is. room: grows with the answer; None leaves it uncounted. Raises UpstreamRefused when nothing
+        was sent, UpstreamBroken when the answer did not come whole or is larger than `max_answer`, QueueFull when there is
+        no room for it. Cancelling it cuts the connection.
         """
         method, body = call.method, call.body
         fields = [pair for pair in end_to_end(call.headers) if pair[0] not in _REPLACED]
@@ -111,20 +118,20 @@ class Upstream:
             fields.insert(0, (b"host", self.authority))
         if body or method not in IDEMPOTENT:
             fields.append((b"content-length", b"%d" % len(body)))
-        request = request_head(method, call.target, fields) + body
+        head = request_head(method, call.target, fields)
         connection = self.take() or await self.connect(connect_timeout_s)
         while True:
             try:
-                return await self._fetch(connection, method, request)
+                return await self._fetch(connection, method, head, body, room)
             except UpstreamBroken:
                 if not may_repeat(connection, method):
                     raise
             connection = await self.connect(connect_timeout_s)
 
-    async def _fetch(self, connection: Connection, method: str, request: bytes) -> Answer:
+    async def _fetch(self, connection: Connection, method: str, head: bytes, body: bytes, room: Claim | None) -> Answer:
         try:
             connection.begin(method)
-            connection.write(request)
+            connection.write_all(head, body)
             connection.sent = True
             await connection.head()
             while not connection.head_complete:
@@ -136,6 +143,8 @@ class Upstream:
                 size += len(chunks[-1])
                 if size > self._max_answer:
                     raise UpstreamBroken(f"the model server's answer is larger than {self._max_answer} bytes")
+                if room is not None:
+                    room.resize(size, urgent=True)
                 if connection.complete:
                     break
                 await connection.more()

@@ -9,6 +9,7 @@ import pytest
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.errors import BadRequest
+from knative_sponge.proxy.http.bounds import Bounds
 from knative_sponge.proxy.http.exchange import HIGH_WATER
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from tests.proxy.harness import answering, model_server, ok, on_loop, proxy, serving, until
@@ -104,14 +105,13 @@ async def test_bytes_may_come_in_any_portions(size: int) -> None:
         assert [head.split()[1] for head in fake.seen] == [b"/1", b"/2", b"/3"]
 
 
-class Hasty(HttpProtocol):
-    head_timeout_s = 0.05
+HASTY = Bounds(head_timeout_s=0.05)
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHo"], ids=["silent", "slow"])
 @on_loop
 async def test_a_client_that_does_not_finish_its_head_is_cut_off(begun: bytes) -> None:
-    async with model_server(answering(ok())) as fake, proxy(fake, protocol=Hasty) as port, client(port) as one:
+    async with model_server(answering(ok())) as fake, proxy(fake, bounds=HASTY) as port, client(port) as one:
         await one.send(begun)
         assert await one.rest() == b""
         assert fake.connections == 0
@@ -127,9 +127,9 @@ async def test_a_client_that_begins_its_next_head_early_still_gets_its_answer() 
         await wire.send(ok(b"late"))
         await wire.gone()
 
-    async with model_server(slow) as fake, proxy(fake, protocol=Hasty) as port, client(port) as one:
+    async with model_server(slow) as fake, proxy(fake, bounds=HASTY) as port, client(port) as one:
         await one.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET ")
-        asyncio.get_running_loop().call_later(Hasty.head_timeout_s * 3, go.set)
+        asyncio.get_running_loop().call_later(HASTY.head_timeout_s * 3, go.set)
         assert (await one.reply()).body == b"late"
 
 

@@ -137,6 +137,9 @@ class ClientEnd(FakeTransport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return _NoSocket() if name == "socket" else ("1.2.3.4", 5)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
     def writelines(self, pieces: Any) -> None:
         self.write(b"".join(pieces))
 

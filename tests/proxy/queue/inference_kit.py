@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knative_sponge.asgi import Message
+from knative_sponge.byte_budget import Claim
 from knative_sponge.codec.base import Answer, Call
 from knative_sponge.codec.select import codec_for
 from knative_sponge.core.batching.batcher import Batcher, BatchRules
@@ -49,7 +50,7 @@ class FakeServer:
         self.respond = respond
         self._arrived = asyncio.Event()
 
-    async def fetch(self, call: Call) -> Answer:
+    async def fetch(self, call: Call, room: Claim | None = None) -> Answer:
         pending = Pending(call, asyncio.get_running_loop().create_future())
         self.calls.append(pending)
         self._arrived.set()
@@ -111,7 +112,13 @@ class Kit:
         """A client's request with any body; `x_sponge_slo_ms="100"` becomes a header."""
         pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         pairs.append((b"content-type", b"application/json"))
-        scope = {"type": "http", "method": "POST", "sponge.target": path, "headers": pairs}
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "sponge.target": path,
+            "headers": pairs,
+            "sponge.arrived": lambda: True,
+        }
         return asyncio.get_running_loop().create_task(self._run(scope, body))
 
     async def _run(self, scope: dict[str, Any], body: bytes) -> Reply:
