@@ -1,0 +1,1 @@
+"""What strangers may send, and what it may cost at most: bounds on CPU seconds and bytes."""
