@@ -1,4 +1,4 @@
-"""All targets one after the other: `python -m fuzz --minutes 6`, to be divided. The exit status says whether one found anything."""
+"""All targets one after the other: `python -m fuzz --minutes 6`, divided among them. Fails when one finds something."""
 
 from __future__ import annotations
 

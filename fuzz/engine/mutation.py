@@ -62,14 +62,12 @@ class Mutator:
 
 
 def _tame(recipe: bytes, most: float) -> bytes:
-    """The recipe with counts so small that it makes at most about `most` bytes."""
-    while len(expand(recipe)) > most and (counts := [int(repeat[1]) for repeat in _REPEAT.finditer(recipe)]):
-        largest = max(counts)
-        if largest < 2:
+    """The recipe with counts so small that it makes at most about `most` bytes; the largest count is halved first."""
+    while len(expand(recipe)) > most:
+        repeat = max(_REPEAT.finditer(recipe), key=lambda found: int(found[1]), default=None)
+        if repeat is None or int(repeat[1]) < 2:
             break
-        recipe = _REPEAT.sub(
-            lambda repeat, most=largest: b"<<%d*" % (int(repeat[1]) // (2 if int(repeat[1]) == most else 1)), recipe
-        )
+        recipe = recipe[: repeat.start(1)] + b"%d" % (int(repeat[1]) // 2) + recipe[repeat.end(1) :]
     return recipe
 
 

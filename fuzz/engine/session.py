@@ -1,4 +1,4 @@
-"""One target under atheris, for some seconds: `python -m fuzz.engine.session <target> …`. Findings are collected, and end nothing.
+"""One target under atheris, for some seconds: `python -m fuzz.engine.session <target> …`. Findings end nothing, and are kept.
 
 Each is kept once, as the smallest input that shows it, under the folder that `--out` names; the exit status says whether
 there was one. What the fuzzer learned stays in the same folder, and the next run begins with it.
