@@ -63,24 +63,23 @@ class TooLarge(Excess):
 class Meter:
     """Calls the code under test on behalf of one input and holds it to a bound; remembers the dearest call.
 
-    exact: whether memory is measured exactly for every call. hasty: whether one slow run is enough.
+    exact: whether memory is measured exactly for every call.
     Calls may be repeated, so they must change nothing.
     """
 
-    def __init__(self, bound: Bound | None = None, *, exact: bool = False, hasty: bool = False) -> None:
+    def __init__(self, bound: Bound | None = None, *, exact: bool = False) -> None:
         self.bound = bound or Bound()
         self.cpu_s = 0.0
         self.bytes = 0
         self._exact = exact or not _PEAK.resettable
-        self._runs = 1 if hasty else _RUNS
 
     def __call__(self, size: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The call's result, or its exception, or an Excess. size: bytes of input that it works on."""
-        for run in range(self._runs):
+        for run in range(_RUNS):
             try:
                 return self._once(size, function, *args, **kwargs)
             except TooSlow:
-                if run + 1 == self._runs:
+                if run + 1 == _RUNS:
                     raise
         raise AssertionError
 
