@@ -25,8 +25,9 @@ TOKENS: Final = (
 _HEAD: Final = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 _OFFER: Final = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 _JUDGED: Final = 2**17
-_FREE_BYTES: Final = 16 * 1024
-"""Bytes of a body's frames that carry nothing, as many as Go's reader lets pass beyond those in proportion to the data."""
+_FREE_BYTES: Final = 17 * 1024
+"""Bytes of a body's frames that carry nothing: 16 KiB, which Go's reader lets pass beyond those in proportion to the data,
+and one more, because a reader that looks at every byte would be slow."""
 _PER_CHUNK: Final = 16
 _TRAILERS: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"authorization", b"cookie", b"trailer", b"te"}

@@ -1,13 +1,17 @@
 """Invariant: whatever a client sends as heads, requests are read or refused, the same ones however TCP cuts the bytes, and
-what goes to the model server is read there as what was read here."""
+what goes to the model server is read there as what was read here.
+
+An input that begins with `HTTP/` is a model server's answer: it is read, or the connection is given up, however it comes.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import zlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 
@@ -22,6 +26,7 @@ from knative_sponge.errors import BadRequest, RequestFailed
 from knative_sponge.proxy.http.headers import Pair, end_to_end, inbound, request_head
 from knative_sponge.proxy.http.reader import RequestReader
 from knative_sponge.proxy.http.scope import http_scope
+from knative_sponge.proxy.upstream.connection import Connection
 
 BOUND: Final = Bound()
 TOKENS: Final = (
@@ -33,7 +38,9 @@ TOKENS: Final = (
     b"K-Original-Host: b\r\n", b"Expect: 100-continue\r\n", b"TE: trailers\r\n", b"X-A: b\r\n",
     b"x-sponge-slo-ms: 100\r\n", b"x-sponge-deadline: 1700000000000\r\n", b"grpc-timeout: 100m\r\n",
     b"x-request-start: t=1\r\n", b"ce-time: 2030-01-01T00:00:00Z\r\n", b"ce-specversion: 1.0\r\n", b"\r\n", b"\n",
-    b" ", b"\t", b",", b":", b"%2F", b"//", b"?", b"\r\n\r\n", b"\r\n folded\r\n",
+    b" ", b"\t", b",", b":", b"%2F", b"//", b"?", b"\r\n\r\n", b"\r\n folded\r\n", b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 103 Early\r\nLink: a\r\n\r\n", b"HTTP/1.1 204 No\r\n",
+    b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
 )  # fmt: skip
 
 HEAD_BYTES: Final = 64 * 1024
@@ -133,6 +140,9 @@ def cuts_of(data: bytes) -> list[int]:
 
 def check(data: bytes, meter: Meter) -> None:
     """See the module."""
+    if data.startswith(b"HTTP/"):
+        check_answer(data, meter)
+        return
     whole = meter(len(data), read, data, range(_PIECE, len(data), _PIECE))
     pieces = meter(len(data), read, data, cuts_of(data))
     check_refusals(whole)
@@ -141,6 +151,54 @@ def check(data: bytes, meter: Meter) -> None:
         for method, target, fields in whole.forwarded:
             check_forwarded(method, target, fields)
         check_against_h11(data, whole)
+
+
+class ModelServer(asyncio.Transport):
+    """The transport of a connection to a model server that says what it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = False
+
+    def abort(self) -> None:
+        """The connection is given up."""
+        self.cut = True
+
+    def is_closing(self) -> bool:
+        """Nothing is written to it any more."""
+        return self.cut
+
+    def pause_reading(self) -> None:
+        """The bytes come all the same."""
+
+
+def receive(data: bytes, cuts: Sequence[int]) -> tuple[Connection, bool, bytes]:
+    """The connection after an answer that comes in pieces, whether it was given up, and the body."""
+    transport = ModelServer()
+    connection = Connection(cast("asyncio.AbstractEventLoop", None), lambda _connection: None)
+    connection.connection_made(transport)
+    connection.begin("GET", upgrade=True)
+    at = 0
+    for cut in (*cuts, len(data)):
+        if transport.cut or connection.complete:
+            break
+        connection.data_received(data[at:cut])
+        at = cut
+    return connection, transport.cut, connection.take()
+
+
+def check_answer(data: bytes, meter: Meter) -> None:
+    """The same answer however it comes; of one that is given up, what came before may be more or less."""
+    one, one_cut, one_body = meter(len(data), receive, data, range(_PIECE, len(data), _PIECE))
+    other, other_cut, other_body = meter(len(data), receive, data, cuts_of(data))
+    if one.head_complete and other.head_complete:
+        assert (one.status, one.headers, one.switched) == (other.status, other.headers, other.switched)
+    if one_cut or other_cut:
+        assert one_body.startswith(other_body) or other_body.startswith(one_body)
+        return
+    assert (one_body, one.complete, one.trailers) == (other_body, other.complete, other.trailers)
+    assert [status for status, _ in one.informational] == [status for status, _ in other.informational]
+    end_to_end(one.headers)
 
 
 def check_refusals(found: Recorder) -> None:

@@ -48,7 +48,10 @@ def tables(heading: str) -> Iterator[list[Row]]:
     (found,) = [each for each in section if each.startswith(heading + "\n")]
     for table in re.findall(r"(?:^\|.*\|\n)+", found, re.MULTILINE):
         lines = table.splitlines()[2:]
-        yield [tuple(cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")) for line in lines]
+        yield [
+            tuple(cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|"))
+            for line in lines
+        ]
 
 
 THREATS = [row for table in tables("Threats") for row in table]
