@@ -100,6 +100,7 @@ def main() -> int:
             print(f"    {chosen.out / target / ('findings' if outcome.ended else 'log')}")
             for name in summary.findings:
                 path = chosen.out / target / "findings" / name
+                print(f"    {path.read_bytes()!r:.2000}")
                 print(f"    again: {shlex.join([sys.executable, '-m', 'fuzz.engine.replay', target, str(path)])}")
     return 0 if good else 1
 
