@@ -12,6 +12,8 @@ from knative_sponge.errors import BadRequest, UpstreamBroken, UpstreamMismatch
 
 JSON_LENGTH: Final = b"inference-header-content-length"
 STATUSES: Final = frozenset({400, 413, 415})
+MOST_ROWS: Final = 4096
+"""Rows of a call at most, whatever the settings: a larger request goes alone."""
 JUDGED: Final = 2**14
 """Bytes of a body up to which the standard library reads it too, number by number."""
 
@@ -65,4 +67,4 @@ def check_hostile_answer(codec: Codec, good: Sequence[Part], headers: Headers, b
 
 def is_one_group(parts: Sequence[Part]) -> bool:
     """Whether the parts may share a call."""
-    return len({part.group for part in parts}) == 1
+    return len({part.group for part in parts}) == 1 and sum(part.rows for part in parts) <= MOST_ROWS
