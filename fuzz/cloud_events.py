@@ -13,11 +13,10 @@ from typing import Any, Final
 from fuzz.conservation import JUDGED, check_hostile_answer, is_one_group, merged, split, understood
 from fuzz.engine.cost import Bound, Meter
 from fuzz.engine.session import start
-from fuzz.head import FIELDS, HEAD_BYTES
+from fuzz.head import FIELDS, HEAD_BYTES, deadline
 from knative_sponge.codec.base import Answer, CloudEvent, Codec, Part, RequestHead
 from knative_sponge.codec.cloudevents.event import BATCH_TYPE
 from knative_sponge.codec.select import codec_for
-from knative_sponge.core.batching.deadline import claims_of, deadline_of
 from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.http.framing import field_lines
 from knative_sponge.proxy.queue.cloudevent_replies import check_reply_possible, reply
@@ -72,9 +71,7 @@ def message(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 def waits(part: Part) -> None:
     """When the event must be answered is found as the queue finds it."""
-    attributes = None if part.event is None else part.event.attributes
-    claims = claims_of(part.head.headers, attributes)
-    deadline_of(claims, now=1.0, wall_now_s=1.7e9, slo_s=0.5, timeout_s=60.0, max_network_share=0.9)
+    deadline(part.head.headers, None if part.event is None else part.event.attributes)
 
 
 def replied(part: Part) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
 import h11
@@ -21,7 +21,7 @@ from fuzz.refusals import check_refusal
 from knative_sponge.codec.base import RequestHead
 from knative_sponge.codec.headers import header_key
 from knative_sponge.codec.select import codec_for
-from knative_sponge.core.batching.deadline import claims_of, deadline_of
+from knative_sponge.core.batching.deadline import Deadline, claims_of, deadline_of
 from knative_sponge.errors import BadRequest, RequestFailed
 from knative_sponge.proxy.http.headers import Pair, end_to_end, inbound, request_head
 from knative_sponge.proxy.http.reader import RequestReader
@@ -90,10 +90,14 @@ class Recorder:
         for codec in self._codecs:
             codec.wants(head)
         hash(header_key(fields))
-        deadline_of(claims_of(fields), now=1.0, wall_now_s=1.7e9, slo_s=0.5, timeout_s=60.0, max_network_share=0.9)
+        deadline(fields)
         fields = end_to_end(fields)
         request_head(method, scope["sponge.target"], fields)
         self.forwarded.append((method, scope["sponge.target"], fields))
+
+    def expected(self) -> int:
+        """Bytes of the body that are still to come."""
+        return 0
 
     def feed(self, body: bytes) -> None:
         """More of the body."""
@@ -103,6 +107,12 @@ class Recorder:
         """The request is complete."""
         self.events.append(("end", bytes(self._body), tuple(self.trailers)))
         self._body.clear()
+
+
+def deadline(headers: Sequence[Pair], attributes: Mapping[str, str] | None = None) -> Deadline:
+    """When a request must be answered, found as the queue finds it; attributes of its event, if it is one."""
+    claims = claims_of(headers, attributes)
+    return deadline_of(claims, now=1.0, wall_now_s=1.7e9, slo_s=0.5, timeout_s=60.0, max_network_share=0.9)
 
 
 def new_reader(owner: Recorder) -> RequestReader:
