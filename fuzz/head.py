@@ -51,6 +51,7 @@ _JUDGED: Final = 2**15
 """Bytes of an input up to which it is also read by others, which are slower."""
 _NO_PEER: Final = (b"content-length", b"transfer-encoding")
 _STATUSES: Final = frozenset({400, 413, 414, 417, 431, 501, 505})
+_CODECS: Final = [codec_for(name) for name in ("auto", "cloudevents", "json-array", "none")]
 _TOO_LARGE: Final = ("refused", 431)
 
 Event = tuple[Any, ...]
@@ -66,7 +67,6 @@ class Recorder:
         self.buffered = 0
         self.trailers: list[Pair] = []
         self._body = bytearray()
-        self._codecs = [codec_for(name) for name in ("auto", "cloudevents", "json-array", "none")]
 
     def request(
         self, method: str, version: str, target: bytes, headers: list[Pair], keep_alive: bool, upgrade: bytes
@@ -87,7 +87,7 @@ class Recorder:
         scope = http_scope(method, version, target, headers, "http", ("127.0.0.1", 1), ("127.0.0.1", 2))
         fields = inbound(scope["headers"], b"127.0.0.1", b"127.0.0.1:8080")
         head = RequestHead(method, scope["sponge.target"], fields)
-        for codec in self._codecs:
+        for codec in _CODECS:
             codec.wants(head)
         hash(header_key(fields))
         deadline(fields)
