@@ -181,6 +181,9 @@ class ModelServer(asyncio.Transport):
     def pause_reading(self) -> None:
         """The bytes come all the same."""
 
+    def resume_reading(self) -> None:
+        """They never stopped."""
+
 
 def receive(data: bytes, cuts: Sequence[int]) -> tuple[Connection, bool, bytes]:
     """The connection after an answer that comes in pieces, whether it was given up, and the body."""
