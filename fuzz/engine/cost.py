@@ -161,11 +161,15 @@ def _address_space(most: int) -> Iterator[None]:
 
 
 class _ResidentPeak:
-    """The largest resident set since the last reset, in bytes (Linux: proc(5), `clear_refs`)."""
+    """The largest resident set since the last reset, in bytes (Linux: proc(5), `clear_refs`, `VmHWM`).
+
+    getrusage(2) tells the same faster, but of a process and the one that started it the larger.
+    """
 
     def __init__(self) -> None:
         try:
-            self._file = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+            self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+            self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
             self.resettable = True
         except OSError:
             self.resettable = False
@@ -173,12 +177,15 @@ class _ResidentPeak:
     def reset(self) -> int:
         """Forget the peak. Returns the present size."""
         if self.resettable:
-            os.pwrite(self._file, b"5", 0)
+            os.pwrite(self._reset, b"5", 0)
         return self.read()
 
     def read(self) -> int:
-        """The peak."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        """The peak; 0 where the system does not tell it."""
+        if not self.resettable:
+            return 0
+        _, _, rest = os.pread(self._status, 4096, 0).partition(b"VmHWM:")
+        return int(rest.split(maxsplit=1)[0]) * 1024
 
 
 _PEAK: Final = _ResidentPeak()

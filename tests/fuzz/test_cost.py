@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from fuzz.engine.cost import Bound, Meter, TooLarge, TooSlow
-from fuzz.engine.session import place
+from fuzz.engine.session import environment, place
 from knative_sponge.codec.json.array import Array
 
 QUICK = Bound(base_s=0.05, s_per_byte=1e-6, base_bytes=2**20, bytes_per_byte=4.0)
@@ -36,10 +38,18 @@ def test_an_error_that_a_handler_made_of_it_does_not_hide_slowness() -> None:
         Meter(QUICK)(100_000, swallow)
 
 
-@pytest.mark.parametrize("exact", [True, False])
-def test_a_peak_is_found_though_it_was_given_back(exact: bool) -> None:
+def test_a_peak_is_found_though_it_was_given_back() -> None:
     with pytest.raises(TooLarge, match="100 of input"):
-        Meter(QUICK, exact=exact)(100, lambda: len([b"%d" % number for number in range(100_000)]))
+        Meter(QUICK, exact=True)(100, lambda: len([b"%d" % number for number in range(100_000)]))
+
+
+def test_in_a_session_a_peak_shows_without_exact_measurement() -> None:
+    program = "from fuzz.engine.cost import Meter; Meter()(100, lambda: len([b'%d' % n for n in range(1_000_000)]))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=False
+    )
+    assert "TooLarge: " in run.stderr
+    assert "100 of input" in run.stderr
 
 
 def test_what_would_take_the_whole_machine_is_stopped_where_it_asks_for_it() -> None:
