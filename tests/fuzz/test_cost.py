@@ -19,7 +19,7 @@ def test_what_is_in_proportion_passes_and_is_measured() -> None:
     meter = Meter(QUICK, exact=True)
     assert meter(2**20, bytes.upper, b"a" * 2**20) == b"A" * 2**20
     assert 2**20 <= meter.bytes < 2**20 + 2**16
-    assert 0 < meter.cpu_s < 0.05
+    assert meter.cpu_s < 0.05
 
 
 def test_quadratic_work_is_cut_off_even_within_one_call_into_c() -> None:
