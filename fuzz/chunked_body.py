@@ -40,7 +40,7 @@ def check(data: bytes, meter: Meter) -> None:
     whole = meter(len(stream), read, stream, range(2**16, len(stream), 2**16))
     pieces = meter(len(stream), read, stream, cuts_of(stream))
     check_refusals(whole)
-    check_same(whole, pieces)
+    check_same(whole, pieces, stream)
     for event in whole.events:
         if event[0] == "end":
             assert not {name for name, _ in event[2]} & _TRAILERS, "a trailer says what only a head may say"
