@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from knative_sponge.asgi import Scope
 from knative_sponge.errors import BadRequest
-from knative_sponge.proxy.http.headers import HOST_BYTES, Pair
+from knative_sponge.proxy.http.headers import Pair
 
 Address = tuple[str, int]
 
@@ -18,6 +18,8 @@ _EXTENSIONS: Final[dict[str, dict[str, Any]]] = {"http.response.trailers": {}, "
 _LEGAL: Final = (string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@[]/%?").encode()
 """What a request target may hold as it is; the brackets as Go has it."""
 _ILLEGAL: Final = re.compile(b"[^%b]" % re.escape(_LEGAL))
+_HOST: Final = (string.ascii_letters + string.digits + "!$%&'()*+,-.:;=[]_~").encode()
+"""What a Host may hold, as Go has it: neither blanks nor anything that would make it more than a host and a port."""
 _SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding"})
 
 
@@ -54,7 +56,7 @@ def http_scope(
         target, headers = _origin_form(method, target, headers)
         if headers and headers[0][0] == b"host":
             found[b"host"] = headers[0][1]
-    if found.get(b"host", b"").translate(None, HOST_BYTES):
+    if found.get(b"host", b"").translate(None, _HOST):
         raise BadRequest("malformed Host header")
     if target.translate(None, _LEGAL):
         target = _escaped(target)
