@@ -249,8 +249,8 @@ def check_forwarded(method: str, target: bytes, fields: list[Pair]) -> None:
     """A head that was let in is one head for the next reader too, with the same target and the same fields."""
     again = read(request_head(method, target, fields), ())
     kind, *seen = again.events[0]
-    if kind == "refused" and method == "CONNECT":
-        return
+    if kind == "refused" and (method == "CONNECT" or seen[0] == 431):
+        return  # the fields that are added may make it larger than a client's may be
     assert kind == "head", again.events
     assert (seen[0], seen[2], list(seen[3])) == (method, target, fields)
     assert sum(event[0] == "head" for event in again.events) == 1
