@@ -9,10 +9,12 @@ export PIP_CACHE_DIR ?= $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 FOREIGN := $(CACHE)/foreign-$(shell cksum < requirements/foreign.txt | cut -d' ' -f1)
 SERVERS := $(patsubst requirements/servers/%.txt,%,$(wildcard requirements/servers/*.txt))
+FUZZ := $(CACHE)/fuzz-$(shell cksum < requirements/fuzz.txt | cut -d' ' -f1)
+MINUTES ?= 6
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-deps
 LOCKED = --require-hashes
 
-.PHONY: help demo test lint bench servers mutants e2e cluster-up cluster-down images clean
+.PHONY: help demo test lint bench servers mutants fuzz e2e cluster-up cluster-down images clean
 
 help:
 	@echo "make demo   serve a real model on this machine and compare four strategies (about 4 minutes the first time)"
@@ -21,6 +23,7 @@ help:
 	@echo "make bench  the speed figures"
 	@echo "make servers   sponge run before every model server of docs/servers.md (about 1 GB, once)"
 	@echo "make mutants   does a test fail when one token of the pure code is wrong? (half an hour; MUTANTS=core/batching for one room)"
+	@echo "make fuzz   coverage-guided fuzzing of all that strangers send (MINUTES=6 for six targets together; FUZZ_TARGETS=head for one)"
 	@echo "make e2e    a real cluster with Knative, the product on it, all end-to-end tests (docs/e2e.md)"
 	@echo "make cluster-up, make cluster-down   only the cluster"
 	@echo "make images the product's container images (images/README.md)"
@@ -52,6 +55,9 @@ servers: $(VENV)/dev.stamp $(FOREIGN)/stamp $(SERVERS:%=$(CACHE)/servers-%/stamp
 
 mutants: $(VENV)/dev.stamp
 	@$(BIN)/python -m tests.mutants $(MUTANTS)
+
+fuzz: $(FUZZ)/stamp
+	@$(FUZZ)/bin/python -m fuzz --minutes $(MINUTES) $(FUZZ_TARGETS)
 
 e2e: $(VENV)/dev.stamp
 	@$(BIN)/python -m e2e $(E2E)
@@ -96,4 +102,12 @@ $(FOREIGN)/stamp: requirements/foreign.txt
 	@echo "==> installing a model server that is not ours into $(FOREIGN) (about 330 MB, once)"
 	@$(PYTHON) -m venv $(FOREIGN)
 	@$(FOREIGN)/bin/python -m pip install --quiet --no-deps $(LOCKED) -r requirements/foreign.txt
+	@touch $@
+
+$(FUZZ)/stamp: requirements/fuzz.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "The fuzzer has wheels for Python 3.11 to 3.13; name one with make PYTHON=python3.12 …"; exit 1; }
+	@echo "==> installing the fuzzer into $(FUZZ) (about 150 MB, once)"
+	@$(PYTHON) -m venv $(FUZZ)
+	@$(FUZZ)/bin/python -m pip install --quiet --no-deps $(LOCKED) -r requirements/fuzz.txt
 	@touch $@

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "knative_sponge"
 DOCS = ROOT / "docs"
 
 SUFFIXES = {".py", ".md", ".yaml", ".toml", ".json", ".go"}
-FOLDERS = ("knative_sponge", "tests", "benchmarks", "e2e", "images", "manifests", "examples", "docs")
+FOLDERS = ("knative_sponge", "tests", "benchmarks", "fuzz", "e2e", "images", "manifests", "examples", "docs")
 FILES = [
     *sorted(
         path

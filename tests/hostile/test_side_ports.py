@@ -171,7 +171,8 @@ async def test_all_bodies_together_are_bounded() -> None:
 
 @on_loop
 async def test_a_large_review_is_legitimate() -> None:
-    from knative_sponge.controller.admission.bodies import _LIMITS, LARGEST_REVIEW
+    from knative_sponge.controller.admission.bodies import LARGEST_REVIEW
+    from knative_sponge.controller.admission.webhook import _LIMITS
 
     body = json.dumps({"object": "x" * (LARGEST_REVIEW - 100)}).encode()
     async with listening(_LIMITS) as port, client(port) as one:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar, Unpack
 
 from knative_sponge.core.latency.curve import LEAST_CORE_BUCKET, MOST_CORE_BUCKET, LatencyParams, Region
@@ -99,10 +99,9 @@ def _read_scatter(item: _Field) -> Scatter:
 
 
 def _read_evidence(item: _Field) -> Evidence:
-    numbers = [entry.number() for entry in item.items()]
-    if len(numbers) != EVIDENCE_SIZE:
+    if isinstance(item.value, list) and len(item.value) != EVIDENCE_SIZE:
         raise item.wrong(f"{EVIDENCE_SIZE} numbers")
-    return numbers
+    return [entry.number() for entry in item.items()]
 
 
 def _parameters(params: LatencyParams) -> dict[str, float]:
@@ -130,10 +129,12 @@ class _Field:
             raise ProfileError(f"{path}: missing")
         return _Field(path, self.value[name])
 
-    def items(self) -> list[_Field]:
+    def items(self) -> Iterator[_Field]:
+        """One by one: a list may be as long as a pod likes."""
         if not isinstance(self.value, list):
             raise self.wrong("a list")
-        return [_Field(f"{self.path}[{i}]", value) for i, value in enumerate(self.value)]
+        for i, value in enumerate(self.value):
+            yield _Field(f"{self.path}[{i}]", value)
 
     def number(self, least: float = 0.0) -> float:
         value = self.value

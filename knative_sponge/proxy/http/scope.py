@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from knative_sponge.asgi import Scope
 from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.http.head_limits import MOST_DIGITS
-from knative_sponge.proxy.http.headers import Pair
+from knative_sponge.proxy.http.headers import HOST_BYTES, Pair
 
 Address = tuple[str, int]
 
@@ -19,8 +19,6 @@ _LEGAL: Final = (string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@[]/%?"
 """What a request target may hold as it is; the brackets as Go has it."""
 _ESCAPES: Final = tuple(bytes((byte,)) if byte in _LEGAL else b"%%%02X" % byte for byte in range(256))
 """Each byte as it stands in a path."""
-_HOST: Final = (string.ascii_letters + string.digits + "!$%&'()*+,-.:;=[]_~").encode()
-"""What a Host may hold, as Go has it: neither blanks nor anything that would make it more than a host and a port."""
 _SINGULAR: Final = frozenset({b"host", b"expect", b"transfer-encoding", b"content-length"})
 
 
@@ -59,7 +57,7 @@ def http_scope(
         target, headers = _origin_form(method, target, headers)
         if headers and headers[0][0] == b"host":
             found[b"host"] = headers[0][1]
-    if found.get(b"host", b"").translate(None, _HOST):
+    if found.get(b"host", b"").translate(None, HOST_BYTES):
         raise BadRequest("malformed Host header")
     if target.translate(None, _LEGAL):
         target = _escaped(target)

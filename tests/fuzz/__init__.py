@@ -1,0 +1,1 @@
+"""The fuzzer's own parts: notation, mutation, and the bounds that its findings rest on."""
