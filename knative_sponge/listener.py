@@ -7,14 +7,14 @@ import functools
 import socket
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 import uvicorn
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.bounded_protocol import BoundedProtocol, PortLimits, PortState
+from knative_sponge.tls_acceptor import TlsAcceptor
 
-_HANDSHAKE_S = 10.0
-"""How long a TLS handshake may take; such a connection has no place yet."""
 _KEEP_ALIVE_S = 600
 """Whoever closes an idle connection first must not be us: a request may be on its way. Go's clients keep one for 90 s,
 Prometheus's for 5 minutes. It is uvicorn's rule: a protocol class of ours has one of its own."""
@@ -73,20 +73,21 @@ class Listener(uvicorn.Server):
         await self.startup(sockets=[self._socket])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's own, but for the time that a TLS handshake may take."""
+        """uvicorn's own, but for how TLS connections are accepted."""
         loop = asyncio.get_running_loop()
         state, config = self.lifespan.state, self.config
 
         def connected() -> asyncio.Protocol:
             return self._protocol(config=config, server_state=self.server_state, app_state=state)
 
-        tls = None if config.ssl is None else _HANDSHAKE_S
-        self.servers = [
-            await loop.create_server(
-                connected, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=tls
-            )
-            for one in sockets or ()
-        ]
+        self.servers = []
+        for one in sockets or ():
+            if config.ssl is None:
+                self.servers.append(await loop.create_server(connected, sock=one, backlog=config.backlog))
+            else:
+                acceptor = TlsAcceptor(one, config.ssl, connected)
+                acceptor.start(config.backlog)
+                self.servers.append(cast("asyncio.Server", acceptor))  # uvicorn only closes it
         self.started = True
 
     async def stop(self) -> None:

@@ -101,16 +101,53 @@ class HeldModel:
             writer.transport.abort()
 
 
-class ProxyProcess:
+class MeasuredProcess:
+    """What a process has cost so far."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def cpu_s(self) -> float:
+        """CPU seconds the process has used, to a hundredth."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+    def files(self) -> tuple[int, int]:
+        """Its limits of open files, soft and hard."""
+        return resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+
+    def settle(self) -> None:
+        """Return once it has nothing more to do."""
+        used_s = -1.0
+        while used_s != (used_s := self.cpu_s()):
+            time.sleep(0.2)
+
+    def rss(self) -> int:
+        """Bytes it has in memory."""
+        return self._status("VmRSS")
+
+    def peak_rss(self) -> int:
+        """The most bytes it has ever had in memory."""
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> int:
+        found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+
+class ProxyProcess(MeasuredProcess):
     """A queue-proxy and the ports it was told; `model` is behind it."""
 
     def __init__(self, process: subprocess.Popen[str], env: dict[str, str], model: HeldModel) -> None:
+        super().__init__(process.pid)
         self.process = process
         self.model = model
         self.port = int(env["QUEUE_SERVING_PORT"])
         self.admin_port = int(env["SPONGE_ADMIN_PORT"])
         self.stat_port = int(env["SPONGE_STAT_PORT"])
         self.metrics_port = int(env["SPONGE_METRICS_PORT"])
+        self.tls_port = int(env.get("QUEUE_SERVING_TLS_PORT", "0"))
 
     def connect(self, port: int | None = None) -> socket.socket:
         """A connection, to the data port unless another one is named."""
@@ -138,34 +175,6 @@ class ProxyProcess:
         answer, body = self.ask("GET", "/", fields={"User-Agent": "kube-probe/1.34", "K-Network-Probe": "queue"})
         assert (answer.status, body) == (200, b"queue")
         return self.cpu_s() - before_s
-
-    def cpu_s(self) -> float:
-        """CPU seconds the process has used, to a hundredth."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-    def files(self) -> tuple[int, int]:
-        """Its limits of open files, soft and hard."""
-        return resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
-
-    def settle(self) -> None:
-        """Return once it has nothing more to do."""
-        used_s = -1.0
-        while used_s != (used_s := self.cpu_s()):
-            time.sleep(0.2)
-
-    def rss(self) -> int:
-        """Bytes it has in memory."""
-        return self._status("VmRSS")
-
-    def peak_rss(self) -> int:
-        """The most bytes it has ever had in memory."""
-        return self._status("VmHWM")
-
-    def _status(self, name: str) -> int:
-        found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) * 1024
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Final
 from knative_sponge.byte_budget import DEFAULT, ByteBudget
 from knative_sponge.connection_limit import ConnectionLimit
 from knative_sponge.process_limits import HeapTrim
+from knative_sponge.tls_acceptor import handshake_files
 
 CONNECTION_BYTES: Final = 32 * 1024
 """What a connection costs besides what the budget counts: 4.5 KiB idle, 12 KiB with a small request in the queue, 27 KiB with
@@ -61,7 +62,7 @@ def shares(memory: int, files: int, most: int | None = None) -> tuple[ByteBudget
 
     most: connections at most; None is as many as a quarter of the memory can carry. The files bound both.
     """
-    by_files = max((files - RESERVED_FILES) // _FILES_PER_CONNECTION, _FEWEST)
+    by_files = max((files - RESERVED_FILES - handshake_files(files)) // _FILES_PER_CONNECTION, _FEWEST)
     if most is None:
         most = max(memory // _SHARE // CONNECTION_BYTES, _FEWEST)
     most = min(most, by_files)

@@ -22,11 +22,11 @@ def test_the_budget_follows_the_containers_limit(limit: int | None, budget: int)
     ("memory", "files", "most", "connections"),
     [
         (DEFAULT, 2**20, None, 4096),
-        (DEFAULT, 1024, None, 298),
-        (DEFAULT, 256, None, 42),
+        (DEFAULT, 1024, None, 256),
+        (DEFAULT, 256, None, 32),
         (DEFAULT, 100, None, 8),
         (DEFAULT, 2**20, 100, 100),
-        (DEFAULT, 256, 5000, 42),
+        (DEFAULT, 256, 5000, 32),
         (8 * MIB, 2**20, None, 64),
     ],
     ids=[
