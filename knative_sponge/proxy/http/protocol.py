@@ -19,15 +19,17 @@ from uvicorn.server import ServerState
 
 from knative_sponge.asgi import ASGIApp
 from knative_sponge.byte_budget import no_room
+from knative_sponge.codec.base import Answer
 from knative_sponge.connection_limit import Place
 from knative_sponge.errors import RequestFailed
 from knative_sponge.proxy.http.bounds import Bounds
 from knative_sponge.proxy.http.client_gone import Departure
 from knative_sponge.proxy.http.exchange import HIGH_WATER, Exchange
+from knative_sponge.proxy.http.failure_log import failures
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.head_limits import HeadLimits
 from knative_sponge.proxy.http.headers import Pair
-from knative_sponge.proxy.http.plain_answers import deliver, refusal
+from knative_sponge.proxy.http.plain_answers import deliver, error, refusal
 from knative_sponge.proxy.http.reader import RequestReader
 from knative_sponge.proxy.http.scope import address, http_scope
 
@@ -258,7 +260,9 @@ class HttpProtocol(asyncio.Protocol):
             else:
                 self._parse_pieces(data)
         except RequestFailed as failure:
-            self._refuse(failure)
+            self._refuse(refusal(failure))
+        except Exception as mistake:
+            self._refuse(_told(mistake))
 
     def _parse(self, data: bytes) -> None:
         behind = self._reader.feed(data)
@@ -357,7 +361,9 @@ class HttpProtocol(asyncio.Protocol):
                     break
                 self._parse(self._take_unparsed(self._piece()))
         except RequestFailed as failure:
-            self._refuse(failure)
+            self._refuse(refusal(failure))
+        except Exception as mistake:
+            self._refuse(_told(mistake))
         current, unfinished = self._current, self._reader.unfinished
         if self._client_ended and unfinished is not None:  # its end will not come
             self._reader.unfinished = None
@@ -432,7 +438,7 @@ class HttpProtocol(asyncio.Protocol):
         else:
             self.transport.close()
 
-    def _refuse(self, failure: RequestFailed) -> None:
+    def _refuse(self, answer: Answer) -> None:
         """The bytes are no request, or break one off: say so after the answers to the requests before, then close."""
         self._stop_timer()
         self._ignoring_input = True
@@ -449,7 +455,6 @@ class HttpProtocol(asyncio.Protocol):
         self._forget_head()
         last = Exchange(self, {"method": "GET", "http_version": "1.1", "headers": ()}, keep_alive=False)
         last.feed_end()
-        answer = refusal(failure)
         self._enqueue(last, lambda _scope, _receive, send: deliver(answer, send))
 
     def _drop_waiting(self) -> None:
@@ -497,3 +502,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _told(mistake: Exception) -> Answer:
+    """What a client is told of a mistake of ours, which is logged: its bytes are not to blame."""
+    failures.error("%s while a client's bytes were read", type(mistake).__name__, exc_info=mistake)
+    return error(500, "Internal Server Error")

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 import httptools
 
-from knative_sponge.errors import BadRequest, RequestFailed
+from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.http.head_limits import EXCESS, ChunkMeter, HeadLimits, HeadMeter
 from knative_sponge.proxy.http.headers import HOP_BY_HOP, REWRITTEN, Pair
 from knative_sponge.proxy.http.scope import offered_protocols
@@ -50,7 +50,8 @@ class Owner(Protocol):
 
 
 class RequestReader:
-    """Finds where each request begins and ends. `feed` raises BadRequest when the bytes are no requests, or too large ones.
+    """Finds where each request begins and ends. `feed` raises BadRequest when the bytes are no requests, or too large ones,
+    and whatever the owner or a request raises when it is told.
 
     Of a head that is too large nothing is parsed but what came before.
     """
@@ -103,9 +104,10 @@ class RequestReader:
                 self._replace_parser()
                 if self._offer:
                     return data[at:]
+            except httptools.HttpParserCallbackError as error:
+                raise (error.__context__ or error) from None
             except httptools.HttpParserError as error:
-                cause = error.__context__
-                raise (cause if isinstance(cause, RequestFailed) else BadRequest(f"malformed HTTP: {error}")) from None
+                raise BadRequest(f"malformed HTTP: {error}") from None
             else:
                 if whole:
                     self._look_back(data, at)

@@ -10,6 +10,7 @@ import httptools
 
 from knative_sponge.byte_budget import ByteBudget, no_room
 from knative_sponge.errors import RequestFailed, UpstreamBroken
+from knative_sponge.proxy.http.failure_log import failures
 from knative_sponge.proxy.http.flow import WriteGate
 from knative_sponge.proxy.http.framing import BODYLESS
 from knative_sponge.proxy.http.head_limits import EXCESS, MOST_DIGITS, ChunkMeter, HeadLimits, HeadMeter
@@ -208,7 +209,10 @@ class Connection(asyncio.Protocol):
                 self.head_complete = self.switched = True
                 end = at + upgrade.args[0]
             except httptools.HttpParserError as error:
-                self._fail(f"the model server's answer is not HTTP: {error.__context__ or error}")
+                cause = error.__context__ or error
+                if not isinstance(cause, ValueError | httptools.HttpParserError):
+                    failures.error("%s while an answer was read", type(cause).__name__, exc_info=cause)
+                self._fail(f"the model server's answer is not HTTP: {cause}")
                 return
             if self.switched:
                 self.on_body(data[end:])

@@ -10,7 +10,7 @@ import pytest
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.errors import BadRequest
 from knative_sponge.proxy.http.bounds import Bounds
-from knative_sponge.proxy.http.exchange import HIGH_WATER
+from knative_sponge.proxy.http.exchange import HIGH_WATER, Exchange
 from knative_sponge.proxy.http.protocol import HttpProtocol
 from tests.proxy.harness import answering, model_server, ok, on_loop, proxy, serving, until
 from tests.proxy.wire import Wire, body_of, client, fields_of
@@ -266,3 +266,61 @@ async def test_a_client_that_leaves_cancels_the_application() -> None:
             await one.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             await until(lambda: events == ["called"])
         await until(lambda: events == ["called", "cancelled"])
+
+
+class Mistaken(HttpProtocol):
+    """Has a mistake in it that the second request of a connection finds."""
+
+    asked = 0
+
+    def request(self, *told: Any) -> Exchange:
+        self.asked += 1
+        if self.asked == 2:
+            raise KeyError("a mistake")
+        return super().request(*told)
+
+
+MISTAKE = [
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8192\r\n\r\n" + bytes(8192),
+]
+
+
+@pytest.mark.parametrize("sent", MISTAKE, ids=["a head", "an offer", "a body behind it"])
+@pytest.mark.parametrize("pipelined", [False, True], ids=["alone", "pipelined"])
+@on_loop
+async def test_a_mistake_of_the_proxys_own_is_a_500_and_not_the_clients_fault(
+    sent: bytes, pipelined: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with (
+        model_server(answering(ok())) as fake,
+        proxy(fake, protocol=Mistaken) as port,
+        client(port) as one,
+    ):
+        await one.send(first + sent if pipelined else first)
+        assert (await one.reply()).status == 200
+        if not pipelined:
+            await one.send(sent)
+        reply = await one.reply(sent.split()[0].decode())
+        assert (reply.status, reply.body) == (500, b"Internal Server Error\n")
+        assert b"KeyError" not in await one.rest()
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+
+
+@on_loop
+async def test_a_mistake_in_the_middle_of_a_body_is_a_500_and_is_logged_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistaken(_self: Exchange, _body: bytes) -> None:
+        raise ZeroDivisionError
+
+    async with model_server(answering(ok())) as fake, proxy(fake) as port, client(port) as one:
+        monkeypatch.setattr(Exchange, "feed", mistaken)
+        await one.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345")
+        assert (await one.reply("POST")).status == 500
+        await one.rest()
+    assert "in mistaken" in caplog.text
