@@ -95,7 +95,7 @@ $(VENV)/dev.stamp: requirements/dev.txt requirements/data.txt pyproject.toml | $
 $(CACHE)/servers-%/stamp: requirements/servers/%.txt
 	@echo "==> installing model servers into $(@D)"
 	@$(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --no-deps -r $<
+	@$(@D)/bin/python -m pip install --quiet --no-deps $(LOCKED) -r $<
 	@touch $@
 
 $(FOREIGN)/stamp: requirements/foreign.txt
