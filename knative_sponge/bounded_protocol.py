@@ -8,6 +8,7 @@ or 503.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -36,7 +37,8 @@ class PortLimits:
     """The bounds of one port; bytes and seconds.
 
     head, fields: of a request's head. body: of its body. bodies: of all bodies that the port holds at once.
-    connections: open at once; the longest idle goes when another one comes.
+    connections: open at once; the longest idle goes when another one comes, and where all are busy, one of the address that has
+    most. The same holds for room for bodies.
     silent_s: from the connection's start to its first byte. head_s: from a head's first byte to its end. body_s: from
     there to the body's end.
     answer_s: from there to the answer's end; None leaves it to the application, for streams that are meant to last.
@@ -67,9 +69,51 @@ class PortState:
     places: ConnectionLimit = field(init=False)
     held: int = 0
     """Bytes of bodies that are held."""
+    _open: dict[BoundedProtocol, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.places = ConnectionLimit(self.limits.connections)
+
+    def enter(self, connection: BoundedProtocol) -> bool:
+        """Whether a new connection has a place. Where all are busy it takes one from the address that has most, unless its own
+        would have as many then: from an unfinished body if there is one."""
+        if self.places.enter(connection) is Place.NONE:
+            counts = Counter(one.peer for one in self._open)
+            largest, count = counts.most_common(1)[0]
+            if count <= counts[connection.peer] + 1:
+                return False
+            theirs = [one for one in self._open if one.peer == largest]
+            victim = next((one for one in theirs if one.in_body), theirs[0])
+            self.leave(victim)
+            victim.shed()
+            self.places.enter(connection)
+        self._open[connection] = None
+        return True
+
+    def leave(self, connection: BoundedProtocol) -> None:
+        """It is closed, or about to be."""
+        self._open.pop(connection, None)
+        self.places.leave(connection)
+
+    def take(self, connection: BoundedProtocol, size: int) -> bool:
+        """Whether there is room for more of a body. Where there is none it takes that of the largest body of the address that
+        holds most, unless its own would hold as much then."""
+        while self.held + size > self.limits.bodies:
+            sums: Counter[str] = Counter()
+            for one in self._open:
+                sums[one.peer] += one.held
+            largest, most = max(sums.items(), key=lambda item: item[1])
+            if most <= sums[connection.peer] + size:
+                return False
+            max((one for one in self._open if one.peer == largest), key=lambda one: one.held).give_way()
+        self.held += size
+        connection.held += size
+        return True
+
+    def give_back(self, connection: BoundedProtocol) -> None:
+        """It holds nothing of a body any more."""
+        self.held -= connection.held
+        connection.held = 0
 
 
 class _TooMuch(Exception):
@@ -100,32 +144,48 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_size = 0
         self._body_size = 0
-        self._held = 0
         self._over = False
+        self.held = 0
+        """Bytes of the body that is held; counted by the port."""
+        self.in_body = False
+        """The body of a request is not complete yet."""
 
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._port.places.enter(self) is Place.NONE:
+        if not self._port.enter(self):
             self._end(503)
             return
         transport.set_write_buffer_limits(high=64 * 1024)
         self._within(self._limits.silent_s, None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._port.places.leave(self)
+        self._port.leave(self)
         self._over = True
         self._stop()
-        self._give_back()
+        self._port.give_back(self)
         if self._unread is not None:
             self._unread.cancel()
         super().connection_lost(exc)
 
+    @property
+    def peer(self) -> str:
+        """The address it comes from."""
+        return "" if self.client is None else self.client[0]
+
     def shed(self) -> None:
         """See `connection_limit.Connection`."""
         self._over = True
+        self._port.leave(self)
+        self._port.give_back(self)
         self.transport.abort()
+
+    def give_way(self) -> None:
+        """Somebody else needs the room that its body takes."""
+        self._port.give_back(self)
+        self.cycle.body = b""
+        self._end(503)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -191,6 +251,7 @@ class BoundedProtocol(HttpToolsProtocol):
         for name, value in self.headers:
             if name == b"content-length" and int(value) > self._limits.body:
                 self._refuse(413)
+        self.in_body = True
         super().on_headers_complete()
         self._within(self._limits.body_s, 408)
 
@@ -199,21 +260,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._body_size += size
         if self._body_size > self._limits.body:
             self._refuse(413)
-        if self._port.held + size > self._limits.bodies:
+        if not self._port.take(self, size):
             self._refuse(503)
-        self._port.held += size
-        self._held += size
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self.in_body = False
         super().on_message_complete()
         self._stop()
         if self._limits.answer_s is not None and not self.cycle.response_complete:
             self._within(self._limits.answer_s, None)
 
     def on_response_complete(self) -> None:
+        self.in_body = False
         self._stop()
-        self._give_back()
+        self._port.give_back(self)
         super().on_response_complete()
         if self.cycle.response_complete:
             self._port.places.idle(self)
@@ -229,10 +290,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _give_back(self) -> None:
-        self._port.held -= self._held
-        self._held = 0
 
     def _refuse(self, status: int) -> NoReturn:
         """End the connection from within the parser, which goes no further."""

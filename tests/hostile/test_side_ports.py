@@ -169,6 +169,57 @@ async def test_all_bodies_together_are_bounded() -> None:
         assert (await one.reply()).body == b"1000"
 
 
+BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + b"x" * 999
+OTHER = "127.0.0.2"
+
+
+@on_loop
+async def test_unfinished_bodies_of_one_address_take_no_place_that_another_needs() -> None:
+    async with (
+        listening(PortLimits(connections=3)) as port,
+        client(port) as first,
+        client(port) as second,
+        client(port) as third,
+    ):
+        for one in (first, second, third):
+            await one.send(BODY)
+        await asyncio.sleep(0.05)
+        async with client(port) as fourth:
+            assert (await _rest(fourth)).startswith(b"HTTP/1.1 503"), "of the same address"
+        async with client(port, OTHER) as honest:
+            await honest.send(HEAD)
+            assert (await honest.reply()).status == 200
+        assert await _rest(first) == b"", "the one that has been there longest"
+        await second.send(b"x")
+        assert (await second.reply()).body == b"1000"
+
+
+@on_loop
+async def test_nobody_is_pushed_out_by_an_address_that_has_as_much() -> None:
+    async with listening(PortLimits(connections=2)) as port, client(port) as first, client(port, OTHER) as honest:
+        for one in (first, honest):
+            await one.send(BODY)
+        await asyncio.sleep(0.05)
+        async with client(port) as second:
+            assert (await _rest(second)).startswith(b"HTTP/1.1 503")
+        await honest.send(b"x")
+        assert (await honest.reply()).body == b"1000"
+
+
+@on_loop
+async def test_bodies_of_one_address_take_no_room_that_another_needs() -> None:
+    limits = PortLimits(body=1000, bodies=2000)
+    async with listening(limits) as port, client(port) as first, client(port) as second, client(port, OTHER) as honest:
+        for one in (first, second):
+            await one.send(BODY)
+        await asyncio.sleep(0.05)
+        await honest.send(BODY + b"x")
+        assert (await honest.reply()).body == b"1000"
+        assert (await _rest(first)).startswith(b"HTTP/1.1 503")
+        await second.send(b"x")
+        assert (await second.reply()).body == b"1000"
+
+
 @on_loop
 async def test_a_large_review_is_legitimate() -> None:
     from knative_sponge.controller.admission.bodies import LARGEST_REVIEW

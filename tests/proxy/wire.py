@@ -150,8 +150,9 @@ class Client(Wire):
 
 
 @asynccontextmanager
-async def client(port: int) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection(LOCAL, port, limit=2**24)
+async def client(port: int, local: str = LOCAL) -> AsyncIterator[Client]:
+    """local: the address it comes from."""
+    reader, writer = await asyncio.open_connection(LOCAL, port, limit=2**24, local_addr=(local, 0))
     try:
         yield Client(reader, writer)
     finally:
