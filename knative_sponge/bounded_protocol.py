@@ -184,7 +184,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def give_way(self) -> None:
         """Somebody else needs the room that its body takes."""
         self._port.give_back(self)
-        self.cycle.body = b""
+        self.cycle.body = bytearray()
         self._end(503)
 
     def pause_writing(self) -> None:

@@ -57,6 +57,17 @@ LIMITS = (
         "a quarter of that memory at 32 KiB each, and a third of the open files",
     ),
     Limit("open files for all else", ("proxy.http.bounds:RESERVED_FILES",), "kept free"),
+    Limit(
+        "TLS handshakes of one port at a time",
+        ("tls_acceptor:MOST_HANDSHAKES",),
+        "wait; the address with most gives way",
+    ),
+    Limit(
+        "connections of one port that wait for their handshake",
+        ("tls_acceptor:MOST_WAITING",),
+        "the oldest of the address with most is closed",
+    ),
+    Limit("time of a TLS handshake", ("tls_acceptor:HANDSHAKE_S",), "closed"),
     Limit("time from a head's first byte to its end", ("SPONGE_HEAD_TIMEOUT",), "closed"),
     Limit("time in which a client takes nothing of its answer", ("SPONGE_DELIVERY_TIMEOUT",), "cut"),
     Limit("characters of an annotation", ("settings.serving:MOST_TEXT",), "refused at admission"),

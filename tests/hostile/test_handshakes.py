@@ -48,8 +48,7 @@ def proxy_with(folder: Path, files: int | None = None) -> Iterator[Target]:
     OLD.write(folder)
     with socket.create_server((LOCAL, 0)) as free:
         port = free.getsockname()[1]
-    told = {"SPONGE_CERTIFICATES": str(folder), "QUEUE_SERVING_TLS_PORT": str(port)}
-    with proxy_process(files=files, **told) as process:
+    with proxy_process(files=files, SPONGE_CERTIFICATES=str(folder), QUEUE_SERVING_TLS_PORT=str(port)) as process:
 
         def ask() -> int:
             plain = socket.create_connection((LOCAL, port), timeout=10, source_address=(HONEST, 0))

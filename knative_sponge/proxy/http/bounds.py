@@ -17,7 +17,8 @@ one of 50 fields, about 10 KiB for the connection to the model server; measured,
 BASE_BYTES: Final = 64 * 2**20
 """What the process needs for itself: 40 MiB after its start, and room for what is copied for a moment."""
 RESERVED_FILES: Final = 128
-"""Open files that are not for the data ports: listeners, the side ports' connections, the loop, spare places."""
+"""Open files that are not for the data ports: listeners, the side ports' connections, the loop, spare places. Connections whose
+TLS handshake is not over come on top (`tls_acceptor.handshake_files`)."""
 _FILES_PER_CONNECTION: Final = 3
 """Its socket, one to the model server, and one that watches a client that has ended its side."""
 _SHARE: Final = 4
