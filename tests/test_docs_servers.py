@@ -26,9 +26,8 @@ ROWS = {
 def pinned() -> dict[str, str]:
     files = [ROOT / "requirements" / "foreign.txt", *(ROOT / "requirements" / "servers").glob("*.txt")]
     locks = "\n".join(file.read_text() for file in files)
-    return dict(
-        re.findall(r"^([\w.-]+)==(\S+)(?: \\)?$", locks, re.MULTILINE)
-    )  # a line with hashes below it ends in a backslash
+    # A line with hashes below it ends in a backslash.
+    return dict(re.findall(r"^([\w.-]+)==(\S+)(?: \\)?$", locks, re.MULTILINE))
 
 
 def test_each_line_is_a_test_with_the_command_as_it_stands() -> None:
