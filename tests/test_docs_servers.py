@@ -25,7 +25,9 @@ ROWS = {
 
 def pinned() -> dict[str, str]:
     files = [ROOT / "requirements" / "foreign.txt", *(ROOT / "requirements" / "servers").glob("*.txt")]
-    return dict(re.findall(r"^([\w.-]+)==(\S+)$", "\n".join(file.read_text() for file in files), re.MULTILINE))
+    locks = "\n".join(file.read_text() for file in files)
+    # A line with hashes below it ends in a backslash.
+    return dict(re.findall(r"^([\w.-]+)==(\S+)(?: \\)?$", locks, re.MULTILINE))
 
 
 def test_each_line_is_a_test_with_the_command_as_it_stands() -> None:
