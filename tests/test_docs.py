@@ -8,6 +8,7 @@ from pathlib import Path
 from knative_sponge.core.batching.deadline import CLAIM_HEADERS, ClientBudget, deadline_of
 from knative_sponge.errors import Reason
 from knative_sponge.settings import ServingSettings
+from knative_sponge.settings import proxy as proxy_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -54,3 +55,9 @@ def test_every_setting_is_explained_with_its_default() -> None:
     assert [name for name, _ in rows] == list(ServingSettings.names())
     for name, default in rows:
         assert default.strip(" `") == defaults.get(name, "unset")
+
+
+def test_every_variable_of_the_proxy_is_explained() -> None:
+    _, _, section = (DOCS / "design.md").read_text().partition("\n### 5.4 ")
+    listed = set(re.findall(r"`(SPONGE_[A-Z0-9_]+)`", section.partition("\n## ")[0]))
+    assert {name for name in proxy_settings._OPTIONAL if name.startswith("SPONGE_")} <= listed

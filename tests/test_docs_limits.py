@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
+from knative_sponge.bounded_protocol import PortLimits
+from knative_sponge.controller.admission.bodies import READ_S
+from knative_sponge.controller.admission.webhook import _LIMITS as WEBHOOK_LIMITS
 from knative_sponge.core.quantity import format_duration
+from knative_sponge.proxy.http.bounds import memory_budget, shares
+from knative_sponge.proxy.queue.body import COPIES
 from knative_sponge.settings import ControllerSettings, ProxySettings, ServingSettings
 from knative_sponge.settings import controller as controller_settings
 from knative_sponge.settings import proxy as proxy_settings
@@ -156,6 +161,30 @@ def test_every_setting_that_is_a_limit_is_on_it() -> None:
     limits = {name for name, _ in defaults() if re.match(r"(?:SPONGE_)?(?:MAX|max)[_-]", name)}
     no_strangers = {"max-batch", "max-inflight", "max-cores", "max-memory", "max-network-share"}
     assert limits - no_strangers <= listed
+
+
+def prose() -> str:
+    """The page of settings behind the table, on one line."""
+    return " ".join(split("settings.md")[2].split())
+
+
+def test_the_page_says_the_bounds_of_the_side_ports() -> None:
+    ports, webhook = PortLimits(), WEBHOOK_LIMITS
+    assert f"heads of {ports.head >> 10} KiB and {ports.fields} fields (431)" in prose()
+    assert f"bodies of {ports.body >> 10} KiB (413; the webhook {webhook.body >> 20} MiB)" in prose()
+    assert f"{ports.connections} connections (the webhook {webhook.connections})" in prose()
+    assert f"{ports.bodies >> 20} MiB of bodies at once (503; the webhook {webhook.bodies >> 20} MiB)" in prose()
+    assert f"connection has {ports.silent_s:g} s, a head {ports.head_s:g} s, a body {ports.body_s:g} s (408;" in prose()
+    assert f"a review {READ_S:g} s), an answer {ports.answer_s:g} s (the webhook's {webhook.answer_s:g} s;" in prose()
+    assert f"a client that reads nothing {ports.unread_s:g} s" in prose()
+
+
+@pytest.mark.parametrize(
+    ("container", "words"), [(None, "{} MiB without a memory limit"), (128 * 2**20, "{} MiB in a container of 128 MiB")]
+)
+def test_the_page_says_how_large_a_body_the_budget_allows(container: int | None, words: str) -> None:
+    budget, _ = shares(memory_budget(container), files=2**20)
+    assert words.format(round(budget.largest / COPIES / 2**20)) in prose()
 
 
 if __name__ == "__main__":

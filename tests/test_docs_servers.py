@@ -25,7 +25,9 @@ ROWS = {
 
 def pinned() -> dict[str, str]:
     files = [ROOT / "requirements" / "foreign.txt", *(ROOT / "requirements" / "servers").glob("*.txt")]
-    return dict(re.findall(r"^([\w.-]+)==(\S+)$", "\n".join(file.read_text() for file in files), re.MULTILINE))
+    locks = "\n".join(file.read_text() for file in files)
+    # A line with hashes below it ends in a backslash.
+    return {name.lower(): version for name, version in re.findall(r"^([\w.-]+)==(\S+)(?: \\)?$", locks, re.MULTILINE)}
 
 
 def test_each_line_is_a_test_with_the_command_as_it_stands() -> None:
@@ -52,7 +54,7 @@ def test_what_tells_a_server_its_port_is_what_does(server: Server) -> None:
 
 @pytest.mark.parametrize("server", SERVERS, ids=str)
 def test_what_was_tried_is_the_version_that_is_installed_for_the_test(server: Server) -> None:
-    assert ROWS[server.name][4] == (pinned()[server.package] if server.environment else "documentation only")
+    assert ROWS[server.name][4] == (pinned()[server.package.lower()] if server.environment else "documentation only")
 
 
 @pytest.mark.parametrize("server", SERVERS, ids=str)

@@ -130,6 +130,6 @@ def test_the_sidecar_has_nothing_of_the_other_programs() -> None:
     }
     modules = {
         "__init__.py", "asgi.py", "bounded_protocol.py", "byte_budget.py", "connection_limit.py", "errors.py", "listener.py",
-        "process_limits.py",
+        "process_limits.py", "tls_acceptor.py",
     }  # fmt: skip
     assert parts == modules | {"codec", "core", "proxy", "settings", "wire"}
