@@ -186,3 +186,18 @@ def test_an_object_of_any_shape_is_answered_and_the_next_one_too(
 
     asyncio.run(body())
     assert caplog.text.count("Traceback") <= 1
+
+
+def test_who_leaves_in_the_middle_of_a_body_is_no_mistake_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async def body() -> None:
+        async with serving(Held(fresh())) as at:
+            one = await at.connect()
+            one.writer.write(b"POST /mutate/pods HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+            await (await at.connect()).ask("/mutate/pods", b"{}")  # what was written before it has arrived
+            one.writer.transport.abort()
+            while at.count("mutate/pods", "gone") != 1:
+                await asyncio.sleep(0.01)
+                assert at.count("mutate/pods", "error") is None
+
+    asyncio.run(body())
+    assert "Traceback" not in caplog.text

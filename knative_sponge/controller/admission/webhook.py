@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -189,6 +189,9 @@ def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starl
             except TimeoutError:
                 outcome = "too-slow"
                 return PlainTextResponse(f"a review comes within {READ_S:g} s\n", 408, {"connection": "close"})
+            except ClientDisconnect:
+                outcome = "gone"
+                return Response(status_code=400)  # nobody reads it
             except (BusyCaller, BodiesTooLarge) as error:
                 outcome = "busy"
                 return PlainTextResponse(f"{error}\n", 503)
