@@ -15,7 +15,10 @@ from knative_sponge.wire.demand import DemandLine
 
 def known(asked: float = 1.0, sized_s: float = 0.0) -> tuple[PodState, Any]:
     """A pod seen first at 100 s, and what stands in for its resizer."""
-    pod, machine = SimpleNamespace(admitted=0.0, size=asked), SimpleNamespace(asked=asked, accepted=asked)
+    pod, machine = (
+        SimpleNamespace(admitted=0.0, size=asked, in_force=asked),
+        SimpleNamespace(asked=asked, accepted=asked),
+    )
     resizer: Any = SimpleNamespace(pod=pod, machine=machine, sized_s=sized_s)
     return PodState(resizer, GrowthRules(), 100.0), resizer
 
