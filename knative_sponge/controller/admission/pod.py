@@ -81,9 +81,9 @@ def review_pod(
     fits on no node never starts. bounds: of the start size; `effective` shows what counts within them. The proxy is told what
     the revision says: its pod outlives the limits of today, and the leader bounds what it is given.
 
-    The answer tells a stranger nothing: a profile is found only by the Configuration's uid, which is known to who may read it,
-    and of the control token there is only the digest. Where there is no control key the pod starts all the same, with closed
-    control routes, and `effective` says so.
+    The answer tells a stranger nothing but the limits of a namespace: a profile is found only by the Configuration's uid, which
+    is known to who may read it, and of the control token there is only the digest. Where there is no control key the pod starts
+    all the same, with closed control routes, and `effective` says so.
 
     Reviewing the result again changes nothing but the control token, of which each review makes another: what was there before
     may be the copy of another pod's.
