@@ -14,10 +14,11 @@ from knative_sponge.controller.admission.rotation import Rotation, SecretSource
 from knative_sponge.controller.admission.stock_proxy_report import Reporter
 from knative_sponge.controller.admission.webhook import WebhookServer
 from knative_sponge.controller.cluster.control_token import key_named
+from knative_sponge.controller.cluster.namespace_limits import NamespaceLimits
 from knative_sponge.controller.cluster.node import start_room
 from knative_sponge.controller.cluster.ownership import Ownership
 from knative_sponge.controller.cluster.pod import PodView, control_reference
-from knative_sponge.controller.cluster.watches import Nodes, Watches
+from knative_sponge.controller.cluster.watches import Nodes, Watches, limits_config
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
 from knative_sponge.controller.kube.lease import Elector
@@ -77,6 +78,8 @@ class Process:
         self._profiles = ProfileStore(kube, settings.namespace, self.failures)
         self._keys = ControlKeys(kube, settings)
         self._nodes = Nodes(kube, rng, self.failures)
+        self._limits_config = limits_config(kube, settings.namespace, rng, self.failures)
+        self._limits = NamespaceLimits(self._limits_config)
         self.webhook = WebhookServer(
             settings,
             SecretSource(kube, settings),
@@ -84,11 +87,13 @@ class Process:
             self._keys.mint,
             lookup=self._profiles.get,
             room=self._room,
+            bounds=self._limits.known_of,
             host=host,
         )
         checks = {
             "the webhook has no certificate": self._serves,
             "the webhook has no control key": lambda: self._keys.ready,
+            "the webhook has not read the limits": lambda: self._limits.ready,
             "the leader has not listed everything": self._synced,
         }
         self.health = Listener(health_app(checks), host, settings.health_port)
@@ -111,6 +116,7 @@ class Process:
             asyncio.create_task(self._profiles.run(), name="profiles"),
             asyncio.create_task(self._keys.run(), name="control keys"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
+            asyncio.create_task(self._limits_config.run(), name="limits"),
         )
         stopping = asyncio.create_task(stop.wait())
         try:
@@ -139,12 +145,17 @@ class Process:
         settings, metrics = self._settings, self._metrics
         kube = self._kube.fenced(self._elector.fence)
         self._watches = watches = Watches(
-            kube, settings.system_namespace, self._rng, self._nodes, settings.namespace, self.failures
+            kube, settings.system_namespace, self._rng, self._nodes, self._limits_config, self.failures
         )
         recorder = Recorder(kube, settings.pod)
         keeper = ProfileKeeper(kube, self._profiles, settings.namespace, self.failures)
         owners = Ownership(
-            watches.revisions, watches.deployments, watches.replica_sets, watches.limits, images=settings.proxy_images
+            watches.revisions,
+            watches.deployments,
+            watches.replica_sets,
+            self._limits,
+            images=settings.proxy_images,
+            proven=self._keys.admitted,
         )
         sizer = Sizer(
             kube,
@@ -178,14 +189,16 @@ class Process:
         rotations = (
             (key_rotation, Rotation(kube, settings, failures=self.failures)) if own_certificates else (key_rotation,)
         )
-        unsubscribe = self._keys.subscribe(sizer.divider.tokens_changed)
+        unsubscribe = [self._keys.subscribe(told) for told in (sizer.divider.tokens_changed, owners.all_changed)]
         metrics.leads(True)
         try:
             async with asyncio.TaskGroup() as group:
                 for part in (watches, sizer, activators, reconciler, reporter, *rotations):
                     group.create_task(part.run(), name=type(part).__name__)
         finally:
-            unsubscribe()
+            for forget in unsubscribe:
+                forget()
+            owners.close()
             self._watches = None
             self._nodes.forget_subscribers()
             metrics.leads(False)

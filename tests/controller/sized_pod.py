@@ -103,14 +103,21 @@ def status_of(pod: Any, name: str = "user-container") -> Any:
     return found
 
 
-def viewed(pod: Any) -> PodView:
-    """The pod as a value, with the settings that its annotations say: Knative copies them from the Revision."""
+def viewed(pod: Any, admitted: float = 0.0) -> PodView:
+    """The pod as a value, with the settings that its annotations say: Knative copies them from the Revision. admitted: cores
+    that are proven of it."""
     owned = Copied().owned(pod)
-    return view(pod, None if owned is None else owned.settings)
+    return view(pod, None if owned is None else owned.settings, proven=admitted)
 
 
 class Copied:
-    """Stands in for `Ownership`, for pods whose owners are no matter: Knative copies a Revision's annotations to its pods."""
+    """Stands in for `Ownership`, for pods whose owners are no matter: Knative copies a Revision's annotations to its pods.
+
+    admitted: cores that are proven of each pod.
+    """
+
+    def __init__(self, admitted: float = 0.0) -> None:
+        self.admitted = admitted
 
     def owned(self, pod: Any) -> Owned | None:
         annotations = {
@@ -120,7 +127,8 @@ class Copied:
         }
         try:
             labels = pod["metadata"].get("labels") or {}
-            return Owned(read_settings(annotations), labels.get(SERVICE_LABEL) or "", labels.get(OWNER_UID_LABEL) or "")
+            service, owner = labels.get(SERVICE_LABEL) or "", labels.get(OWNER_UID_LABEL) or ""
+            return Owned(read_settings(annotations), service, owner, admitted=self.admitted)
         except SettingError:
             return None
 

@@ -17,12 +17,13 @@ import aiohttp
 import pytest
 import yaml
 
-from knative_sponge.controller.cluster.control_token import Control, KeyRing
+from knative_sponge.controller.cluster.control_token import Control, KeyRing, sized_nonce
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.lease import Elector
 from knative_sponge.controller.kube.resource import (
     DEPLOYMENTS,
     LEASES,
+    LIMITS,
     MUTATING_WEBHOOKS,
     NODES,
     POD_AUTOSCALERS,
@@ -34,11 +35,12 @@ from knative_sponge.controller.kube.resource import (
     VALIDATING_WEBHOOKS,
 )
 from knative_sponge.controller.process import Process
+from knative_sponge.controller.sizing.sizer import Sizer
 from knative_sponge.errors import NotLeader
 from knative_sponge.settings import ControllerSettings
 from knative_sponge.wire.http import ADMIN_PORT
 from tests.controller.admission.pod_kit import IMAGE
-from tests.controller.admission_kit import container
+from tests.controller.admission_kit import container, env_of, pod_with, question, stored_after
 from tests.controller.apiserver import FakeApi, Refused
 from tests.controller.revision_kit import NAME, NAMESPACE, autoscaler, deployment, pod, revision, run, until
 from tests.controller.sized_pod import owners_of, running
@@ -196,6 +198,91 @@ def test_a_pod_whose_key_is_read_later_is_heard_then(caplog: pytest.LogCaptureFi
                 api.change(SECRETS, "control-keys", SPACE, data={"1": old, "2": new})
                 await until(lambda: proxy.listeners == 1)
             await proxy.close()
+
+    run(body())
+
+
+async def asked(process: Process, path: str, body: bytes) -> Any:
+    """What the replica's webhook answers."""
+    url = f"https://127.0.0.1:{process.webhook.port}{path}"
+    async with aiohttp.ClientSession() as session, session.post(url, data=body, ssl=False) as answer:
+        return await answer.read()
+
+
+def test_every_replica_admits_within_the_limits_and_so_it_does_when_they_change() -> None:
+    """The webhook of any replica is asked, and only one of them leads."""
+
+    async def body() -> None:
+        async with FakeApi() as api, replica(api, "one") as (first, _), replica(api, "two") as (second, _):
+            metadata = {"name": LIMITS.names[0], "namespace": SPACE}
+            api.put(LIMITS, {"metadata": metadata, "data": {"default": "max-cores: 2"}})
+            await ready(first)
+            await ready(second)
+            for limit in ("2", "3"):
+                api.put(LIMITS, {"metadata": metadata, "data": {"default": f"max-cores: {limit}"}})
+                for process in (first, second):
+                    greedy = pod_with({"slo": "500ms", "min-cores": "32", "max-cores": "64"})
+                    size = ""
+                    while size != limit:
+                        await asyncio.sleep(0.01)
+                        stored = stored_after(greedy, await asked(process, "/mutate/pods", question(greedy)))
+                        size = env_of(stored)["SPONGE_CORES"]
+                        assert size in ("2", "3")
+
+    run(body())
+
+
+def test_a_replica_that_has_not_read_the_limits_is_not_ready_and_admits_with_what_a_pod_requests() -> None:
+    async def body() -> None:
+        async with FakeApi() as api:
+
+            def no_limits(_method: str, path: str) -> None:
+                if "/configmaps" in path and SPACE in path and "profiles" not in path:
+                    raise Refused(403, "Forbidden")
+
+            api.before = no_limits
+            async with replica(api) as (process, _):
+                await until(lambda: process.webhook.ready)
+                status, text = await get(process.health.port, "/readyz")
+                assert status == 503
+                assert "has not read the limits" in text
+                greedy = pod_with({"slo": "500ms", "min-cores": "32"})
+                stored = stored_after(greedy, await asked(process, "/mutate/pods", question(greedy)))
+                assert env_of(stored)["SPONGE_CORES"] == "100m"
+
+    run(body())
+
+
+def test_the_leader_knows_with_how_many_cores_a_pod_was_admitted_once_it_has_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Sizer] = []
+    begin = Sizer.__init__
+
+    def noted(self: Sizer, *parts: Any, **more: Any) -> None:
+        made.append(self)
+        begin(self, *parts, **more)
+
+    monkeypatch.setattr(Sizer, "__init__", noted)
+
+    async def body() -> None:
+        async with FakeApi() as api:
+            configure(api)
+            api.put(NODES, {"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "4", "memory": "8Gi"}}})
+            old, new = base64.b64encode(b"k" * 32).decode(), base64.b64encode(b"n" * 32).decode()
+            api.put(SECRETS, {"metadata": {"name": "control-keys", "namespace": SPACE}, "data": {"1": old}})
+            put_owned(
+                api, with_control(running(), KeyRing({2: b"n" * 32}).mint("default", sized_nonce(0.05, "r" * 32)))
+            )
+            async with replica(api):
+
+                def admitted() -> float | None:
+                    pods = made[0].divider.pods if made else {}
+                    return next((pod.admitted for pod in pods.values()), None)
+
+                await until(lambda: admitted() == 0.0)
+                api.change(SECRETS, "control-keys", SPACE, data={"1": old, "2": new})
+                await until(lambda: admitted() == 0.05)
 
     run(body())
 

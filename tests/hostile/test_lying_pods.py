@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from knative_sponge.controller.kube.informer import Changed
 from knative_sponge.wire.demand import DemandLine, decode_demand
+from tests.controller.admission_kit import container
 from tests.controller.sizing.divider_kit import Stage, staged
 
 CORES = 8.0
@@ -127,18 +129,59 @@ def test_what_a_proxy_says_counts_no_further_than_it_can_show(name: str) -> None
     staged(body)
 
 
-def test_a_pod_that_got_round_the_webhook_has_no_claim_to_the_size_that_it_gives_itself() -> None:
-    """It was made without a revision's label, with variables of its own; then it got the label."""
+def liar_from_elsewhere(stage: Stage, cores: float, proven: float = 0.0) -> None:
+    """A pod that this leader sees first with so many cores, and that says it was admitted with 4096."""
+    stage.remove("b")
+    stage.proven["liar"] = proven
+    stage.add("liar", cores, namespace="liars")
+    pod: Any = stage.store.pods["liar"]
+    env = container(pod, "queue-proxy")["env"]
+    env[:] = [one for one in env if one["name"] != "SPONGE_CORES"] + [{"name": "SPONGE_CORES", "value": "4096"}]
+    stage.put(pod)
+    # Seen anew, as a leader that has just begun sees it.
+    key = stage.keys["liar"]
+    known = stage.place.pods[key]
+    stage.place.tell(Changed(key, known, None))
+    stage.place.tell(Changed(key, None, known))
+
+
+@pytest.mark.parametrize(
+    ("cores", "proven"),
+    [
+        pytest.param(0.5, 0.0, id="says a size, small when seen first"),
+        pytest.param(7.0, 0.0, id="says a size, and has grown while its neighbour was idle"),
+        pytest.param(7.0, 0.1, id="was admitted with a tenth, and has grown"),
+        pytest.param(0.5, 4096.0, id="has copied what a pod of thousands of cores carried"),
+    ],
+)
+def test_a_pod_has_no_claim_to_a_size_that_it_was_not_admitted_with(cores: float, proven: float) -> None:
+    """What it carries can be chosen by who makes it, and what it has may be what its neighbours did not need."""
 
     async def body(stage: Stage) -> None:
-        stage.remove("b")
-        stage.add("liar", namespace="liars", min_cores="4096")
-        assert stage.divider.pods["liars", "liar"].resizer.pod.admitted == 4096
+        liar_from_elsewhere(stage, cores, proven)
         for _ in range(6):
             stage.say("a", 6.0)
             stage.tell_line("liar", GREEDY)
             await stage.divided()
             await asyncio.sleep(1.0)
         assert stage.resizer("a").machine.asked >= FAIR * 0.98
+
+    staged(body)
+
+
+def test_a_pod_that_was_admitted_with_more_than_its_share_keeps_that_whatever_its_neighbours_say() -> None:
+    async def body(stage: Stage) -> None:
+        stage.remove("b")
+        stage.proven["large"] = 6.0
+        stage.add("large", 6.0, namespace="honest")
+        stage.add("liar", namespace="liars")
+        stage.change("liar", priority="9")
+        for _ in range(6):
+            for name in ("a", "liar"):
+                stage.tell_line(name, GREEDY)
+            stage.say("large", 6.0)
+            await stage.divided()
+            await asyncio.sleep(1.0)
+        assert stage.resizer("large").machine.asked >= 6.0 * 0.98
 
     staged(body)

@@ -32,7 +32,7 @@ def texts(value: Any) -> Iterator[str]:
 
 def test_whoever_may_read_a_pod_can_neither_resize_it_nor_listen_to_it() -> None:
     pod = review_pod(
-        pod_with(), "queue-proxy:1", lambda namespace: RING.mint(namespace, "n0nce"), namespace="shop"
+        pod_with(), "queue-proxy:1", lambda namespace, _cores: RING.mint(namespace, "n0nce"), namespace="shop"
     ).changed
     assert pod is not None
     env = {one["name"]: one.get("value", "10.0.0.7") for one in container(pod, "queue-proxy")["env"]}

@@ -25,7 +25,7 @@ MIB = 2**20
 
 def mutate_pod(review: Review) -> Verdict:
     assert review.new is not None
-    return review_pod(review.new, "queue-proxy:1", lambda _namespace: minted(), namespace="shop")
+    return review_pod(review.new, "queue-proxy:1", lambda _namespace, _cores: minted(), namespace="shop")
 
 
 def many(count: int, name: str, value: str = "x") -> dict[str, str]:

@@ -205,7 +205,7 @@ def webhooks() -> list[Object]:
 
 def test_webhooks_call_the_paths_that_are_served() -> None:
     paths = [webhook["clientConfig"]["service"].pop("path") for webhook in webhooks()]
-    assert sorted(paths) == sorted(rules("image", lambda _namespace: None))
+    assert sorted(paths) == sorted(rules("image", lambda _namespace, _cores: None))
 
 
 @pytest.mark.parametrize("webhook", webhooks(), ids=lambda webhook: webhook["clientConfig"]["service"]["path"])

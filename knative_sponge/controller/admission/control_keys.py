@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from knative_sponge.controller.admission.rotation import SecretKeeper, SecretReader
-from knative_sponge.controller.cluster.control_token import KEY_BYTES, Control, KeyRing
+from knative_sponge.controller.cluster.control_token import KEY_BYTES, Control, KeyRing, sized_nonce
 from knative_sponge.controller.kube.resource import SECRETS, Object
 from knative_sponge.errors import KubeError, KubeNotFound
 from knative_sponge.settings.controller import ControllerSettings
@@ -55,13 +55,18 @@ class ControlKeys:
         """May pods be admitted here? There is a key, or none came for PATIENCE_S."""
         return self._ring.newest is not None or self._clock() - self._since_s >= PATIENCE_S
 
-    def mint(self, namespace: str) -> Control | None:
-        """What a new pod of this namespace carries; None while there is no key: its control routes stay closed."""
-        control = self._ring.mint(namespace, secrets.token_urlsafe(24))
+    def mint(self, namespace: str, cores: float) -> Control | None:
+        """What a new pod of this namespace carries that starts with so many cores; None while there is no key: its control
+        routes stay closed."""
+        control = self._ring.mint(namespace, sized_nonce(cores, secrets.token_urlsafe(24)))
         if control is None:
             self._woken.set()
             log.warning("a pod in %s is admitted without a control key: it keeps the size it starts with", namespace)
         return control
+
+    def admitted(self, namespace: str, reference: str, digest: str) -> float:
+        """See `KeyRing.admitted`."""
+        return self._ring.admitted(namespace, reference, digest)
 
     def token(self, namespace: str, reference: str) -> str:
         """The token of a pod of this namespace; empty where its key is not known, which is looked for."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 from knative_sponge.controller.admission.admission_review import Object, Verdict, member
 from knative_sponge.controller.annotations import OWNER_UID_LABEL, SERVICE_LABEL, SLO_ANNOTATION, read_settings
 from knative_sponge.controller.cluster.control_token import DIGEST, PLAIN, REFERENCE, Control
+from knative_sponge.controller.cluster.limits import CONFIG, NO_LIMITS, Bound, Limits
 from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, USER_PORT, is_serving
 from knative_sponge.controller.profiles.profile import ImageProfile, key_of
 from knative_sponge.core.quantity import format_cores, parse_quantity
@@ -25,6 +26,10 @@ from knative_sponge.settings.serving import EFFECTIVE, PROXY, CpuLimit, ServingS
 
 _PROFILE: Final = "SPONGE_PROFILE"
 _HOST_IPS: Final = "SPONGE_HOST_IPS"
+_UNREAD: Final = Limits(min_cores=ServingSettings().min_cores)
+"""While it is not known what an administrator allows, a pod starts with what it requests, which scheduler and quotas allow any
+pod. The leader gives it its `min-cores` as soon as it knows that it may. A pod that starts with more than is allowed could not
+be put right afterwards: what it starts with is a floor of its namespace's share."""
 _DEFAULT_CORES: Final = 1.0
 """Start size of a container that has neither a request nor a limit of CPU."""
 
@@ -33,8 +38,12 @@ class _KeepStock(Exception):
     """This pod keeps Knative's own proxy. The text says why, for its owner."""
 
 
-Mint = Callable[[str], Control | None]
-"""What a new pod of a namespace carries of its control token (`control_keys.ControlKeys.mint`); None where there is no key."""
+Mint = Callable[[str, float], Control | None]
+"""What a new pod of a namespace that starts with so many cores carries of its control token (`control_keys.ControlKeys.mint`);
+None where there is no key."""
+
+Bounds = Callable[[str], Limits | None]
+"""What the administrator lets a namespace ask for (`namespace_limits.NamespaceLimits.known_of`); None is not known yet."""
 
 Room = Callable[[Object], float | None]
 """Cores that a pod may request at its start, as far as nodes have them (`cluster.node.start_room`); None is not known."""
@@ -43,6 +52,11 @@ Room = Callable[[Object], float | None]
 def no_profile(_key: str) -> ImageProfile | None:
     """A lookup without profiles."""
     return None
+
+
+def unbounded(_namespace: str) -> Limits | None:
+    """Without limits."""
+    return NO_LIMITS
 
 
 def unlimited(_pod: Object) -> float | None:
@@ -57,17 +71,19 @@ def review_pod(
     lookup: Callable[[str], ImageProfile | None] = no_profile,
     namespace: str = "",
     room: Room = unlimited,
+    bounds: Bounds = unbounded,
 ) -> Verdict:
     """The pod as it should be created (outcome `sponge` or `stock`), or unchanged (`untouched`).
 
     image: of our queue-proxy. lookup: the profile of an image in a Service, by `key_of`; it must not wait. namespace:
     of the pod, which a new pod's own metadata need not name. room: bounds a learned size, but not below what the pod requests;
     a learned size is not used where the room is not known. For the nodes on which it was learned may be gone, and a pod that
-    fits on no node never starts.
+    fits on no node never starts. bounds: of the start size; `effective` shows what counts within them. The proxy is told what
+    the revision says: its pod outlives the limits of today, and the leader bounds what it is given.
 
-    The answer tells a stranger nothing: a profile is found only by the Configuration's uid, which is known to who may read it,
-    and of the control token there is only the digest. Where there is no control key the pod starts all the same, with closed
-    control routes, and `effective` says so.
+    The answer tells a stranger nothing but the limits of a namespace: a profile is found only by the Configuration's uid, which
+    is known to who may read it, and of the control token there is only the digest. Where there is no control key the pod starts
+    all the same, with closed control routes, and `effective` says so.
 
     Reviewing the result again changes nothing but the control token, of which each review makes another: what was there before
     may be the copy of another pod's.
@@ -79,9 +95,11 @@ def review_pod(
     changed = pod
     try:
         settings = read_settings(annotations)
-        effective = settings.effective()
-        changed, more = _with_sponge(pod, settings, image, mint, lookup, namespace, room)
-        effective |= more
+        limits = bounds(namespace)
+        counting = (_UNREAD if limits is None else limits).bounded(settings)
+        effective = counting.effective()
+        changed, more = _with_sponge(pod, settings, counting, image, mint, lookup, namespace, room)
+        effective |= more | _shown_limits(limits, settings)
         outcome = "sponge"
     except (_KeepStock, SettingError) as error:
         outcome = "stock"
@@ -102,6 +120,7 @@ def pull_policy(image: str) -> str:
 def _with_sponge(
     pod: Object,
     settings: ServingSettings,
+    counting: ServingSettings,
     image: str,
     mint: Mint,
     lookup: Callable[[str], ImageProfile | None],
@@ -109,7 +128,7 @@ def _with_sponge(
     room: Room,
 ) -> tuple[Object, dict[str, str]]:
     """The pod with our proxy; and what `effective` says of it: `start`, the source of its start size, and `control: none` where
-    nobody can resize it."""
+    nobody can resize it. counting: the settings as far as they count."""
     containers = _containers(pod)
     proxy = next(one for one in containers if one.get("name") == PROXY_CONTAINER)
     if any(one.get("name") == "QUEUE_SERVING_PORT" and one.get("value") == "8013" for one in proxy.get("env") or ()):
@@ -123,18 +142,30 @@ def _with_sponge(
     if learned is not None:
         most = room(pod)
         learned = None if most is None else min(learned, max(most, requested))
-    cores = _within(requested if learned is None else learned, settings)
+    cores = _within(requested if learned is None else learned, counting)
     env = settings.to_env() | {"SPONGE_CORES": format_cores(cores)}
     if profile is not None:
         env[_PROFILE] = profile.model
-    control = mint(namespace)
+    control = mint(namespace, cores)
     changed = {
-        id(serving): _sized(serving, settings, cores),
+        id(serving): _sized(serving, counting, cores),
         id(proxy): _exchanged(proxy, image, env | _control_env(control)),
     }
     after = {**pod, "spec": {**pod["spec"], "containers": [changed.get(id(one), one) for one in containers]}}
     shown = {"start": "request" if learned is None else "learned"}
     return after, shown if control is not None else shown | {"control": "none"}
+
+
+def _shown_limits(limits: Limits | None, settings: ServingSettings) -> dict[str, str]:
+    """What `effective` says of the limits: nothing where they bound nothing."""
+    if limits is None:
+        return {"limits": f"{CONFIG} not read yet"}
+    bounded = limits.bounds_on(settings)
+    return {"limits": f"{CONFIG}: " + ", ".join(map(_told, bounded))} if bounded else {}
+
+
+def _told(bound: Bound) -> str:
+    return f"{bound.name} {bound.said or 'none'} counts as {bound.counts}"
 
 
 def _profile(
@@ -172,14 +203,14 @@ def _exchanged(proxy: Object, image: str, env: Mapping[str, str]) -> Object:
 
 
 def _requested(container: Object) -> float:
-    """The container's own request, else its limit, else one core."""
+    """The container's own request, else its limit, else one core. Raises _KeepStock."""
     resources = member(container, "resources")
     text = member(resources, "requests").get("cpu", member(resources, "limits").get("cpu"))
     return _DEFAULT_CORES if text is None else _quantity(text)
 
 
 def _within(cores: float, settings: ServingSettings) -> float:
-    """The size moved into the bounds that the user set."""
+    """The size moved into the bounds of the settings."""
     most = cores if settings.max_cores is None else settings.max_cores
     return max(settings.min_cores, min(cores, most))
 

@@ -1,5 +1,8 @@
 """The webhook's rules for a Knative Service: it refuses settings that cannot be used, and adds our autoscaler class. Pure.
 
+What is beyond the administrator's limits is not refused, but told: it counts no further than they let it. So a Service that is
+written before its limits, or for several clusters, is the same Service everywhere.
+
 `kn --annotation` writes annotations on the Service and on its template. Both are checked; only the template's count.
 """
 
@@ -17,8 +20,10 @@ from knative_sponge.controller.annotations import (
     read_settings,
     sponge_annotations,
 )
+from knative_sponge.controller.cluster.limits import CONFIG, NO_LIMITS, Limits
+from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.errors import SettingError
-from knative_sponge.settings.serving import ANNOTATION_PREFIX, INTERNAL
+from knative_sponge.settings.serving import ANNOTATION_PREFIX, INTERNAL, ServingSettings
 
 _LEFT_OUT: Final = "it to be left out: the webhook writes it on pods"
 _MOST_ANNOTATIONS: Final = 64
@@ -47,8 +52,9 @@ def mutate_service(review: Review) -> Verdict:
     return Verdict("untouched")
 
 
-def validate_service(review: Review) -> Verdict:
-    """Refuse settings that cannot be used, naming all of them; warn of settings that have no effect.
+def validate_service(review: Review, limits: Limits = NO_LIMITS) -> Verdict:
+    """Refuse settings that cannot be used, naming all of them; warn of settings that have no effect, or less than they say.
+    limits: of the Service's namespace.
 
     Outcomes: allowed, refused, untouched. An update that changes neither the template nor our annotations is untouched whatever
     they say. So is an update of a Service that is being deleted, because its finalizers must be removed.
@@ -67,7 +73,7 @@ def validate_service(review: Review) -> Verdict:
         if len(refused) > len(lines):
             lines.append(f"and {len(refused) - len(lines)} more")
         return Verdict("refused", message="\n".join(lines))
-    return Verdict("allowed", warnings=tuple(_warnings(template, on_service, on_template)))
+    return Verdict("allowed", warnings=tuple(_warnings(template, on_service, on_template, limits)))
 
 
 def _faults(annotations: Mapping[str, str]) -> list[SettingError]:
@@ -78,14 +84,17 @@ def _faults(annotations: Mapping[str, str]) -> list[SettingError]:
     return [*written, *faults({key: value for key, value in annotations.items() if key not in INTERNAL})]
 
 
-def _warnings(template: Object, on_service: Mapping[str, str], on_template: Mapping[str, str]) -> Iterator[str]:
+def _warnings(
+    template: Object, on_service: Mapping[str, str], on_template: Mapping[str, str], limits: Limits
+) -> Iterator[str]:
     alone = sorted(on_service.keys() - on_template.keys())
     if alone:
         yield (
             f"{', '.join(alone)}: no effect on the Service alone; "
             "set it on spec.template, as kn's --annotation and --annotation-revision do"
         )
-    slo_s = read_settings(on_template).slo_s
+    settings = read_settings(on_template)
+    slo_s = settings.slo_s
     if slo_s is None:
         if on_template:
             yield f"{', '.join(sorted(on_template))}: no effect without {SLO_ANNOTATION} on spec.template"
@@ -93,12 +102,38 @@ def _warnings(template: Object, on_service: Mapping[str, str], on_template: Mapp
     if _has_h2c(template):
         yield f"{SLO_ANNOTATION}: the user port is named h2c (HTTP/2), so this revision keeps the stock proxy"
         return
+    yield from _warnings_of_limits(template, settings, limits)
     timeout = member(template, "spec").get("timeoutSeconds")
     if isinstance(timeout, int) and slo_s > timeout:
         yield f"{SLO_ANNOTATION}: longer than timeoutSeconds ({timeout}), which ends every request first"
     chosen = _annotations(template).get(CLASS_ANNOTATION) or CLASS
     if chosen != CLASS:
         yield f"{CLASS_ANNOTATION} is {chosen}: only pod sizes are knative-sponge's, the number of pods is that class's"
+
+
+def _warnings_of_limits(template: Object, settings: ServingSettings, limits: Limits) -> Iterator[str]:
+    for bound in limits.bounds_on(settings):
+        if bound.said and (key := ANNOTATION_PREFIX + bound.name) in _annotations(template):
+            yield f"{key}: {bound.said} counts as {bound.counts}, all that the administrator allows here (ConfigMap {CONFIG})"
+    if limits.max_cores is None:
+        return
+    containers = members(member(template, "spec"), "containers")
+    for container in containers:
+        resources = member(container, "resources")
+        amount = str(member(resources, "requests").get("cpu", member(resources, "limits").get("cpu", "0")))
+        # Knative serves with the container that has ports.
+        if (len(containers) == 1 or members(container, "ports")) and _cores(amount) > limits.max_cores:
+            yield (
+                f"resources: pods start with {format_cores(limits.max_cores)} cores, not {amount}, "
+                f"all that the administrator allows here (ConfigMap {CONFIG})"
+            )
+
+
+def _cores(amount: str) -> float:
+    try:
+        return parse_quantity(amount)
+    except ValueError:
+        return 0.0  # Knative refuses it
 
 
 def _is_served(template: Object) -> bool:

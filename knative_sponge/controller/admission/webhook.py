@@ -26,8 +26,9 @@ from knative_sponge.controller.admission.admission_review import BadReview, Revi
 from knative_sponge.controller.admission.bodies import LARGEST_REVIEW, READ_S, Bodies, BodiesTooLarge, BodyTooLarge
 from knative_sponge.controller.admission.certificate import CertificateError, Certificates, expires_at
 from knative_sponge.controller.admission.loop_share import BusyCaller, LoopShare
-from knative_sponge.controller.admission.pod import Mint, Room, no_profile, review_pod, unlimited
+from knative_sponge.controller.admission.pod import Bounds, Mint, Room, no_profile, review_pod, unbounded, unlimited
 from knative_sponge.controller.admission.service import mutate_service, validate_service
+from knative_sponge.controller.cluster.limits import NO_LIMITS
 from knative_sponge.controller.profiles.store import Lookup
 from knative_sponge.errors import KubeError
 from knative_sponge.listener import Listener
@@ -66,15 +67,16 @@ class WebhookServer:
         *,
         lookup: Lookup = no_profile,
         room: Room = unlimited,
+        bounds: Bounds = unbounded,
         host: str | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """mint: see `pod.Mint`. lookup: profiles by image. room: cores that nodes have for a new pod. host: None is all
-        interfaces. now: wall clock in Unix seconds."""
+        """mint: see `pod.Mint`. lookup: profiles by image. room: cores that nodes have for a new pod. bounds: what
+        the administrator lets a namespace ask for. host: None is all interfaces. now: wall clock in Unix seconds."""
         self._certificates = certificates
         self._now = now
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        app = webhook_app(rules(settings.proxy_image, mint, lookup, room), registry)
+        app = webhook_app(rules(settings.proxy_image, mint, lookup, room, bounds), registry)
         self._listener = Listener(app, host, settings.webhook_port, tls=self._tls, limits=_LIMITS)
         self._expiry = Gauge(
             "sponge_webhook_certificate_expiry_seconds",
@@ -145,15 +147,20 @@ def _tell_failure(following: asyncio.Task[None]) -> None:
         log.error("webhook: certificates are not followed any more, this replica gets unready", exc_info=error)
 
 
-def rules(image: str, mint: Mint, lookup: Lookup = no_profile, room: Room = unlimited) -> Mapping[str, Rule]:
+def rules(
+    image: str, mint: Mint, lookup: Lookup = no_profile, room: Room = unlimited, bounds: Bounds = unbounded
+) -> Mapping[str, Rule]:
     """The rule behind each path."""
 
     def mutate_pod(review: Review) -> Verdict:
         if review.operation != "CREATE" or review.new is None:
             return Verdict("untouched")
-        return review_pod(review.new, image, mint, lookup, review.namespace, room)
+        return review_pod(review.new, image, mint, lookup, review.namespace, room, bounds)
 
-    return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate_service}
+    def validate(review: Review) -> Verdict:
+        return validate_service(review, bounds(review.namespace) or NO_LIMITS)
+
+    return {"/mutate/pods": mutate_pod, "/mutate/services": mutate_service, "/validate/services": validate}
 
 
 def webhook_app(paths: Mapping[str, Rule], registry: CollectorRegistry) -> Starlette:

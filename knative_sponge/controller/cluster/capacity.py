@@ -307,7 +307,14 @@ class ClusterCapacity:
         owned = self._owners.owned(pod)
         if owned is None:
             return view(pod, None)
-        return view(pod, owned.settings, service=owned.service, owner=owned.owner, head_room=owned.head_room)
+        return view(
+            pod,
+            owned.settings,
+            service=owned.service,
+            owner=owned.owner,
+            head_room=owned.head_room,
+            proven=owned.admitted,
+        )
 
     def _owner_changed(self, revision: Key) -> None:
         """Look again at the pods of a revision, or of all."""

@@ -9,8 +9,8 @@
         head-room: 500m
 
 A key is a namespace, or `default` for all others. Each line bounds what revisions of the namespace may say, and what they are
-given: `priority`, `min-cores` and `max-cores` count no further than this, and no pod gets more than `head-room` cores ahead of
-need. A namespace has of `default` what its own entry leaves out. Without an entry there is no bound.
+given: `priority`, `min-cores` and `max-cores` count no further than this, from a pod's start on, and no pod gets more than
+`head-room` cores ahead of need. A namespace has of `default` what its own entry leaves out. Without an entry there is no bound.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
+from knative_sponge.controller.kube.resource import LIMITS
 from knative_sponge.core.quantity import parse_quantity
 from knative_sponge.settings.serving import ServingSettings
 
@@ -27,6 +28,19 @@ DEFAULT: Final = "default"
 _LONGEST: Final = 4096
 """Characters of one entry. Four lines need a hundred."""
 _SHOWN: Final = 60
+
+
+CONFIG: Final = LIMITS.names[0]
+"""Name of the ConfigMap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A setting that counts otherwise than its revision says. name: of the annotation. said: empty where it says nothing."""
+
+    name: str
+    said: str
+    counts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,11 @@ class Limits:
         if (priority, least, most) == (settings.priority, settings.min_cores, settings.max_cores):
             return settings
         return replace(settings, priority=priority, min_cores=least, max_cores=most)
+
+    def bounds_on(self, settings: ServingSettings) -> list[Bound]:
+        """What of the settings counts otherwise."""
+        said, counts = settings.effective(), self.bounded(settings).effective()
+        return [Bound(name, said.get(name, ""), text) for name, text in counts.items() if said.get(name) != text]
 
 
 NO_LIMITS: Final = Limits()

@@ -13,6 +13,8 @@ controller then counts that pod as one of its own, and deletes what is too much;
 off again. So there are no more such pods than the Revision has replicas but for seconds, and they claim in the share of their
 own namespace. Deployments and ReplicaSets made by hand with a real owner's uid fare the same with the Deployment controller.
 Annotations of a Revision may be changed after its creation; the share and the limits of its namespace hold all the same.
+
+With how many cores the webhook admitted a pod is said by what only the webhook can make (`control_token`), not by the pod.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ from knative_sponge.controller.annotations import (
     read_settings,
     sponge_annotations,
 )
-from knative_sponge.controller.cluster.limits import LimitTable
-from knative_sponge.controller.cluster.pod import PROXY_CONTAINER
+from knative_sponge.controller.cluster.limits import NO_LIMITS
+from knative_sponge.controller.cluster.namespace_limits import NamespaceLimits
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, control_digest, control_reference
 from knative_sponge.controller.kube.api_json import Text
 from knative_sponge.controller.kube.informer import Changed, Informer
 from knative_sponge.controller.kube.resource import Key, Object
@@ -50,12 +53,23 @@ ALL: Final = ("", "")
 @dataclass(frozen=True, slots=True)
 class Owned:
     """What a pod's Revision says of it. settings: as far as they count. service: of the Revision; empty without one.
-    owner: uid of its Configuration; empty without one. head_room: cores that the pod may be given ahead of need."""
+    owner: uid of its Configuration; empty without one. head_room: cores that the pod may be given ahead of need. admitted:
+    cores with which a pod was admitted that carried what this one carries; 0 where that proves nothing."""
 
     settings: ServingSettings
     service: str = ""
     owner: str = ""
     head_room: float = math.inf
+    admitted: float = 0.0
+
+
+Proven = Callable[[str, str, str], float]
+"""The cores that namespace, reference and digest of a pod's control token prove (`KeyRing.admitted`); 0 is none."""
+
+
+def nothing_proven(_namespace: str, _reference: str, _digest: str) -> float:
+    """Without any key."""
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +83,7 @@ class _Known:
 class Ownership:
     """Answers from informers; each of them has to keep `kept_of_owner` at least of what it watches.
 
-    limits: informer of the ConfigMap, if there is one. images: of our queue-proxy; any tag and digest of these is ours.
+    limits: None bounds nothing. images: of our queue-proxy; any tag and digest of these is ours. proven: see `Proven`.
     """
 
     def __init__(
@@ -77,33 +91,42 @@ class Ownership:
         revisions: Informer,
         deployments: Informer,
         replica_sets: Informer,
-        limits: Informer | None,
+        limits: NamespaceLimits | None,
         *,
         images: Iterable[str],
+        proven: Proven = nothing_proven,
     ) -> None:
         self._revisions = revisions
         self._deployments = deployments
         self._replica_sets = replica_sets
         self._repositories = frozenset(map(repository, images))
-        self._table = LimitTable()
+        self._proven = proven
         self._limits = limits
         self._known: dict[Key, _Known] = {}
         self._subscribers: list[Callable[[Key], None]] = []
         revisions.subscribe(self._revision_changed)
         deployments.subscribe(self._owner_changed)
         replica_sets.subscribe(self._owner_changed)
-        if limits is not None:
-            limits.subscribe(self._limits_changed)
-            self._take_limits()
+        self._forget_limits = None if limits is None else limits.subscribe(self.all_changed)
+
+    def close(self) -> None:
+        """Follow the limits no longer: they outlive this object."""
+        if self._forget_limits is not None:
+            self._forget_limits()
+            self._forget_limits = None
 
     def subscribe(self, subscriber: Callable[[Key], None]) -> None:
         """Tell `subscriber` each revision of whose pods another answer may be due now, or ALL."""
         self._subscribers.append(subscriber)
 
+    def all_changed(self) -> None:
+        """Tell that other answers may be due for any pod, as when other keys are known."""
+        self._tell(ALL)
+
     @property
     def faults(self) -> Mapping[str, str]:
         """What is wrong with entries of the limits that cannot be read."""
-        return self._table.faults
+        return {} if self._limits is None else self._limits.faults
 
     def owned(self, pod: Object) -> Owned | None:
         """What the Revision of this pod (`kept_fields`) says of it; None where none vouches for it, or not readably."""
@@ -115,11 +138,12 @@ class Ownership:
         settings = self._settings(key, metadata)
         if settings is None:
             return None
-        limits = self._table.of(key[0])
+        limits = NO_LIMITS if self._limits is None else self._limits.of(key[0])
         head_room = math.inf if limits.head_room is None else limits.head_room
         labels = metadata.get("labels") or {}
         service, owner = labels.get(SERVICE_LABEL) or "", labels.get(OWNER_UID_LABEL) or ""
-        return Owned(limits.bounded(settings), service, owner, head_room)
+        admitted = self._proven(key[0], control_reference(pod), control_digest(pod))
+        return Owned(limits.bounded(settings), service, owner, head_room, admitted)
 
     def revision_of(self, pod: Object) -> Object | None:
         """The Revision that vouches for a pod; None where none does."""
@@ -157,22 +181,6 @@ class Ownership:
             for one in (changed.before, changed.after):
                 if one is not None and (name := (one["metadata"].get("labels") or {}).get(REVISION_LABEL)):
                     self._tell((changed.key[0], name))
-
-    def _limits_changed(self, _changed: Changed[Object]) -> None:
-        if self._take_limits():
-            self._tell(ALL)
-
-    def _take_limits(self) -> bool:
-        """Has a bound changed?"""
-        before = dict(self._table.faults)
-        data: Mapping[str, str] = {}
-        for config in () if self._limits is None else self._limits.objects.values():
-            data = config.get("data") or {}
-        changed = self._table.take(data)
-        for key, fault in self._table.faults.items():
-            if before.get(key) != fault:
-                _log.warning("limits of %s: %s; what held before holds on", key[:200], fault)
-        return changed
 
     def _tell(self, key: Key) -> None:
         for subscriber in self._subscribers:

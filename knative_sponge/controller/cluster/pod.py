@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from knative_sponge.controller.annotations import OWNER_UID_LABEL, REVISION_LABEL, SERVICE_LABEL
-from knative_sponge.controller.cluster.control_token import PLAIN, REFERENCE
+from knative_sponge.controller.cluster.control_token import DIGEST, PLAIN, REFERENCE
 from knative_sponge.controller.kube.resource import Key, Object
 from knative_sponge.core.quantity import format_cores, parse_quantity
 from knative_sponge.core.resizing.events import Seen
@@ -19,8 +19,6 @@ from knative_sponge.settings.serving import PROXY, CpuLimit, ServingSettings
 
 PROXY_CONTAINER: Final = "queue-proxy"
 USER_PORT: Final = "user-port"
-START: Final = "SPONGE_CORES"
-"""The size with which a pod was admitted. A variable of a running container cannot be changed."""
 _EDGE: Final = 0.001
 """Cores by which a limit stays above its request where equality would change the QoS class: one millicore."""
 _ROUNDING: Final = 0.011
@@ -80,8 +78,8 @@ class PodView:
     qos: str
     others_even: bool
     """Do all other containers have requests and limits that are equal, as in a Guaranteed pod?"""
-    admitted: float = 0.0
-    """Cores with which the pod was admitted; 0 where that is not known."""
+    proven: float = 0.0
+    """Cores with which a pod was admitted that carried what this one carries; 0 where that proves nothing."""
     head_room: float = math.inf
     """Cores that it may be given ahead of need."""
 
@@ -91,6 +89,17 @@ class PodView:
         if self.burst or self.limit is None or abs(self.limit - self.request) <= _ROUNDING:
             return self.request
         return self.limit
+
+    @property
+    def admitted(self) -> float:
+        """Cores with which the pod was admitted; 0 where nobody says so but the pod.
+
+        Without a proof it is the size of a pod that was never changed: the API server counts the changes of its spec, and the
+        kubelet has seen the first.
+        """
+        if self.proven:
+            return self.proven
+        return self.size if self.generation == self.observed_generation == 1 else 0.0
 
     @property
     def memory(self) -> int | None:
@@ -123,9 +132,10 @@ def view(
     service: str | None = None,
     owner: str | None = None,
     head_room: float = math.inf,
+    proven: float = 0.0,
 ) -> PodView:
-    """The pod as a value. settings, service, owner, head_room: what its Revision says (`ownership`); the pod's own word counts
-    for none of them. Raises ValueError where a quantity cannot be read."""
+    """The pod as a value. settings, service, owner, head_room, proven: see `ownership.Owned`; the pod's own word counts for
+    none of them. Raises ValueError where a quantity cannot be read."""
     metadata, spec, status = pod["metadata"], pod["spec"], pod.get("status") or {}
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     containers: Sequence[Object] = spec["containers"]
@@ -171,7 +181,7 @@ def view(
         settings=settings,
         qos=status.get("qosClass") or "",
         others_even=all(_is_even(one, "cpu") and _is_even(one, "memory") for one in (*others, *starting)),
-        admitted=_admitted(containers),
+        proven=proven,
         head_room=head_room,
     )
 
@@ -179,6 +189,11 @@ def view(
 def control_reference(pod: Object) -> str:
     """Which token the pod's proxy asks for (`control_token.REFERENCE`); empty where it does not say."""
     return _proxy_variable((pod.get("spec") or {}).get("containers") or (), REFERENCE)
+
+
+def control_digest(pod: Object) -> str:
+    """SHA-256 of the token that the pod's proxy asks for (`control_token.DIGEST`), in hex; empty where it does not say."""
+    return _proxy_variable((pod.get("spec") or {}).get("containers") or (), DIGEST)
 
 
 def own_token(pod: PodView) -> str:
@@ -286,11 +301,6 @@ def _proxy_variable(containers: Sequence[Object], name: str) -> str:
     proxies = (container for container in containers if container["name"] == PROXY_CONTAINER)
     env = (variable for proxy in proxies for variable in proxy.get("env") or ())
     return next((variable.get("value") or "" for variable in env if variable["name"] == name), "")
-
-
-def _admitted(containers: Sequence[Object]) -> float:
-    text = _proxy_variable(containers, START)
-    return parse_quantity(text) if text else 0.0
 
 
 def _is_sidecar(init_container: Object) -> bool:

@@ -17,8 +17,8 @@ from knative_sponge.controller.annotations import (
     SLO_ANNOTATION,
     sponge_annotations,
 )
-from knative_sponge.controller.cluster.control_token import PLAIN, REFERENCE
-from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, START, USER_PORT, is_serving
+from knative_sponge.controller.cluster.control_token import DIGEST, PLAIN, REFERENCE
+from knative_sponge.controller.cluster.pod import PROXY_CONTAINER, USER_PORT, is_serving
 from knative_sponge.controller.kube.resource import Object
 from knative_sponge.settings.serving import EFFECTIVE, PROXY
 
@@ -119,7 +119,7 @@ def _container(container: Object) -> Object:
         kept |= {"ports": [{"name": USER_PORT}]} | _part(container, "image", "resizePolicy")
     if container["name"] == PROXY_CONTAINER:
         kept |= _part(container, "image")
-        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] in (PLAIN, REFERENCE, START)])
+        kept |= _filled("env", [one for one in container.get("env") or () if one["name"] in (PLAIN, REFERENCE, DIGEST)])
     return kept
 
 

@@ -1,7 +1,8 @@
 """The informers that the leader's parts share, so that each resource is watched once; they only read.
 
 They see every revision, pod and node of the cluster, whoever sizes it. A pod or Deployment takes tens of KiB of memory, so
-only the fields that somebody reads are held. Every replica follows the nodes, because its webhook asks for them.
+only the fields that somebody reads are held. Every replica follows the nodes and the limits, because its webhook asks for
+them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ def kept_of_deployment(item: Object) -> Object:
     return without_managed_fields(item)
 
 
+def limits_config(kube: Kube, namespace: str, rng: random.Random, failures: Failures | None = None) -> Informer:
+    """The informer of the ConfigMap with the administrator's limits. namespace: the controller's own."""
+    fields = f"metadata.name={LIMITS.names[0]}"
+    return Informer(kube, LIMITS, rng=rng, namespace=namespace, fields=fields, failures=failures)
+
+
 class Nodes(Informer):
     """The informer of all nodes. It runs as long as the process; its subscribers are the leader's parts, and go with them."""
 
@@ -58,7 +65,8 @@ class Nodes(Informer):
 class Watches:
     """All that the leader watches. Only Deployments and ReplicaSets of revisions are among it.
 
-    nodes: the caller runs this informer. namespace: the controller's own. failures: where objects that fail are reported.
+    nodes, limits: the caller runs these informers; without limits nobody is bounded. failures: where objects that fail are
+    reported.
     """
 
     def __init__(
@@ -67,7 +75,7 @@ class Watches:
         system_namespace: str,
         rng: random.Random,
         nodes: Nodes,
-        namespace: str = "knative-sponge",
+        limits: Informer | None = None,
         failures: Failures | None = None,
     ) -> None:
         follow = partial(Informer, kube, rng=rng, failures=failures)
@@ -81,7 +89,6 @@ class Watches:
         self.config = follow(
             AUTOSCALER_CONFIG, namespace=system_namespace, fields=f"metadata.name={AUTOSCALER_CONFIG.names[0]}"
         )
-        self.limits = follow(LIMITS, namespace=namespace, fields=f"metadata.name={LIMITS.names[0]}")
         self._own = (
             self.autoscalers,
             self.revisions,
@@ -90,17 +97,17 @@ class Watches:
             self.replica_sets,
             self.pods,
             self.config,
-            self.limits,
         )
+        self._all = (*self._own, nodes) if limits is None else (*self._own, nodes, limits)
 
     @property
     def synced(self) -> bool:
         """Was everything listed once?"""
-        return all(informer.synced.is_set() for informer in (*self._own, self.nodes))
+        return all(informer.synced.is_set() for informer in self._all)
 
     async def wait(self) -> None:
         """Until everything was listed once."""
-        for informer in (*self._own, self.nodes):
+        for informer in self._all:
             await informer.synced.wait()
 
     @property
@@ -111,7 +118,7 @@ class Watches:
         return {}
 
     async def run(self) -> None:
-        """Follow everything but the nodes until cancelled."""
+        """Follow everything but nodes and limits until cancelled."""
         async with asyncio.TaskGroup() as group:
             for informer in self._own:
                 group.create_task(informer.run(), name=f"watch {informer.resource}")

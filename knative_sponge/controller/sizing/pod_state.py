@@ -17,11 +17,14 @@ class PodState:
     back.
     """
 
-    __slots__ = ("_admitted", "_demand", "_hold_s", "_hold_seen_s", "_lookback", "_resizer", "_since_s")
+    __slots__ = ("_admitted", "_demand", "_held", "_hold_s", "_hold_seen_s", "_lookback", "_resizer", "_since_s")
 
     def __init__(self, resizer: PodResizer, rules: GrowthRules, since_s: float) -> None:
         self._resizer = resizer
-        self._admitted = min(resizer.pod.admitted, resizer.pod.size)
+        pod = resizer.pod
+        self._held = pod.size if pod.in_force is None else min(pod.size, pod.in_force)
+        """Cores that the pod held when it was seen first."""
+        self._admitted = pod.admitted
         self._since_s = since_s
         self._demand: PodDemand | None = None
         self._lookback = Lookback(rules)
@@ -36,9 +39,13 @@ class PodState:
 
     @property
     def admitted(self) -> float:
-        """Cores with which the pod was admitted. What it carries of that counts no further than its size when it was seen
-        first, since a pod may have got round the webhook. So a pod that a new leader finds smaller has a smaller claim."""
-        return self._admitted
+        """Cores with which the pod was admitted, as far as it held them when it was seen first.
+
+        What proves them may be a copy (`control_token`). What the pod holds is known from the scheduler and the kubelet, who
+        let nobody have what others have. So a pod that a new leader finds smaller has a smaller claim.
+        """
+        # The key of the proof may be read later than the pod.
+        return min(self._held, max(self._admitted, self._resizer.pod.admitted))
 
     @property
     def demand(self) -> PodDemand | None:

@@ -16,7 +16,7 @@ EFFECTIVE = "knative-sponge.dev/effective"
 PROXY = "knative-sponge.dev/proxy"
 
 
-def no_key(_namespace: str) -> Control | None:
+def no_key(_namespace: str, _cores: float) -> Control | None:
     """A webhook that has read no control key yet."""
     return None
 
@@ -29,7 +29,7 @@ def minted(token: str = "t-1") -> Control:
 def created(pod: Any, image: str = IMAGE, token: str = "t-1") -> Any:
     """The pod as the API server stores it; its input must not change, and no patch may be longer than needed."""
     kept = copy.deepcopy(pod)
-    changed = review_pod(pod, image, lambda _namespace: minted(token)).changed
+    changed = review_pod(pod, image, lambda _namespace, _cores: minted(token)).changed
     assert pod == kept
     stored = patched(pod, json_patch(pod, pod if changed is None else changed))
     assert stored == (pod if changed is None else changed)

@@ -146,11 +146,13 @@ def test_a_replica_mints_what_another_one_can_open() -> None:
         one, other = ControlKeys(store, SETTINGS), ControlKeys(store, SETTINGS)
         await one.read()
         await other.read()
-        controls = [one.mint("shop") for _ in range(20)]
+        controls = [one.mint("shop", 1.0) for _ in range(20)]
         assert len({control.reference for control in controls if control is not None}) == 20
         for control in controls:
             assert control is not None
             assert hashlib.sha256(other.token("shop", control.reference).encode()).hexdigest() == control.digest
+            assert other.admitted("shop", control.reference, control.digest) == 1.0
+            assert other.admitted("thief", control.reference, control.digest) == 0.0
 
     asyncio.run(body())
 
@@ -160,7 +162,7 @@ def test_a_replica_without_a_key_admits_and_is_not_ready_for_a_while(caplog: pyt
         clock = Clock()
         keys = ControlKeys(FakeStore(), SETTINGS, clock=clock)
         await keys.read()
-        assert keys.mint("shop") is None
+        assert keys.mint("shop", 1.0) is None
         assert not keys.ready
         clock.now += PATIENCE_S
         assert keys.ready, "pods with Knative's own proxy would serve worse"
@@ -178,7 +180,7 @@ def test_keys_that_are_gone_stay_known_until_others_are_there() -> None:
         heard: list[int] = []
         keys.subscribe(lambda: heard.append(1))
         await keys.read()
-        control = keys.mint("shop")
+        control = keys.mint("shop", 1.0)
         assert control is not None
         token = keys.token("shop", control.reference)
         del store.objects[NAME]
@@ -187,7 +189,7 @@ def test_keys_that_are_gone_stay_known_until_others_are_there() -> None:
         put(store, {"1900000000": base64.b64encode(b"o" * 32).decode()})
         await keys.read()
         assert keys.token("shop", control.reference) == ""
-        assert key_named((keys.mint("shop") or control).reference) == 1_900_000_000
+        assert key_named((keys.mint("shop", 1.0) or control).reference) == 1_900_000_000
         assert len(heard) == 2, "told of each change, and of nothing else"
 
     asyncio.run(body())
@@ -204,7 +206,7 @@ def test_an_unknown_key_is_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -
         keys = ControlKeys(store, SETTINGS)
         following = asyncio.create_task(keys.run())
         async with asyncio.timeout(10):
-            while keys.mint("shop") is None:
+            while keys.mint("shop", 1.0) is None:
                 await asyncio.sleep(0.001)
             put(store, {"1900000000": base64.b64encode(b"n" * 32).decode()})
             while not keys.token("shop", "1900000000.x"):
@@ -226,7 +228,7 @@ def test_failures_are_logged_once_and_without_any_key(
         keys = ControlKeys(store, SETTINGS)
         following = asyncio.create_task(keys.run())
         async with asyncio.timeout(10):
-            while keys.mint("shop") is None:
+            while keys.mint("shop", 1.0) is None:
                 await asyncio.sleep(0.001)
         following.cancel()
 

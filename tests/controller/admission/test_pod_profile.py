@@ -26,7 +26,7 @@ def reviewed(pod: Any, cores: float | None = 2.5, image: str = MODEL, room: floa
     container(pod, "user-container")["image"] = MODEL
     labels = pod["metadata"]["labels"]
     found = {key_of(image, "", labels["serving.knative.dev/service"], OWNER): image_profile(document(), cores, 0.0)}
-    changed = review_pod(pod, IMAGE, lambda _namespace: minted(), found.get, room=lambda _pod: room).changed
+    changed = review_pod(pod, IMAGE, lambda _namespace, _cores: minted(), found.get, room=lambda _pod: room).changed
     assert changed is not None
     return changed
 

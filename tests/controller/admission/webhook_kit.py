@@ -121,7 +121,9 @@ class Connection:
 @asynccontextmanager
 async def serving(source: Held, *, now: Callable[[], float] = time.time) -> AsyncIterator[Serving]:
     registry = CollectorRegistry()
-    server = WebhookServer(SETTINGS, source, registry, lambda _namespace: Control("1.n", DIGEST), host=LOCAL, now=now)
+    server = WebhookServer(
+        SETTINGS, source, registry, lambda _namespace, _cores: Control("1.n", DIGEST), host=LOCAL, now=now
+    )
     await server.start()
     running = Serving(server, source, registry)
     try:

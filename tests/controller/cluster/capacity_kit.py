@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ class Feed:
         self._keep = keep
         self.objects: dict[Any, Object] = {}
         self._tell: Any = None
+        self.synced = asyncio.Event()
 
     def subscribe(self, subscriber: Any) -> None:
         self._tell = subscriber
@@ -44,7 +46,8 @@ class World:
         self.pods, self.nodes = Feed(kept_of_pod), Feed(kept_of_node)
         self.changed: list[str] = []
         self.now = 1000.0
-        self.cluster = ClusterCapacity(self.pods, self.nodes, Copied(), self.changed.append, lambda: self.now)  # type: ignore[arg-type]
+        self.owners = Copied()
+        self.cluster = ClusterCapacity(self.pods, self.nodes, self.owners, self.changed.append, lambda: self.now)  # type: ignore[arg-type]
 
 
 def node(name: str = "n1", cpu: str = "4", *, memory: str = "8Gi", labels: Any = None, **spec: Any) -> Object:

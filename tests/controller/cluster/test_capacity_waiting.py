@@ -137,11 +137,12 @@ def test_a_pod_keeps_what_it_has_of_its_admitted_size_although_others_wait() -> 
     world = World()
     world.nodes.put(node(cpu="4"))
     pod = ours("a", "2")
-    (admitted,) = (one for one in container(pod, "queue-proxy")["env"] if one["name"] == "SPONGE_CORES")
+    container(pod, "queue-proxy")["env"].append({"name": "SPONGE_CORES", "value": "2"})
+    world.owners.admitted = 0.1
     world.pods.put(pod)
     world.pods.put(waits("next", "3"))
-    assert world.cluster.waiting() == {"n1": 3.0}, "it was admitted with 100m"
-    admitted["value"] = "2"
+    assert world.cluster.waiting() == {"n1": 3.0}, "it was admitted with 100m, whatever it says"
+    world.owners.admitted = 2.0
     world.pods.put(pod | {"metadata": pod["metadata"] | {"resourceVersion": "78"}})
     assert world.cluster.waiting() == {}
 

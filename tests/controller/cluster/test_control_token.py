@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 
-from knative_sponge.controller.cluster.control_token import Control, KeyRing, key_named
+from knative_sponge.controller.cluster.control_token import Control, KeyRing, key_named, sized_nonce
 
 OLD, NEW = b"o" * 32, b"n" * 32
 RING = KeyRing({1_700_000_000: OLD, 1_800_000_000: NEW})
@@ -64,6 +65,48 @@ def test_no_two_pods_share_a_token() -> None:
 )  # fmt: skip
 def test_what_is_no_reference_has_no_token(reference: str) -> None:
     assert RING.token("shop", reference) is None
+
+
+RANDOM = "5-" + "x" * 30
+"""A random part that begins as a size does."""
+
+
+def test_what_a_pod_carries_proves_with_how_many_cores_it_was_admitted() -> None:
+    for cores, proven in ((0.25, 0.25), (6.0, 6.0), (0.0, 0.0), (4096.0, 4096.0), (1e300, 99999.999)):
+        control = minted(nonce=sized_nonce(cores, RANDOM))
+        assert RING.admitted("shop", control.reference, control.digest) == proven
+
+
+@pytest.mark.parametrize(
+    ("namespace", "reference", "digest"),
+    [
+        pytest.param("shop", lambda text: text.replace(".250-", ".64000-"), None, id="another size"),
+        pytest.param("shop", lambda text: text.replace(".250-", ".0250-"), None, id="the size written otherwise"),
+        pytest.param("thief", None, None, id="in another namespace"),
+        pytest.param("shop", lambda text: text.replace("1800000000", "1700000000"), None, id="with another key"),
+        pytest.param("shop", lambda text: text.replace("1800000000", "1900000000"), None, id="with no key"),
+        pytest.param("shop", None, "0" * 64, id="another digest"),
+        pytest.param("shop", None, "", id="no digest"),
+        pytest.param("shop", None, "\udcff\u0661", id="a digest that is no text of ours"),
+        pytest.param("shop", lambda _: "", None, id="no reference"),
+        pytest.param("shop", lambda _: "1800000000." + "9" * 5000 + "-" + RANDOM, None, id="a giant size"),
+    ],
+)
+def test_what_was_not_minted_so_proves_nothing(namespace: str, reference: Any, digest: str | None) -> None:
+    control = minted(nonce=sized_nonce(0.25, RANDOM))
+    said = control.reference if reference is None else reference(control.reference)
+    assert RING.admitted(namespace, said, control.digest if digest is None else digest) == 0.0
+
+
+def test_a_nonce_of_a_version_that_put_no_size_into_it_is_read_as_none() -> None:
+    control = minted(nonce=RANDOM)
+    assert RING.token("shop", control.reference) is not None
+    assert RING.admitted("shop", control.reference, control.digest) == 0.0
+
+
+def test_a_random_part_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="32 random characters"):
+        sized_nonce(1.0, RANDOM + "x")
 
 
 def test_without_a_key_nothing_is_minted() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from knative_sponge.controller.cluster.control_token import KeyRing, sized_nonce
+from knative_sponge.controller.cluster.namespace_limits import NamespaceLimits
 from knative_sponge.controller.cluster.ownership import ALL, Ownership, kept_of_owner, read_owner, repository
 from knative_sponge.controller.cluster.pod_fields import kept_fields
 from knative_sponge.controller.cluster.watches import kept_of_deployment, kept_of_revision
@@ -27,9 +29,11 @@ class World:
         self.made = owners_of(self.pod)
         self.revisions, self.deployments = Feed(kept_of_revision), Feed(kept_of_deployment)
         self.replica_sets, self.limits = Feed(kept_of_owner), Feed(lambda item: item)
-        feeds: Any = (self.revisions, self.deployments, self.replica_sets, self.limits)
-        self.feeds = dict(zip(("revisions", "deployments", "replicasets", "limits"), feeds, strict=True))
-        self.owners = Ownership(*feeds, images=images)
+        feeds: tuple[Any, Any, Any] = (self.revisions, self.deployments, self.replica_sets)
+        self.feeds = dict(zip(("revisions", "deployments", "replicasets"), feeds, strict=True))
+        limits: Any = self.limits
+        self.ring = KeyRing({1: b"k" * 32})
+        self.owners = Ownership(*feeds, NamespaceLimits(limits), images=images, proven=self.ring.admitted)
         self.told: list[Any] = []
         self.owners.subscribe(self.told.append)
         self.versions = 0
@@ -179,6 +183,39 @@ def test_limits_bound_what_a_revision_says(caplog: pytest.LogCaptureFixture) -> 
     assert world.owned.settings.max_cores == 2.0
     assert world.owners.faults.keys() == {"default"}
     assert caplog.text.count("limits of default: max-cores: expected") == 1
+
+
+def admitted_with(world: World, reference: str, digest: str) -> float:
+    """The cores that the pod was admitted with, where it carries these."""
+    env = container(world.pod, "queue-proxy")["env"]
+    env[:] = [one for one in env if not one["name"].startswith("SPONGE_CONTROL")]
+    env += [
+        {"name": "SPONGE_CONTROL_KEY", "value": reference},
+        {"name": "SPONGE_CONTROL_TOKEN_SHA256", "value": digest},
+    ]
+    admitted: float = world.owned.admitted
+    return admitted
+
+
+def test_with_how_many_cores_a_pod_was_admitted_is_what_only_the_webhook_can_make() -> None:
+    world = World()
+    assert world.owned.admitted == 0.0
+    control = world.ring.mint("default", sized_nonce(2.5, "r" * 32))
+    other = world.ring.mint("elsewhere", sized_nonce(2.5, "r" * 32))
+    assert control is not None
+    assert other is not None
+    assert admitted_with(world, control.reference, control.digest) == 2.5
+    assert admitted_with(world, control.reference.replace(".2500-", ".9500-"), control.digest) == 0.0
+    assert admitted_with(world, other.reference, other.digest) == 0.0
+
+
+def test_whoever_asks_is_told_when_other_keys_may_prove_more_and_not_by_limits_once_it_is_closed() -> None:
+    world = World()
+    world.owners.all_changed()
+    assert world.told == [ALL]
+    world.owners.close()
+    world.limit(default="priority: 1")
+    assert world.told == [ALL]
 
 
 def test_of_a_replica_set_only_what_proves_whose_it_is_is_held() -> None:

@@ -259,3 +259,22 @@ def test_a_resize_of_memory_makes_it_even_and_one_without_leaves_it_as_it_is(lim
     assert resources_after(pod, 0.5)["limits"]["cpu"] == kept
     resized(pod, resize_body(viewed(pod), 0.5, 32 * MI))
     assert container(pod, "user-container")["resources"]["limits"]["cpu"] == "501m", "memory is even now"
+
+
+@pytest.mark.parametrize(
+    ("generation", "observed", "proven", "admitted"),
+    [
+        pytest.param(1, 1, 0.0, 0.1, id="never changed: as it was made"),
+        pytest.param(2, 2, 0.0, 0.0, id="changed: nobody says"),
+        pytest.param(1, 0, 0.0, 0.0, id="a cluster that does not count changes"),
+        pytest.param(0, 0, 0.0, 0.0, id="no count"),
+        pytest.param(2, 2, 0.05, 0.05, id="proven"),
+    ],
+)
+def test_with_how_many_cores_it_was_admitted_is_not_for_the_pod_to_say(
+    generation: int, observed: int, proven: float, admitted: float
+) -> None:
+    pod = running(generation=generation)
+    pod["status"]["observedGeneration"] = observed
+    container(pod, "queue-proxy")["env"].append({"name": "SPONGE_CORES", "value": "4096"})
+    assert viewed(pod, proven).admitted == admitted

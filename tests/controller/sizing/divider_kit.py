@@ -94,6 +94,8 @@ class Stage(FakeEffects):
         self.place = Place()
         self.lines: dict[str, DemandLine] = {}
         self.keys: dict[str, Key] = {name: ("default", name) for name in self.store.pods}
+        self.proven: dict[str, float] = {}
+        """Cores that are proven of a pod, by its name."""
         self.rates = count(1)
         self.answers = asyncio.Event()
         """Do proxies answer when they are told?"""
@@ -124,7 +126,7 @@ class Stage(FakeEffects):
         return self.divider.pods[self.keys[name]].resizer
 
     def put(self, pod: Object) -> None:
-        seen = viewed(pod)
+        seen = viewed(pod, self.proven.get(pod["metadata"]["name"], 0.0))
         before, self.place.pods[seen.key] = self.place.pods.get(seen.key), seen
         self.place.tell(Changed(seen.key, before, seen))
         self.divider.touch(NODE)

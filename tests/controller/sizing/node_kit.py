@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+from knative_sponge.controller.cluster.namespace_limits import NamespaceLimits
 from knative_sponge.controller.cluster.ownership import Ownership
-from knative_sponge.controller.cluster.watches import Nodes, Watches
+from knative_sponge.controller.cluster.watches import Nodes, Watches, limits_config
 from knative_sponge.controller.kube.client import Kube
 from knative_sponge.controller.kube.events import Recorder
 from knative_sponge.controller.kube.resource import DEPLOYMENTS, NODES, PODS, REPLICA_SETS, REVISIONS, Object
@@ -40,7 +41,9 @@ class Node:
         """What each pod's proxy was told: ("patched", 1.5) and the like; ("demand", n) for each listener."""
         self.metrics = Metrics()
         self.board = Board()
-        self.watches = Watches(kube, "knative-serving", random.Random(1), Nodes(kube, random.Random(1)))
+        rng = random.Random(1)
+        self.limits = limits_config(kube, "knative-sponge", rng)
+        self.watches = Watches(kube, "knative-serving", rng, Nodes(kube, rng), self.limits)
         self.port = 0
         self.applies = True
         """Does the kubelet work?"""
@@ -171,7 +174,7 @@ async def sizing(node: Node) -> AsyncIterator[Sizer]:
             node.watches.revisions,
             node.watches.deployments,
             node.watches.replica_sets,
-            node.watches.limits,
+            NamespaceLimits(node.limits),
             images=[IMAGE],
         ),
         Recorder(node.kube, "autoscaler-0"),
@@ -182,7 +185,7 @@ async def sizing(node: Node) -> AsyncIterator[Sizer]:
         port=node.port,
     )
     watches = node.watches
-    parts = (watches.nodes.run(), watches.run(), node.sizer.run(), node.kubelet(), node.beats())
+    parts = (watches.nodes.run(), node.limits.run(), watches.run(), node.sizer.run(), node.kubelet(), node.beats())
     tasks = [asyncio.create_task(part) for part in parts]
     try:
         yield node.sizer

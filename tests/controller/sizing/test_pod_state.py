@@ -15,7 +15,10 @@ from knative_sponge.wire.demand import DemandLine
 
 def known(asked: float = 1.0, sized_s: float = 0.0) -> tuple[PodState, Any]:
     """A pod seen first at 100 s, and what stands in for its resizer."""
-    pod, machine = SimpleNamespace(admitted=0.0, size=asked), SimpleNamespace(asked=asked, accepted=asked)
+    pod, machine = (
+        SimpleNamespace(admitted=0.0, size=asked, in_force=asked),
+        SimpleNamespace(asked=asked, accepted=asked),
+    )
     resizer: Any = SimpleNamespace(pod=pod, machine=machine, sized_s=sized_s)
     return PodState(resizer, GrowthRules(), 100.0), resizer
 
@@ -61,3 +64,27 @@ def test_a_pod_is_silent_since_its_last_line_or_since_it_was_seen() -> None:
     assert pod.silent_s(130.0) == 30.0
     pod.hear(line(0.5), 125.0)
     assert pod.silent_s(130.0) == 5.0
+
+
+def test_what_a_pod_was_admitted_with_counts_as_far_as_it_held_it_when_it_was_seen_first() -> None:
+    pod, resizer = known(asked=2.0)
+    assert pod.admitted == 0.0
+    resizer.pod.admitted = 1.5
+    assert pod.admitted == 1.5, "its key was read later"
+    resizer.pod.size = resizer.pod.in_force = resizer.pod.admitted = 8.0
+    assert pod.admitted == 2.0
+    resizer.pod.admitted = 0.0
+    seen = SimpleNamespace(pod=SimpleNamespace(admitted=6.0, size=6.0, in_force=0.5), machine=resizer.machine)
+    growing: Any = seen
+    assert PodState(growing, GrowthRules(), 100.0).admitted == 0.5, "what is only asked for is not held"
+    seen.pod = SimpleNamespace(admitted=0.0, size=0.2, in_force=0.2)
+    assert PodState(growing, GrowthRules(), 100.0).admitted == 0.0
+
+
+def test_a_pod_that_was_never_resized_keeps_its_claim_when_it_is() -> None:
+    """Without a key nobody proves it, but the API server had counted no change then."""
+    pod, resizer = known(asked=2.0)
+    resizer.pod.admitted = 2.0
+    fresh = PodState(resizer, GrowthRules(), 100.0)
+    resizer.pod.admitted = 0.0
+    assert (fresh.admitted, pod.admitted) == (2.0, 0.0)
