@@ -18,6 +18,7 @@ from tests.proxy.wire import LOCAL
 KNOWN = {
     "knative_sponge.core.quantity",  # of texts whose length is bounded (tests/core/test_quantity.py)
     "knative_sponge.controller.cluster.pod",
+    "knative_sponge.codec.json.text",  # of decoders, by numbers of rows of one call and by names of our own
 }
 
 
