@@ -116,6 +116,25 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x:\r\n" * 99 + b"\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x:\r\n" * 100 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nx: " + b"x" * 15_000 + b"\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nx: " + b"x" * 16_384, 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", 413),
+    ],
+    ids=["100 fields", "101 fields", "15,000 bytes", "16 KiB and more", "a body that is announced"],
+)
+@on_loop
+async def test_each_limit_has_its_answer_at_once(sent: bytes, status: int) -> None:
+    endless = PortLimits(silent_s=900.0, head_s=900.0, body_s=900.0)
+    async with listening(endless) as port, client(port) as one:
+        await one.send(sent)
+        assert (await one.reply()).status == status
+
+
+@pytest.mark.parametrize(
     ("limits", "sent", "told"),
     [
         (PortLimits(silent_s=0.1), b"", b""),
