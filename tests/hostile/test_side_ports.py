@@ -14,7 +14,7 @@ from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.bounded_protocol import PortLimits
 from knative_sponge.listener import Listener
 from tests.hostile.proxy_process import ProxyProcess, proxy_process
-from tests.proxy.harness import on_loop
+from tests.proxy.harness import on_loop, until
 from tests.proxy.wire import LOCAL, Client, client
 
 MIB = 2**20
@@ -158,6 +158,29 @@ async def test_a_stream_that_is_meant_to_last_is_not_ended() -> None:
         await one.send(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
         for _ in range(20):
             await one.reader.readuntil(b"line\n")
+
+
+@on_loop
+async def test_an_answer_that_nobody_reads_is_ended() -> None:
+    ended = asyncio.Event()
+
+    async def pours(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(4):
+            await send({"type": "http.response.body", "body": bytes(8 * MIB), "more_body": True})
+        ended.set()
+
+    async with listening(PortLimits(unread_s=0.1, answer_s=None), pours) as port:
+        with socket.create_connection((LOCAL, port)) as deaf:
+            deaf.sendall(HEAD)
+            await until(ended.is_set)
+
+
+@on_loop
+async def test_who_asks_again_before_it_has_its_answer_is_refused() -> None:
+    async with listening(PortLimits(answer_s=None)) as port, client(port) as one:
+        await one.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        assert (await _rest(one)).startswith(b"HTTP/1.1 400")
 
 
 @on_loop

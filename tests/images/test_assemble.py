@@ -1,5 +1,6 @@
 """What of Python gets into an image: enough to run, and nothing that only people and builders use."""
 
+import compileall
 import re
 import shutil
 import subprocess
@@ -129,7 +130,7 @@ def test_no_image_is_made_without_its_notices(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
     for name in ("copy", "copytree"):
         monkeypatch.setattr(shutil, name, lambda *_, **__: None)
-    monkeypatch.setattr(assemble.compileall, "compile_dir", lambda *_, **__: True)
+    monkeypatch.setattr(compileall, "compile_dir", lambda *_, **__: True)
     monkeypatch.setattr(assemble, "shared_libraries", lambda *_, **__: iter([library]))
     monkeypatch.setattr(assemble, "notices_of_packages", lambda folder, _apache: done.append(folder))
     monkeypatch.setattr(assemble, "notices_of_system", lambda files, _root: done.extend(files))
