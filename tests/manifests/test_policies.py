@@ -153,7 +153,8 @@ def test_what_is_written_is_ours_by_name_class_owner_or_label() -> None:
     ours = {"metadata": {"labels": {REVISION_LABEL: "r"}, "annotations": {PROXY: "sponge"}}}
     assert allowed("sizes", ours, ours)
     assert not allowed("sizes", {"metadata": {}}, ours)
-    for less in ({"labels": {}}, {"annotations": {PROXY: "stock"}}, {"annotations": {}}):
+    lacking: list[Any] = [{"labels": {}}, {"annotations": {PROXY: "stock"}}, {"annotations": {}}]
+    for less in lacking:
         assert not allowed("sizes", {"metadata": ours["metadata"] | less}, ours), less
 
     assert allowed("pod-counts", {"status": {"selector": f"{REVISION_LABEL}=r"}}, {})
