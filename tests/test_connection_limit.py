@@ -43,6 +43,14 @@ def test_where_none_is_idle_the_longest_unfinished_head_goes() -> None:
     assert [one.gone for one in (first, second, third)] == [False, True, False]
 
 
+def test_an_idle_one_goes_before_one_that_has_been_sending_a_head_for_longer() -> None:
+    limit = ConnectionLimit(2)
+    sending, idle = filled(limit, 2)
+    limit.in_head(sending)
+    assert limit.enter(One()) is Place.ORDINARY
+    assert (sending.gone, idle.gone) == (False, True)
+
+
 def test_a_connection_with_a_request_is_never_told_to_go() -> None:
     limit = ConnectionLimit(2)
     for one in filled(limit, 2):

@@ -38,6 +38,9 @@ def case(request: pytest.FixtureRequest) -> tuple[Codec, Callable[..., Part]]:
         (b"x-api-key", b"k"), (b"accept", b"text/html"), (b"accept-language", b"de"), (b"ce-id", b"1"),
         (b"x-tenant", b"a"), (b"idempotency-key", b"1"), (b"prefer", b"wait"), (b"host", b"other.example"),
         (b"content-type", b"text/plain"), (b"x-forwarded-client-cert", b"Subject=a"), (b"range", b"bytes=0-1"),
+        (b"baggage", b"user=a"), (b"x-forwarded-user", b"a"), (b"x-forwarded-host", b"a.example"),
+        (b"x-envoy-internal", b"true"), (b"x-envoy-ip-tags", b"a"), (b"x-envoy-downstream-service-cluster", b"a"),
+        (b"x-envoy-of-tomorrow", b"a"),
     ],
     ids=lambda pair: str(pair[0].decode()),
 )  # fmt: skip

@@ -87,6 +87,11 @@ async def ask(port: int, request: bytes) -> int:
         ),
         pytest.param(
             Node((), Path("/nowhere")),
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n" + MARK + b"\r\n\r\n",
+            id="with another method",
+        ),
+        pytest.param(
+            Node((), Path("/nowhere")),
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n" + MARK + b"\r\n\r\n",
             id="with an offer",
         ),

@@ -14,7 +14,7 @@ from knative_sponge.asgi import ASGIApp, Receive, Scope, Send
 from knative_sponge.bounded_protocol import PortLimits
 from knative_sponge.listener import Listener
 from tests.hostile.proxy_process import ProxyProcess, proxy_process
-from tests.proxy.harness import on_loop
+from tests.proxy.harness import on_loop, until
 from tests.proxy.wire import LOCAL, Client, client
 
 MIB = 2**20
@@ -116,6 +116,25 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x:\r\n" * 99 + b"\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x:\r\n" * 100 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nx: " + b"x" * 15_000 + b"\r\n\r\n", 200),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nx: " + b"x" * 16_384, 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", 413),
+    ],
+    ids=["100 fields", "101 fields", "15,000 bytes", "16 KiB and more", "a body that is announced"],
+)
+@on_loop
+async def test_each_limit_has_its_answer_at_once(sent: bytes, status: int) -> None:
+    endless = PortLimits(silent_s=900.0, head_s=900.0, body_s=900.0)
+    async with listening(endless) as port, client(port) as one:
+        await one.send(sent)
+        assert (await one.reply()).status == status
+
+
+@pytest.mark.parametrize(
     ("limits", "sent", "told"),
     [
         (PortLimits(silent_s=0.1), b"", b""),
@@ -139,6 +158,29 @@ async def test_a_stream_that_is_meant_to_last_is_not_ended() -> None:
         await one.send(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
         for _ in range(20):
             await one.reader.readuntil(b"line\n")
+
+
+@on_loop
+async def test_an_answer_that_nobody_reads_is_ended() -> None:
+    ended = asyncio.Event()
+
+    async def pours(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(4):
+            await send({"type": "http.response.body", "body": bytes(8 * MIB), "more_body": True})
+        ended.set()
+
+    async with listening(PortLimits(unread_s=0.1, answer_s=None), pours) as port:
+        with socket.create_connection((LOCAL, port)) as deaf:
+            deaf.sendall(HEAD)
+            await until(ended.is_set)
+
+
+@on_loop
+async def test_who_asks_again_before_it_has_its_answer_is_refused() -> None:
+    async with listening(PortLimits(answer_s=None)) as port, client(port) as one:
+        await one.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        assert (await _rest(one)).startswith(b"HTTP/1.1 400")
 
 
 @on_loop

@@ -7,8 +7,10 @@ import json
 import socket
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from uvicorn.server import ServerState
 
 from knative_sponge.asgi import Receive, Scope, Send
 from knative_sponge.byte_budget import ByteBudget
@@ -22,7 +24,9 @@ from knative_sponge.proxy.queue.endpoint import InferenceEndpoint, RequestRules
 from knative_sponge.proxy.queue.metrics import Metrics
 from tests.proxy.harness import model_server, on_loop, proxy, serving, until
 from tests.proxy.queue.inference_kit import FakeServer
+from tests.proxy.upstream.test_connection import FakeTransport
 from tests.proxy.wire import LOCAL, Client, client
+from tests.virtual_time import run_virtual
 
 PREDICT = b"POST /v1/models/m:predict HTTP/1.1\r\nHost: a\r\n"
 ROWS = b'{"instances": [0]}'
@@ -139,9 +143,45 @@ async def test_a_client_that_takes_nothing_is_cut_off(bounds: Bounds) -> None:
             assert bounds.budget.taken == 0
 
 
+class Unread(FakeTransport):
+    """A transport with an answer in its buffer."""
+
+    left = 1000
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return Mock() if name == "socket" else default
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
+
+
+@pytest.mark.parametrize(("takes", "ended_s"), [(0, 60.0), (1, None)], ids=["nothing", "a byte now and then"])
+def test_a_client_is_cut_off_for_the_time_in_which_it_takes_nothing(takes: int, ended_s: float | None) -> None:
+    async def body() -> float | None:
+        protocol = HttpProtocol(Mock(loaded_app=large), ServerState(), {}, bounds=Bounds())
+        transport = Unread()
+        protocol.connection_made(transport)
+        protocol.pause_writing()
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for second in range(1, 241):
+            await asyncio.sleep(1.0)
+            if second % 20 == 0:
+                transport.left -= takes
+            if transport.is_closing():
+                break
+        protocol.connection_lost(None)
+        await asyncio.sleep(0)
+        return float(second) if transport.is_closing() else None
+
+    assert run_virtual(body) == ended_s
+
+
 @on_loop
 async def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
-    bounds = Bounds(delivery_timeout_s=0.3)
+    bounds = Bounds()
     async with serving(large, bounds=bounds) as port:
         with deaf(port, 2**16) as one:
             one.setblocking(False)

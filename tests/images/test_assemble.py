@@ -1,5 +1,6 @@
 """What of Python gets into an image: enough to run, and nothing that only people and builders use."""
 
+import compileall
 import re
 import shutil
 import subprocess
@@ -121,3 +122,18 @@ def test_the_package_of_a_library_is_found() -> None:
     there = [file for file in libraries if file.exists()]
     assert set(assemble.owners_of(there).values()) <= {"libc6"}
     assert len(assemble.owners_of(there)) == len(there)
+
+
+def test_no_image_is_made_without_its_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library, done = tmp_path / "libx.so.1", []
+    library.touch()
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: None)
+    for name in ("copy", "copytree"):
+        monkeypatch.setattr(shutil, name, lambda *_, **__: None)
+    monkeypatch.setattr(compileall, "compile_dir", lambda *_, **__: True)
+    monkeypatch.setattr(assemble, "shared_libraries", lambda *_, **__: iter([library]))
+    monkeypatch.setattr(assemble, "notices_of_packages", lambda folder, _apache: done.append(folder))
+    monkeypatch.setattr(assemble, "notices_of_system", lambda files, _root: done.extend(files))
+    (tmp_path / "root").mkdir()
+    assemble.main(tmp_path / "root", "package")
+    assert done == [tmp_path / "root/app", Path(sys.executable).resolve(), library]

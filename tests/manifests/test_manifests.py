@@ -8,6 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,7 @@ def test_only_the_api_server_and_kubelets_are_reached_at_any_address() -> None:
     for rule in rules:
         for place in rule.get("to", ()):
             assert "ipBlock" in place or place.get("podSelector"), "a whole namespace is no destination"
+            assert ip_network(place.get("ipBlock", {"cidr": "::/128"})["cidr"]).num_addresses == 1
 
 
 def test_a_drain_leaves_a_replica_that_works_and_waits_for_none_that_does_not() -> None:

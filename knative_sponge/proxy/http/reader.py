@@ -100,22 +100,21 @@ class RequestReader:
             try:
                 self._parser.feed_data(data if end - at == total else memoryview(data)[at:end])
             except httptools.HttpParserUpgrade as upgrade:
-                at += upgrade.args[0]
+                chunks, whole, end = None, False, at + upgrade.args[0]
                 self._replace_parser()
                 if self._offer:
-                    return data[at:]
+                    return data[end:]
             except httptools.HttpParserCallbackError as error:
                 raise (error.__context__ or error) from None
             except httptools.HttpParserError as error:
                 raise BadRequest(f"malformed HTTP: {error}") from None
-            else:
-                if whole:
-                    self._look_back(data, at)
-                elif chunks is not None:
-                    self._look_at_chunks(chunks, data, at, end)
-                at = end
             if self.unfinished is not None and not self._left and self._chunks is None:
                 self._expect_body()
+            if whole:
+                self._look_back(data, at)
+            elif chunks is not None:
+                self._look_at_chunks(chunks, data, at, end)
+            at = end
         return b""
 
     def close(self) -> None:
@@ -147,6 +146,8 @@ class RequestReader:
             self._meter.begun(data, len(data) if self._head_read else at)
         elif self._chunks is not None:
             self._chunks.passed(len(data) - max(data.rfind(b"\r\n\r\n"), at))
+        elif self.unfinished is None and not self._head_read:  # nothing but blank lines, of which no event tells
+            self._meter.size += len(data) - at
 
     def _look_at_chunks(self, chunks: ChunkMeter, data: bytes, at: int, end: int) -> None:
         """Refuse a body that is mostly something else, and trailers that are too large."""
