@@ -76,7 +76,7 @@ class Process:
         """Of all loops, by object."""
         self._elector = Elector(kube, settings.pod, settings.namespace, settings.lease, settings.lease_duration_s, end)
         self._profiles = ProfileStore(kube, settings.namespace, self.failures)
-        self._keys = ControlKeys(kube, settings)
+        self._keys = ControlKeys(kube, settings, failures=self.failures)
         self._nodes = Nodes(kube, rng, self.failures)
         self._limits_config = limits_config(kube, settings.namespace, rng, self.failures)
         self._limits = NamespaceLimits(self._limits_config)
@@ -184,7 +184,7 @@ class Process:
         )
         sizer.counts.subscribe(reconciler.wake)
         reporter = Reporter(kube, watches, recorder, metrics, self.failures)
-        key_rotation = KeyRotation(kube, settings, self._keys_in_use)
+        key_rotation = KeyRotation(kube, settings, self._keys_in_use, failures=self.failures)
         own_certificates = settings.cert_source == "own"
         rotations = (
             (key_rotation, Rotation(kube, settings, failures=self.failures)) if own_certificates else (key_rotation,)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from knative_sponge.controller.admission import rotation, stock_proxy_report
+from knative_sponge.controller.admission import control_keys, rotation, stock_proxy_report
 from knative_sponge.controller.cluster import capacity
 from knative_sponge.controller.kube import informer
 from knative_sponge.controller.kube.client import Kube
@@ -60,7 +60,13 @@ class Poisoned(Exception):
     """What no step is written for."""
 
 
-NAMED = {"read configmaps": "config-autoscaler", "follow configmaps": LIMITS.names[0], "certificates": "webhook-certs"}
+NAMED = {
+    "read configmaps": "config-autoscaler",
+    "follow configmaps": LIMITS.names[0],
+    "certificates": "webhook-certs",
+    "control keys": "control-keys",
+    "control keys as read": "a-read",
+}
 """Objects with names of their own."""
 
 
@@ -149,6 +155,8 @@ def poisoned(patch: pytest.MonkeyPatch) -> Poison:
     poison.put("reports of stock proxies", stock_proxy_report.Reporter, "_report", lambda _self, key, _found: key)
     poison.always("webhook configurations", stock_proxy_report.Reporter, "_check_webhooks", 0)
     poison.always("certificates", rotation.Rotation, "check", 1)
+    poison.always("control keys", control_keys.KeyRotation, "check", 1)
+    poison.always("control keys as read", control_keys.ControlKeys, "read", 1)
     poison.always("activators", activators.Activators, "_poll", 0)
     poison.put("revisions", reconciler.Reconciler, "_reconcile", lambda _self, key: key)
     poison.put("models", collector, "_learned", lambda state: state.version)
@@ -159,6 +167,7 @@ def poisoned(patch: pytest.MonkeyPatch) -> Poison:
     patch.setattr(sizer, "PERIOD_S", 0.1)
     patch.setattr(memory, "_PERIOD_S", 0.2)
     patch.setattr(rotation, "CHECK_S", 0.2)
+    patch.setattr(control_keys, "CHECK_S", 0.2)
     patch.setattr(store, "READ_S", 0.2)
     patch.setattr(store, "WRITE_S", 0.2)
     patch.setattr(activators, "SLOW_POLL_S", 0.1)

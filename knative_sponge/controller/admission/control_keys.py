@@ -19,6 +19,7 @@ from typing import Any, Final
 from knative_sponge.controller.admission.rotation import SecretKeeper, SecretReader
 from knative_sponge.controller.cluster.control_token import KEY_BYTES, Control, KeyRing, sized_nonce
 from knative_sponge.controller.kube.resource import SECRETS, Object
+from knative_sponge.controller.quarantine import Failures
 from knative_sponge.errors import KubeError, KubeNotFound
 from knative_sponge.settings.controller import ControllerSettings
 
@@ -39,9 +40,15 @@ class ControlKeys:
     """The keys as last read, on every replica. One that is gone stays known until another is read."""
 
     def __init__(
-        self, kube: SecretReader, settings: ControllerSettings, *, clock: Callable[[], float] = time.monotonic
+        self,
+        kube: SecretReader,
+        settings: ControllerSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        failures: Failures | None = None,
     ) -> None:
-        """clock: monotonic seconds."""
+        """clock: monotonic seconds. failures: where a read that fails is reported."""
+        self._steps = (failures or Failures()).of("control keys as read", ABSENT_S)
         self._kube = kube
         self._settings = settings
         self._clock = clock
@@ -91,6 +98,8 @@ class ControlKeys:
                 if not failing:
                     log.warning("control keys cannot be read, the last ones are used: %s", error)
                 failing = True
+            except Exception as error:
+                self._steps.failed("a-read", error)
             await asyncio.sleep(ABSENT_S)
             if self._ring.newest is not None:
                 with contextlib.suppress(TimeoutError):
@@ -123,8 +132,11 @@ class KeyRotation:
         used: Callable[[], Collection[int] | None],
         *,
         now: Callable[[], float] = time.time,
+        failures: Failures | None = None,
     ) -> None:
-        """used: the keys that pods name; None while not all pods are known. now: wall clock in Unix seconds."""
+        """used: the keys that pods name; None while not all pods are known. now: wall clock in Unix seconds. failures: where a
+        check that fails is reported."""
+        self._steps = (failures or Failures()).of("control keys", CHECK_S)
         self._kube = kube
         self._settings = settings
         self._used = used
@@ -137,9 +149,8 @@ class KeyRotation:
                 await self.check()
             except KubeError as error:
                 log.warning("control keys: %s; trying again", error)
-            except Exception:
-                # What nobody expected in a Secret must not end the leader, nor the next one.
-                log.exception("control keys: cannot be kept; trying again")
+            except Exception as error:
+                self._steps.failed(self._settings.control_secret, error)
             await asyncio.sleep(CHECK_S)
 
     async def check(self) -> None:
