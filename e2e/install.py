@@ -26,6 +26,16 @@ def install(kube: Kube, overlay: str) -> None:
     if before:  # on a cluster that was kept, the image of the same name may be another
         kube("rollout", "restart", "deployment/autoscaler", "-n", NAMESPACE)
     kube("rollout", "status", "deployment/autoscaler", "-n", NAMESPACE, "--timeout=90s", timeout_s=100)
+    # A replica is ready as soon as it has a certificate; API servers call it once the leader has written whom to trust.
+    kube.until("the webhooks to be trusted", lambda: _trusted(kube), timeout_s=60)
+
+
+def _trusted(kube: Kube) -> bool:
+    kinds = ("mutatingwebhookconfigurations", "validatingwebhookconfigurations")
+    found = [one for kind in kinds for one in kube.find(kind, None) if one["metadata"]["name"] == "knative-sponge"]
+    return len(found) == len(kinds) and all(
+        hook["clientConfig"].get("caBundle") for one in found for hook in one["webhooks"]
+    )
 
 
 def uninstall(kube: Kube, overlay: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -121,8 +122,7 @@ def controller_process(folder: Path) -> Iterator[ControllerProcess]:
     api.start()
     names = ("SPONGE_WEBHOOK_PORT", "SPONGE_HEALTH_PORT", "SPONGE_METRICS_PORT")
     with ExitStack() as stack:  # all taken at once, so that they differ
-        taken = [stack.enter_context(socket.create_server((LOCAL, 0))) for _ in names]
-        ports = [one.getsockname()[1] for one in taken]
+        ports = [stack.enter_context(_free()).getsockname()[1] for _ in names]
     config = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
@@ -150,6 +150,13 @@ def controller_process(folder: Path) -> Iterator[ControllerProcess]:
         process.kill()
         process.wait()
         api.stop()
+
+
+def _free() -> socket.socket:
+    """A port that nobody has and that the system gives to no connection of its own until the program takes it."""
+    while True:
+        with suppress(OSError):
+            return socket.create_server((LOCAL, random.randrange(10_000, 32_000)))
 
 
 def _ready(controller: ControllerProcess) -> bool:
