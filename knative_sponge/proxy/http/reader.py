@@ -14,6 +14,8 @@ from knative_sponge.proxy.http.scope import offered_protocols
 _BODY_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LONG: Final = 4096
 """Bytes of a head, or of trailers, that are parsed as they come; then lines are. What is no HTTP at all shows before."""
+_BLANK_LINES: Final = 128
+"""Lines beyond the fields and the request's own that are read before a head is refused unparsed: blank ones may precede it."""
 _NO_TRAILERS: Final = HOP_BY_HOP | REWRITTEN | {b"content-length", b"trailer", b"authorization", b"cookie"}
 """Fields that are dropped from trailers: they say how a message is framed, where it goes, or who sent it. As trailers they
 come after the checks of the head, and a server that adds trailers to the head would believe them (RFC 9110 §6.5.1)."""
@@ -95,7 +97,7 @@ class RequestReader:
                 end = self._meter.end(data, at)
                 if self._meter.size > self._limits.size:
                     raise self._too_large("head")
-                if self._meter.lines > self._most_fields + 2:
+                if self._meter.lines > self._most_fields + 2 + _BLANK_LINES:
                     raise self._too_many("head")
             try:
                 self._parser.feed_data(data if end - at == total else memoryview(data)[at:end])
