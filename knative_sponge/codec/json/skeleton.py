@@ -96,19 +96,21 @@ def has_many_strings(text: bytes) -> bool:
 
 def _without_strings(text: bytes, keys: list[bytes]) -> bytes:
     """The text with keys as K, added to `keys`, and other strings as S."""
-    pieces: list[bytes] = []
+    bare = bytearray()  # a list of pieces would hold an object for each of a few bytes
     done = 0
     while (start := text.find(b'"', done)) >= 0:
         end = text.find(b'"', start + 1) + 1
         if not end or text[end - 2] == _BACKSLASH:
             end = _past_string(text, start)
-        is_key = _COLON.match(text, end) is not None
-        if is_key:
+        bare += text[done:start]
+        if _COLON.match(text, end) is None:
+            bare += b"S"
+        else:
+            bare += b"K"
             keys.append(text[start:end])
-        pieces += (text[done:start], b"K" if is_key else b"S")
         done = end
-    pieces.append(text[done:])
-    return b"".join(pieces)
+    bare += text[done:]
+    return bytes(bare)
 
 
 def _past_string(text: bytes, start: int) -> int:
